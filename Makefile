@@ -1,0 +1,72 @@
+# mocha-pipe: the commands of this repository. Every target does its own set-up and is safe to repeat.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/installed
+
+# An argument that was not given leaves its flag out, so that the command's own default holds.
+DATA    ?=
+TEACHER ?=
+CACHE   ?=
+STUDENT ?=
+RUN     ?=
+DATA_FLAG    = $(if $(DATA),--data '$(DATA)')
+TEACHER_FLAG = $(if $(TEACHER),--teacher '$(TEACHER)')
+CACHE_FLAG   = $(if $(CACHE),--cache '$(CACHE)')
+STUDENT_FLAG = $(if $(STUDENT),--student '$(STUDENT)')
+RUN_FLAG     = $(if $(RUN),--run '$(RUN)')
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo cache-teacher distill fewshot test lint format coverage miniature-teacher clean
+
+# ---- Getting started ------------------------------------------------------------------------------------------------
+
+help: ## list every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make the virtual environment in .venv and install the package with its development tools
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## all stages on the miniature world; leaves work/demo/report.json and report.html
+	$(BIN)/mocha-pipe demo
+
+# ---- The two phases, and few-shot -----------------------------------------------------------------------------------
+
+cache-teacher: $(STAMP) ## phase 1 [DATA= TEACHER= CACHE=]: embed every box once; defaults to the miniature
+	$(BIN)/mocha-pipe cache build $(DATA_FLAG) $(TEACHER_FLAG) $(CACHE_FLAG)
+
+distill: $(STAMP) ## phase 2 [DATA= CACHE= STUDENT= RUN=]: train a student on the cache; defaults to the miniature
+	$(BIN)/mocha-pipe distill $(DATA_FLAG) $(CACHE_FLAG) $(STUDENT_FLAG) $(RUN_FLAG)
+
+fewshot: $(STAMP) ## one photo per object: the last distilled student against its base detector
+	$(BIN)/mocha-pipe fewshot --shots 1
+
+# ---- Development ----------------------------------------------------------------------------------------------------
+
+test: $(STAMP) ## run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff, formatting, mypy --strict, directions of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## mend what ruff can mend, and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: $(STAMP) ## run the tests and print line coverage by file
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+miniature-teacher: $(STAMP) ## train the shipped miniature teacher again from its seed, into work/miniature-teacher
+	$(BIN)/python -m teacher_cache.teachers.train_miniature work/miniature-teacher
+
+clean: ## remove caches of the tools; leaves .venv and work/ alone
+	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find data teacher_cache student pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +

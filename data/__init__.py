@@ -1,0 +1,1 @@
+"""What an image and a box are: readers, region table, episodes and the miniature world (numpy only)."""

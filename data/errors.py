@@ -1,0 +1,17 @@
+"""Errors that a user can mend. Each text is one line: the rule, what was found, and what mends it."""
+
+
+class MochaError(Exception):
+    """Base of every error that the command line shows without a traceback (exit code 2)."""
+
+
+class DatasetError(MochaError, ValueError):
+    """A data set breaks a rule of its layout."""
+
+
+class DatasetNotFoundError(MochaError, FileNotFoundError):
+    """A data set, split or image is not where it was said to be."""
+
+
+class EpisodeError(MochaError, ValueError):
+    """A benchmark cannot supply the episodes that were asked for."""

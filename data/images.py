@@ -1,0 +1,129 @@
+"""Image files: upright RGB pixels, upright size from the header alone, digest of the bytes.
+
+Boxes live in the frame of the upright image: the EXIF orientation is applied to pixels and to sizes, as ultralytics
+does for both (cv2.imread and its label verification).
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from data.errors import DatasetError, DatasetNotFoundError
+from data.types import Problem
+
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
+)
+"""What ultralytics takes for an image, in lower case."""
+
+MIN_SIDE = 10
+"""Pixels; ultralytics drops smaller images without stopping."""
+
+_FORMATS = {"AVIF", "BMP", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP"}
+_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap width and height
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:  # (H, W, 3)
+    """Decode an image, upright, as RGB; transparency is dropped and 16-bit grey keeps its high byte.
+
+    Raises:
+        DatasetNotFoundError: There is no such file.
+        DatasetError: The file is no image, or is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return _rgb(_upright(image))
+    except FileNotFoundError:
+        raise DatasetNotFoundError(f"{path}: {_MISSING}") from None
+    except Exception as error:  # on a broken file Pillow lets through whatever its parsing meets
+        raise DatasetError(f"{path}: {_unreadable(error)}") from None
+
+
+def image_digest(path: Path) -> str:
+    """Hex of blake2b-16 over the file's bytes.
+
+    Raises:
+        DatasetNotFoundError: There is no such file.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except FileNotFoundError:
+        raise DatasetNotFoundError(f"{path}: {_MISSING}") from None
+
+
+def inspect_image(path: Path) -> tuple[tuple[int, int] | None, Problem | None]:
+    """Upright (width, height) from the header, without decoding, and what is wrong with the file.
+
+    The size is None where the problem is an error. A JPEG that does not end in its end marker is decoded to tell a
+    truncated file (error) from bytes after the picture (warning).
+    """
+    try:
+        with path.open("rb") as stream, Image.open(stream) as image:
+            size = _upright_size(image)
+            if image.format not in _FORMATS:
+                return None, _error(path, f"{image.format} content is not trained on; save it as PNG or JPEG")
+            if min(size) < MIN_SIDE:
+                found = f"found {size[0]} x {size[1]}"
+                return None, _error(
+                    path, f"an image must be at least {MIN_SIDE} x {MIN_SIDE} pixels, {found}; remove it"
+                )
+            stream.seek(-2, 2)
+            if image.format == "JPEG" and stream.read() != b"\xff\xd9":
+                stream.seek(0)
+                _upright(image).load()
+                return size, Problem(severity="warning", where=str(path), message=_TRAILING)
+            return size, None
+    except FileNotFoundError:
+        return None, _error(path, _MISSING)
+    except Exception as error:  # on a broken file Pillow lets through whatever its parsing meets
+        return None, _error(path, _unreadable(error))
+
+
+_MISSING = "no such image; put the file there or remove it from the data set"
+_TRAILING = (
+    "JPEG does not end in its end marker; it decodes, but `yolo train` rewrites such a file and so changes its region "
+    "keys; save it again before building a cache"
+)
+
+
+def _unreadable(error: Exception) -> str:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    # ImportError: once ultralytics is imported, its patched Image.open looks for an HEIF plugin before it gives up.
+    if isinstance(error, (UnidentifiedImageError, ImportError)):
+        reason = "no known image format"
+    return f"cannot be read as an image ({reason}); replace or remove the file"
+
+
+def _error(path: Path, message: str) -> Problem:
+    return Problem(severity="error", where=str(path), message=message)
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and "exif" not in image.info:  # getexif() would decode the pixels to look behind them
+        return 1
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    # A broken tag may hold anything.
+    return orientation if isinstance(orientation, int) and 2 <= orientation <= 8 else 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    if _orientation(image) not in _SIDEWAYS:
+        return image.size
+    if image.format == "TIFF":  # which versions of Pillow swap the size before decoding differs
+        return _upright(image).size
+    return image.height, image.width
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:  # (H, W, 3)
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))

@@ -1,0 +1,234 @@
+"""Reads COCO detection json: `images`, `annotations` with bbox x y w h in pixels, `categories`.
+
+Categories become class ids in ascending order of their ids, without gaps. Crowd boxes (`iscrowd`) are skipped.
+"""
+
+import json
+import math
+import posixpath
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data.boxes import clip_boxes, xywh_to_xyxy
+from data.errors import DatasetError, DatasetNotFoundError
+from data.images import inspect_image
+from data.readers.reading import SplitReading, error, name_inside, warning
+from data.types import ImageRecord, Problem
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Box:
+    where: str
+    class_id: int
+    xywh: tuple[float, float, float, float]
+
+
+def split_of_coco_file(file: Path) -> str:
+    """Split that a file name speaks of: instances_train2017.json -> train2017."""
+    return file.stem.rsplit("_", 1)[-1]
+
+
+def read_coco(
+    file: Path, split: str, *, class_names: tuple[str, ...] | None = None, progress: bool = False
+) -> SplitReading:
+    """Read a COCO json: image headers and boxes, no pixels.
+
+    The folder of images is the first that holds one of them: the json's folder, images/ in it, and then, from the
+    parent of the json's folder: train2017, images/train2017 (split from the file name), images, the parent itself.
+
+    Args:
+        file: The json.
+        split: Name given to the split.
+        class_names: Names of the data.yaml that led here, which the categories must equal.
+        progress: Show a bar when reading takes longer than two seconds.
+
+    Raises:
+        DatasetNotFoundError: No image is there.
+        DatasetError: It is no COCO json, or has no image.
+    """
+    content = _load(file)
+    class_of, names = _categories(file, content["categories"])
+    if class_names is not None and class_names != names:
+        raise DatasetError(
+            f"{file}: categories {list(names)} differ from 'names:' {list(class_names)}; remove 'names:'"
+        )
+    images, problems = _images(file, content["images"])
+    boxes, found = _boxes(file, content["annotations"], images, class_of)
+    problems += found
+    if not images:
+        raise DatasetError(f"{file}: split '{split}' is empty, 'images' lists none that can be used; add images")
+    folder = _image_folder(file, images)
+    records, missing = [], []
+    by_name = sorted((str(image["file_name"]), image_id) for image_id, image in images.items())
+    for name, image_id in tqdm(by_name, f"read {split}", unit="image", delay=2, disable=not progress):
+        path = folder / name
+        if name_inside(path, folder) is None:
+            problems.append(
+                error(file, f"file_name '{name}' leaves the image folder {folder} by a link; copy the image")
+            )
+        elif not path.exists():
+            missing.append(name)
+        else:
+            record, found = _read_image(path, name, images[image_id], boxes[image_id])
+            records += [record] if record else []
+            problems += found
+    if missing:
+        count = f"{len(missing)} of {len(images)} images are missing"
+        problems.append(error(file, f"{count}, the first is {missing[0]}, looked in {folder}; put them there"))
+    return SplitReading(root=folder, split=split, class_names=names, records=tuple(records), problems=tuple(problems))
+
+
+def _load(file: Path) -> dict[str, list[object]]:
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as reason:
+        raise DatasetError(f"{file}: is not valid JSON ({reason}); export it again") from None
+    lists: dict[str, list[object]] = {}
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DatasetError(f"{file}: COCO json needs the list '{key}', found none; export it as COCO detection")
+        lists[key] = content[key]
+    return lists
+
+
+def _categories(file: Path, categories: list[object]) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Map of category id -> class id, and the class names."""
+    names: dict[int, str] = {}
+    for entry in categories:
+        if not isinstance(entry, dict) or type(entry.get("id")) is not int or not isinstance(entry.get("name"), str):
+            raise DatasetError(f"{file}: a category is {{'id': whole number, 'name': text}}, found {entry!r}; mend it")
+        if entry["id"] in names:
+            raise DatasetError(f"{file}: category id {entry['id']} is there twice; give each category an id of its own")
+        names[entry["id"]] = entry["name"]
+    if not names:
+        raise DatasetError(f"{file}: 'categories' is empty; add one {{'id': 1, 'name': ...}} per class")
+    ordered = sorted(names)
+    return {number: index for index, number in enumerate(ordered)}, tuple(names[number] for number in ordered)
+
+
+def _images(file: Path, entries: list[object]) -> tuple[dict[int, Mapping[str, object]], list[Problem]]:
+    """Usable image entries by id, their file names in POSIX form."""
+    images: dict[int, Mapping[str, object]] = {}
+    problems = []
+    names = set[str]()
+    for index, entry in enumerate(entries):
+        where = f"{file}: images[{index}]"
+        if (
+            not isinstance(entry, dict)
+            or type(entry.get("id")) is not int
+            or not isinstance(entry.get("file_name"), str)
+        ):
+            problems.append(
+                error(where, f"an image is {{'id': whole number, 'file_name': path}}, found {entry!r}; mend it")
+            )
+            continue
+        name = posixpath.normpath(entry["file_name"].replace("\\", "/"))
+        if name.startswith(("../", "/")) or name == "..":
+            problems.append(
+                error(where, f"file_name '{entry['file_name']}' leaves the image folder; write a path inside it")
+            )
+        elif entry["id"] in images or name in names:
+            twice = f"id {entry['id']}" if entry["id"] in images else f"file_name '{name}'"
+            problems.append(error(where, f"image {twice} is there twice; keep one entry per image"))
+        else:
+            images[entry["id"]] = {**entry, "file_name": name}
+            names.add(name)
+    return images, problems
+
+
+def _boxes(
+    file: Path, annotations: list[object], images: Mapping[int, object], class_of: Mapping[int, int]
+) -> tuple[dict[int, list[_Box]], list[Problem]]:
+    """Boxes by image id in the order of the file, without crowds, and annotations that are wrong."""
+    boxes: dict[int, list[_Box]] = defaultdict(list)
+    problems = []
+    for index, entry in enumerate(annotations):
+        where = f"{file}: annotations[{index}]"
+        if not isinstance(entry, dict):
+            problems.append(error(where, f"an annotation is a map, found {entry!r}; remove it"))
+        elif not _is_id(entry.get("image_id"), images):
+            problems.append(error(where, f"image_id {entry.get('image_id')} is not in 'images'; remove the annotation"))
+        elif not _is_id(entry.get("category_id"), class_of):
+            problems.append(error(where, f"category_id {entry.get('category_id')} is not in 'categories'; mend the id"))
+        elif not entry.get("iscrowd"):
+            xywh = _numbers(entry.get("bbox"))
+            if isinstance(xywh, str):
+                problems.append(error(where, xywh))
+            elif xywh[2] == 0 or xywh[3] == 0:  # COCO 2017 itself has a few
+                problems.append(warning(where, f"bbox {list(xywh)} has no area; dropped"))
+            else:
+                boxes[entry["image_id"]].append(_Box(where=where, class_id=class_of[entry["category_id"]], xywh=xywh))
+    return boxes, problems
+
+
+def _is_id(value: object, known: Mapping[int, object]) -> bool:
+    return isinstance(value, int) and value in known
+
+
+def _numbers(bbox: object) -> tuple[float, float, float, float] | str:
+    """The four numbers of a bbox, or what is wrong with it."""
+    if not isinstance(bbox, list) or len(bbox) != 4 or any(type(number) not in (int, float) for number in bbox):
+        return f"bbox must be four numbers x y width height, found {bbox!r}; mend or remove the annotation"
+    if not all(map(math.isfinite, bbox)):
+        return f"bbox must be finite, found {bbox!r}; mend or remove the annotation"
+    if bbox[2] < 0 or bbox[3] < 0:
+        return f"bbox width and height must not be negative, found {bbox!r}; write x y width height"
+    x, y, width, height = bbox
+    return float(x), float(y), float(width), float(height)
+
+
+def _image_folder(file: Path, images: Mapping[int, Mapping[str, object]]) -> Path:
+    """The first folder tried that holds one of the images, resolved."""
+    here = file.parent.resolve()
+    root, split = here.parent, split_of_coco_file(file)
+    places = [here, here / "images", root / split, root / "images" / split, root / "images", root]
+    for place in places:
+        if any((place / str(image["file_name"])).is_file() for image in images.values()):
+            return place.resolve()
+    name = str(next(iter(images.values()))["file_name"])
+    tried = ", ".join(str(place) for place in places)
+    raise DatasetNotFoundError(
+        f"{file}: none of {len(images)} images found, such as {name}, tried {tried}; put them in one"
+    )
+
+
+def _read_image(
+    path: Path, name: str, entry: Mapping[str, object], boxes: list[_Box]
+) -> tuple[ImageRecord | None, list[Problem]]:
+    size, image_problem = inspect_image(path)
+    problems = [image_problem] if image_problem else []
+    if size is None:
+        return None, problems
+    width, height = size
+    stated = (entry.get("width", width), entry.get("height", height))
+    if stated != size:
+        found = f"{width} x {height} (upright), but the json says {stated[0]} x {stated[1]}"
+        return None, [*problems, error(path, f"the image is {found}; mend the json or put the right image there")]
+    kept: dict[tuple[int, tuple[float, ...]], NDArray[np.float64]] = {}
+    repeated = len(boxes) - len({(box.class_id, box.xywh) for box in boxes})
+    clipped = clip_boxes(xywh_to_xyxy([box.xywh for box in boxes]), width, height)
+    for box, xyxy in zip(boxes, clipped, strict=True):
+        if (xyxy[2:] <= xyxy[:2]).any():
+            message = (
+                f"bbox {list(box.xywh)} lies outside the image of {width} x {height}; mend or remove the annotation"
+            )
+            problems.append(error(box.where, message))
+        else:
+            kept.setdefault((box.class_id, box.xywh), xyxy)
+    if repeated:
+        problems.append(warning(path, f"{repeated} duplicate annotation{'s' if repeated > 1 else ''} dropped"))
+    record = ImageRecord(
+        path=path,
+        name=name,
+        width=width,
+        height=height,
+        xyxy=np.array(list(kept.values()), dtype=np.float64).reshape(-1, 4),
+        class_ids=np.array([class_id for class_id, _ in kept], dtype=np.int64),
+    )
+    return record, problems

@@ -1,0 +1,104 @@
+"""Label files of YOLO: one line per object, either class and box or class and polygon, as shares of the image.
+
+What passes here passes in ultralytics' own check of a label file, and trains there on the same boxes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.readers.reading import error, warning
+from data.types import Problem
+
+OVERSHOOT = 0.01
+"""How far beyond 0..1 a value may lie, as in ultralytics; the box is then clipped to the image."""
+
+_COLUMNS = "5 numbers (class x_center y_center width height) or a polygon (class x1 y1 x2 y2 x3 y3 ...)"
+_Row = tuple[float, float, float, float, float]  # class, then centre and size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Labels:
+    """Objects of one label file, and what is wrong with its lines."""
+
+    class_ids: NDArray[np.int64]  # (n,)
+    cxcywhn: NDArray[np.float64]  # (n, 4)
+    """Centre and size as shares of the image."""
+    problems: tuple[Problem, ...]
+
+
+def read_labels(path: Path, num_classes: int, keypoint_numbers: int) -> Labels | None:
+    """Parse a label file; None where there is none. A line with a problem gives no row; a repeated row is dropped."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as reason:
+        return _labels([], [error(path, f"cannot be read as UTF-8 text ({reason}); save it again")])
+    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if keypoint_numbers:
+        lines = [(number, words[:5] if len(words) == 5 + keypoint_numbers else words) for number, words in lines]
+    polygons = any(len(words) > 6 for _, words in lines)
+    if polygons and any(len(words) == 5 for _, words in lines):
+        return _labels([], [error(path, "mixes boxes and polygons, which `yolo train` drops; write one kind")])
+    rows: dict[bytes, _Row] = {}
+    problems, repeated = [], []
+    for number, words in lines:
+        row = _parse(words, polygons, num_classes)
+        if isinstance(row, str):
+            problems.append(error(f"{path}:{number}", row))
+        elif rows.setdefault(np.array(row, np.float32).tobytes(), row) is not row:  # ultralytics compares in float32
+            repeated.append(number)
+    if repeated:
+        count = f"{len(repeated)} duplicate line{'s' if len(repeated) > 1 else ''} dropped"
+        problems.append(warning(f"{path}:{repeated[0]}", f"{count}; delete repeated lines"))
+    return _labels(list(rows.values()), problems)
+
+
+def _labels(rows: list[_Row], problems: list[Problem]) -> Labels:
+    table = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    return Labels(class_ids=table[:, 0].astype(np.int64), cxcywhn=table[:, 1:], problems=tuple(problems))
+
+
+def _parse(words: Sequence[str], polygon: bool, num_classes: int) -> _Row | str:
+    """The row of one line, or what is wrong with it."""
+    if (len(words) < 7 or len(words) % 2 == 0) if polygon else len(words) != 5:
+        return f"a label line is {_COLUMNS}, found {len(words)} values; mend or delete the line"
+    try:
+        class_id, *values = map(float, words)
+    except ValueError:
+        return f"a label line is numbers, found '{next(word for word in words if not _is_number(word))}'; mend the line"
+    endless = [value for value in values if not math.isfinite(value)]
+    if endless:
+        return f"coordinates must be finite, found {endless[0]}; mend or delete the line"
+    if not (0 <= class_id < num_classes and class_id % 1 == 0):
+        return f"unknown class id {words[0]}, 'names:' has ids 0 to {num_classes - 1}; mend the id or add the name"
+    if polygon:
+        values = _polygon_box(values)
+    cx, cy, w, h = values
+    outside = [value for value in values if not -OVERSHOOT <= value <= 1 + OVERSHOOT] or [v for v in (w, h) if v < 0]
+    if outside:
+        return (
+            f"coordinates are shares of the image in 0..1, found {outside[0]:g}; divide pixels by its width and height"
+        )
+    if min(cx + w / 2, 1) <= max(cx - w / 2, 0) or min(cy + h / 2, 1) <= max(cy - h / 2, 0):
+        return f"the box has no area inside the image (width {w:g}, height {h:g}); mend or delete the line"
+    return class_id, cx, cy, w, h
+
+
+def _polygon_box(points: Sequence[float]) -> list[float]:
+    """Centre and size of the smallest box around x1 y1 x2 y2 ..."""
+    x1, y1, x2, y2 = min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
+    return [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,174 @@
+"""data.yaml of ultralytics: root folder, class names, and what each split names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from data.errors import DatasetError, DatasetNotFoundError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class YoloLayout:
+    """What a data.yaml says, validated; paths of splits are resolved when they are asked for."""
+
+    file: Path
+    root: Path
+    """Resolved."""
+    class_names: tuple[str, ...] | None
+    """None where neither `names` nor `nc` is given, as a COCO .json brings its own."""
+    keypoint_numbers: int
+    """Numbers that follow each box of a pose label (`kpt_shape`), which are skipped; 0 without."""
+    entries: Mapping[str, str | tuple[str, ...]]
+    """Split -> folder, list file or COCO .json, or several folders and list files, as written."""
+
+    def coco_file(self, split: str) -> Path | None:
+        """The COCO .json that the split names, or None where it names YOLO images."""
+        entry = self._entry(split)
+        return self._resolve(split, entry) if isinstance(entry, str) and entry.lower().endswith(".json") else None
+
+    def places(self, split: str) -> list[Path]:
+        """Folders and list files of the split, resolved, each inside the root.
+
+        Raises:
+            DatasetNotFoundError: One is not there.
+            DatasetError: The key is missing, or one leaves the root.
+        """
+        entry = self._entry(split)
+        return [self._resolve(split, one) for one in ([entry] if isinstance(entry, str) else entry)]
+
+    def _entry(self, split: str) -> str | tuple[str, ...]:
+        if split not in self.entries:
+            found = ", ".join(f"'{name}:'" for name in self.entries) or "none"
+            raise DatasetError(
+                f"{self.file}: key '{split}:' is missing, splits found: {found}; add '{split}: images/{split}'"
+            )
+        return self.entries[split]
+
+    def _resolve(self, split: str, entry: str) -> Path:
+        place = (self.root / entry).resolve()
+        if not place.exists() and entry.startswith("../") and isinstance(self.entries[split], str):
+            place = (self.root / entry[3:]).resolve()  # Roboflow writes ../train/images beside train/images
+        if not place.is_relative_to(self.root):
+            raise DatasetError(
+                f"{self.file}: '{split}: {entry}' leaves the data set's folder {self.root}; "
+                "set 'path:' to a folder that holds both"
+            )
+        if not place.exists():
+            raise DatasetNotFoundError(
+                f"{self.file}: '{split}: {entry}' is not there, looked for {place}; mend '{split}:' or 'path:'"
+            )
+        return place
+
+
+def load_layout(file: Path) -> YoloLayout:
+    """Read and validate a data.yaml.
+
+    Raises:
+        DatasetNotFoundError: The folder that `path:` names is not there.
+        DatasetError: The file is no YAML mapping or a key has a wrong value.
+    """
+    keys = load_yaml(file)
+    if keys.get("val") is None and keys.get("validation") is not None:  # ultralytics takes both spellings
+        keys["val"] = keys["validation"]
+    return YoloLayout(
+        file=file,
+        root=_root(file, keys.get("path")),
+        class_names=_class_names(file, keys),
+        keypoint_numbers=_keypoint_numbers(file, keys.get("kpt_shape")),
+        entries={split: _entry(file, split, keys[split]) for split in SPLITS if keys.get(split)},
+    )
+
+
+def load_yaml(file: Path) -> dict[str, object]:
+    """Keys of a YAML mapping.
+
+    Raises:
+        DatasetError: It is no YAML, or no mapping.
+    """
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise DatasetError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        line = (
+            f"line {error.problem_mark.line + 1}: "
+            if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark
+            else ""
+        )
+        reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error).splitlines()[0]
+        raise DatasetError(f"{file}: is not valid YAML ({line}{reason}); mend that line") from None
+    if not isinstance(value, dict):
+        raise DatasetError(f"{file}: must hold 'key: value' lines, found {_kind(value)}; see 'names:' and 'train:'")
+    return {str(key): content for key, content in value.items()}
+
+
+def _root(file: Path, path: object) -> Path:
+    if path is None or path == "":
+        return file.parent.resolve()
+    if not isinstance(path, str):
+        raise DatasetError(f"{file}: 'path:' must be a folder, found {_kind(path)}")
+    places = [(base / path).resolve() for base in (file.parent, Path.cwd())]
+    for place in places:
+        if place.is_dir():
+            return place
+    tried = " and ".join(str(place) for place in dict.fromkeys(places))
+    raise DatasetNotFoundError(
+        f"{file}: 'path: {path}' is no folder, looked for {tried}; set 'path:' to the data set's folder"
+    )
+
+
+def _entry(file: Path, split: str, value: object) -> str | tuple[str, ...]:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    raise DatasetError(f"{file}: '{split}:' must be a folder, a list file, or a list of those, found {value!r}")
+
+
+def _class_names(file: Path, keys: Mapping[str, object]) -> tuple[str, ...] | None:
+    names, count = keys.get("names"), keys.get("nc")
+    if count is not None:
+        count = _class_count(file, count)
+    if names is None:
+        return None if count is None else tuple(f"class_{number}" for number in range(count))
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise DatasetError(f"{file}: 'names:' must be a list or map of class names, found {_kind(keys['names'])}")
+    try:
+        by_id = {int(number): str(name) for number, name in names.items()}
+    except (TypeError, ValueError):
+        by_id = {}
+    if sorted(by_id) != list(range(len(names))):
+        raise DatasetError(
+            f"{file}: 'names:' has {len(names)} names, so its ids must be 0 to {len(names) - 1}, found {list(names)}"
+        )
+    if count is not None and count != len(names):
+        raise DatasetError(f"{file}: 'nc: {count}' but 'names:' has {len(names)} names; remove 'nc:'")
+    return tuple(by_id[number] for number in range(len(names)))
+
+
+def _class_count(file: Path, count: object) -> int:
+    try:
+        number = float(str(count))
+        if number < 1 or number % 1:
+            raise ValueError
+    except ValueError:
+        raise DatasetError(f"{file}: 'nc:' must be a whole number of classes, found {count!r}") from None
+    return int(number)
+
+
+def _keypoint_numbers(file: Path, shape: object) -> int:
+    if shape is None:
+        return 0
+    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(number, int) for number in shape):
+        return int(shape[0]) * int(shape[1])
+    raise DatasetError(f"{file}: 'kpt_shape:' must be [points, numbers per point], found {shape!r}")
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,173 @@
+"""Reads what `yolo train data=...` accepts: a data.yaml whose splits are folders, list files, or lists of those.
+
+A split may also name a COCO .json. A label file is found as ultralytics does: the last `/images/` of the image's path
+becomes `/labels/`, and the suffix becomes .txt.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.boxes import clip_boxes, cxcywhn_to_xyxy
+from data.errors import DatasetError
+from data.images import IMAGE_SUFFIXES, inspect_image
+from data.readers.coco import read_coco
+from data.readers.labels import read_labels
+from data.readers.layout import YoloLayout, load_layout
+from data.readers.reading import SplitReading, error, name_inside, warning
+from data.types import ImageRecord, Problem
+
+
+def splits_of_yaml(data: Path) -> tuple[str, ...]:
+    """The splits among train, val and test that a data.yaml names.
+
+    Raises:
+        DatasetNotFoundError, DatasetError: The file breaks a rule, or names no split.
+    """
+    layout = load_layout(data)
+    if not layout.entries:
+        raise DatasetError(f"{data}: names no split; add 'train: images/train' and 'val: images/val'")
+    return tuple(layout.entries)
+
+
+def read_yolo(data: Path, split: str, *, progress: bool = False) -> SplitReading:
+    """Read one split: image headers and label files, no pixels.
+
+    Raises:
+        DatasetNotFoundError: What the split names is not there.
+        DatasetError: A key is missing or wrong, the split leaves its folder or has no image.
+    """
+    layout = load_layout(data)
+    if coco_file := layout.coco_file(split):
+        return read_coco(coco_file, split, class_names=layout.class_names, progress=progress)
+    if layout.class_names is None:
+        raise DatasetError(
+            f"{data}: key 'names:' is missing; add 'names: [first class, second class]' in the order of the ids"
+        )
+    images, problems = _find_images(layout, split)
+    if not images and not problems:
+        places = ", ".join(str(place) for place in layout.places(split))
+        raise DatasetError(
+            f"{data}: split '{split}' is empty, no image in {places}; put images there or mend '{split}:'"
+        )
+    records, unlabelled = [], []
+    for name, path in tqdm(sorted(images.items()), f"read {split}", unit="image", delay=2, disable=not progress):
+        record, found, has_labels = _read_image(path, name, layout)
+        problems += found
+        records += [record] if record else []
+        unlabelled += [] if has_labels else [path]
+    problems += _shared_labels(sorted(images.values())) + _missing_labels(unlabelled, len(images), f"{data}: {split}")
+    return SplitReading(
+        root=layout.root,
+        split=split,
+        class_names=layout.class_names,
+        records=tuple(records),
+        problems=tuple(problems),
+    )
+
+
+def label_path(image: Path) -> Path:
+    """Label file of an image: last `/images/` -> `/labels/`, suffix -> .txt."""
+    parts = list(image.parts)
+    for index in range(len(parts) - 2, 0, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def _find_images(layout: YoloLayout, split: str) -> tuple[dict[str, Path], list[Problem]]:
+    """Images of the split by name, and what is wrong with entries of list files."""
+    images: dict[str, Path] = {}
+    problems: list[Problem] = []
+    repeated: list[str] = []
+    for place in layout.places(split):
+        for where, path in _walk(place) if place.is_dir() else _list_entries(place):
+            name = name_inside(path, layout.root)
+            if name is None:
+                problems.append(error(where, _leaves(path, layout.root)))
+            elif name in images:
+                repeated.append(name)
+            else:
+                images[name] = layout.root / name
+    if repeated:
+        count = f"{len(repeated)} image{'s are' if len(repeated) > 1 else ' is'} listed more than once"
+        problems.append(warning(f"{layout.file}: {split}", f"{count} and used once, the first is {repeated[0]}"))
+    return images, problems
+
+
+def _leaves(path: Path, root: Path) -> str:
+    remedy = "set 'path:' to a folder that holds both"
+    if not path.is_absolute():
+        remedy = f"write ./{path} to count from the list's folder, or {remedy}"
+    return f"'{path}' leaves the data set's folder {root}; {remedy}"
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Images below a folder, as ultralytics' glob sees them: links are followed, hidden files and folders are not."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+                yield parent, Path(parent, name)
+
+
+def _list_entries(file: Path) -> Iterator[tuple[str, Path]]:
+    """Images that a list file names; `./` is the list's folder, other relative entries start at the working folder."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DatasetError(f"{file}: is no list of image paths in UTF-8; name a folder or a .txt list") from None
+    for number, line in enumerate(lines, 1):
+        entry = line.strip()
+        if Path(entry).suffix.lower() in IMAGE_SUFFIXES:
+            yield f"{file}:{number}", file.parent / entry if entry.startswith("./") else Path(entry)
+
+
+def _read_image(path: Path, name: str, layout: YoloLayout) -> tuple[ImageRecord | None, list[Problem], bool]:
+    """The record where the image can be read, the problems of image and labels, and whether there is a label file."""
+    assert layout.class_names is not None
+    size, image_problem = inspect_image(path)
+    labels = read_labels(label_path(path), len(layout.class_names), layout.keypoint_numbers)
+    problems = [*([image_problem] if image_problem else []), *(labels.problems if labels else ())]
+    if size is None:
+        return None, problems, labels is not None
+    width, height = size
+    boxes = cxcywhn_to_xyxy(labels.cxcywhn if labels else [], width, height)
+    record = ImageRecord(
+        path=path,
+        name=name,
+        width=width,
+        height=height,
+        xyxy=clip_boxes(boxes, width, height),
+        class_ids=labels.class_ids if labels else np.zeros(0, np.int64),
+    )
+    return record, problems, labels is not None
+
+
+def _shared_labels(images: list[Path]) -> list[Problem]:
+    sharing: dict[Path, list[Path]] = defaultdict(list)
+    for image in images:
+        sharing[label_path(image)].append(image)
+    return [
+        error(label, f"is the label file of both {paths[0].name} and {paths[1].name}; rename one image and its labels")
+        for label, paths in sharing.items()
+        if len(paths) > 1 and label.is_file()
+    ]
+
+
+def _missing_labels(unlabelled: list[Path], num_images: int, where: str) -> list[Problem]:
+    if not unlabelled:
+        return []
+    looked = label_path(unlabelled[0])
+    if len(unlabelled) == num_images:
+        message = (
+            f"no image has a label file, looked in {looked.parent} (for {looked.name} and so on); put the labels there"
+        )
+        return [error(where, message)]
+    count = f"{len(unlabelled)} of {num_images} images have no label file"
+    return [warning(where, f"{count} and count as background, the first is {unlabelled[0]} (looked for {looked})")]

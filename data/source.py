@@ -1,0 +1,69 @@
+"""Opens a data set: a YOLO data.yaml or a COCO .json, one split at a time."""
+
+import shlex
+from pathlib import Path
+
+from data.errors import DatasetError, DatasetNotFoundError
+from data.readers import SplitReading, read_coco, read_yolo, split_of_coco_file, splits_of_yaml
+from data.types import DetectionSource
+
+
+def open_source(data: Path, split: str = "train", *, progress: bool = False) -> DetectionSource:
+    """Read one split and refuse it if anything in it is wrong.
+
+    Args:
+        data: A data.yaml as `yolo train data=` takes it (a split may also name a COCO .json), or a COCO .json.
+        split: Key of data.yaml: train, val or test. A COCO .json is one split and ignores it.
+        progress: Show a bar when reading takes longer than two seconds.
+
+    Raises:
+        DatasetNotFoundError: The file, the split's folder or its list is not there.
+        DatasetError: The data set breaks a rule; the line gives the first problem and the command that lists all.
+    """
+    reading = read_split(data, split, progress=progress)
+    errors = [problem for problem in reading.problems if problem.severity == "error"]
+    if errors:
+        line = f"{errors[0].where}: {errors[0].message}"
+        if len(errors) > 1:
+            line += f" (and {len(errors) - 1} more; list all: mocha-pipe data check {shlex.quote(str(data))})"
+        raise DatasetError(line)
+    return DetectionSource(
+        root=reading.root,
+        split=reading.split,
+        class_names=reading.class_names,
+        records=reading.records,
+        warnings=reading.problems,
+    )
+
+
+def read_split(data: Path, split: str, *, progress: bool = False) -> SplitReading:
+    """Read one split with all its problems; raises only where there is nothing to read.
+
+    Raises:
+        DatasetNotFoundError, DatasetError: The file or the split cannot be read at all.
+    """
+    if _is_coco(data):
+        return read_coco(data, split_of_coco_file(data), progress=progress)
+    return read_yolo(data, split, progress=progress)
+
+
+def splits_of(data: Path) -> tuple[str, ...]:
+    """Names of the splits that the data set has.
+
+    Raises:
+        DatasetNotFoundError, DatasetError: The file cannot be read.
+    """
+    return (split_of_coco_file(data),) if _is_coco(data) else splits_of_yaml(data)
+
+
+def _is_coco(data: Path) -> bool:
+    if not data.exists():
+        raise DatasetNotFoundError(
+            f"{data}: no such file; pass the data.yaml (YOLO) or .json (COCO) of a data set, "
+            "or make the miniature one: mocha-pipe data miniature"
+        )
+    if data.is_dir():
+        raise DatasetError(f"{data}: is a folder; pass the data.yaml (YOLO) or .json (COCO) inside it")
+    if data.suffix.lower() not in {".yaml", ".yml", ".json"}:
+        raise DatasetError(f"{data}: a data set is a .yaml (YOLO) or .json (COCO) file, found '{data.suffix}'")
+    return data.suffix.lower() == ".json"

@@ -1,0 +1,79 @@
+"""What travels between the packages: images with their boxes, problems found in them, and targets by region row."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ImageRecord:
+    """One image and its ground-truth boxes."""
+
+    path: Path
+    """The image file."""
+    name: str
+    """POSIX path relative to the data set's root; unique within a source."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    xyxy: NDArray[np.float64]  # (n, 4)
+    """Corners in pixels, x right and y down, clipped to the image."""
+    class_ids: NDArray[np.int64]  # (n,)
+    """Index into the source's class names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """Something in a data set that breaks a rule or deserves a look."""
+
+    severity: Literal["error", "warning"]
+    """An error stops every stage; a warning is dealt with as the message says."""
+    where: str
+    """File, and line or field where known."""
+    message: str
+    """One line: rule, what was found, remedy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DetectionSource:
+    """One split of a detection data set, in a fixed order (by image name)."""
+
+    root: Path
+    split: str
+    class_names: tuple[str, ...]
+    records: tuple[ImageRecord, ...]
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def num_regions(self) -> int:
+        """Ground-truth boxes over all images."""
+        return sum(len(record.class_ids) for record in self.records)
+
+    def fingerprint(self) -> str:
+        """Digest of class names, image names and sizes, boxes (1/100 px) and class ids; image content is not read."""
+        digest = hashlib.blake2b(repr(self.class_names).encode(), digest_size=16)
+        for record in self.records:
+            digest.update(f"{record.name} {record.width} {record.height} ".encode())
+            digest.update(np.rint(record.xyxy * 100).astype("<i8").tobytes())
+            digest.update(record.class_ids.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+class RegionTargets(Protocol):
+    """Distillation targets of regions, looked up by row of a region table."""
+
+    dim: int
+    """Width of a target."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:  # (n,) -> (n, dim)
+        """Targets of the given rows, in their order."""
+        ...

@@ -1,0 +1,1 @@
+"""The order of things: the `mocha-pipe` command, its stages, their folders and reports."""

@@ -1,0 +1,300 @@
+"""The `mocha-pipe` command. Commands only parse and print; the work is in pipeline/stages.py.
+
+Nothing heavy is imported here: each command imports what it needs, so that `--help` answers at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from data.errors import MochaError
+from pipeline.console import print_json, print_report, print_stages, print_table, print_values
+
+_MINIATURE_TEACHER_NOTE = (
+    "the miniature teacher knows only the miniature world; for photographs name another one, such as "
+    "--teacher llava-hf/llava-1.5-7b-hf"
+)
+
+Toml = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; flags win over it.")]
+Root = Annotated[Path | None, typer.Option(help="Folder for whatever has no folder of its own [default: work].")]
+Data = Annotated[Path | None, typer.Option(help="data.yaml or COCO json [default: the miniature world].")]
+Cache = Annotated[Path | None, typer.Option(help="Folder of the teacher cache [default: ROOT/cache].")]
+Json = Annotated[bool, typer.Option("--json", help="Print json on stdout instead of tables.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training split.")]
+ImageSize = Annotated[int | None, typer.Option("--imgsz", min=32, help="Side of the training images, pixels.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Images (training) or regions (teacher) per step.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed; equal seeds repeat a run.")]
+Device = Annotated[str | None, typer.Option(help="cpu, 0, 0,1, ... [default: chosen for you].")]
+Run = Annotated[Path | None, typer.Option("--run", help="Folder of the training run.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any argument of `yolo train`; repeatable."),
+]
+
+
+class _Group(TyperGroup):
+    """Ends a user's mistake in one line, and an interruption in another."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; exit 2 after a MochaError, 130 after Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except MochaError as error:
+            if ctx.params.get("debug"):
+                raise
+            for line in str(error).splitlines():
+                typer.echo(f"error: {line}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped; the same command goes on where this one was", err=True)
+            raise typer.Exit(130) from None
+
+
+_NO_COMPLETION: dict[str, Any] = {"no_args_is_help": True, "add_completion": False}
+app = typer.Typer(
+    cls=_Group, pretty_exceptions_enable=False, **_NO_COMPLETION,
+    help="Distil a vision-language teacher into a light YOLO detector that learns a personal object from one photo.",
+)  # fmt: skip
+data_app = typer.Typer(help="Look at a data set, or make the miniature one.", **_NO_COMPLETION)
+cache_app = typer.Typer(help="Phase 1: run the teacher once over every box.", **_NO_COMPLETION)
+app.add_typer(data_app, name="data")
+app.add_typer(cache_app, name="cache")
+
+
+def main() -> None:
+    """Entry point of the `mocha-pipe` script."""
+    app(prog_name="mocha-pipe")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"mocha-pipe {version('mocha-pipe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+@app.command()
+def demo(root: Root = None, config: Toml = None) -> None:
+    """All stages on the miniature world: report.json and report.html in work/demo."""
+    from pipeline import recipes
+    from pipeline.configfile import load_config
+    from pipeline.stages import run_demo
+
+    completions = run_demo(load_config(config, {"root": root}, recipe=recipes.demo))
+    print_stages(completions)
+    print_report(completions[-1], as_json=False)
+
+
+@data_app.command("check")
+def data_check(data: Annotated[Path, typer.Argument(help="data.yaml or COCO json.")], as_json: Json = False) -> None:
+    """Read every split and list what is wrong with it; exit code 2 if anything is."""
+    from data.errors import DatasetError
+    from pipeline.datacheck import check_data
+
+    splits = check_data(data)
+    if as_json:
+        print_json([split.to_json() for split in splits])
+    else:
+        from pipeline.tables import check_table
+
+        for problem in (problem for split in splits for problem in split.problems):
+            typer.echo(f"{problem.severity}: {problem.where}: {problem.message}")
+        print_table(check_table(splits, str(data)))
+    errors = sum(split.errors for split in splits)
+    if errors:
+        raise DatasetError(f"{data} has {errors} error{'s' * (errors != 1)}: mend what is listed above and check again")
+
+
+@data_app.command("miniature")
+def data_miniature(
+    out: Annotated[Path | None, typer.Argument(help="Folder to write [default: ROOT/miniature].")] = None,
+    root: Root = None,
+    config: Toml = None,
+    seed: Seed = None,
+) -> None:
+    """Write the miniature world: a detection data set in YOLO layout, and a personal benchmark."""
+    from pipeline.configfile import load_config
+    from pipeline.stages import make_world
+
+    settings = load_config(config, {"root": root, "miniature": {"folder": out, "seed": seed}})
+    print_stages([make_world(settings)])
+
+
+@cache_app.command("build")
+def cache_build(
+    data: Data = None,
+    teacher: Annotated[str | None, typer.Option(help="LLaVA hub id or folder [default: miniature].")] = None,
+    cache: Cache = None,
+    root: Root = None,
+    config: Toml = None,
+    revision: Annotated[str | None, typer.Option("--teacher-revision", help="Branch, tag or commit.")] = None,
+    mode: Annotated[str | None, typer.Option(help="prompt or generate.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Question for the teacher; {label} is the class name.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Hidden state that is pooled; -1 is the last.")] = None,
+    crop_margin: Annotated[float | None, typer.Option(help="Context around a box, share of each side.")] = None,
+    visual: Annotated[str | None, typer.Option(help="tower, or hub id or folder of a CLIP checkpoint.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: auto].")] = None,
+    batch: Batch = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Length limit of an answer (generate).")] = None,
+    num_beams: Annotated[int | None, typer.Option(help="Beams of the answer's search (generate).")] = None,
+    dim: Annotated[int | None, typer.Option(min=1, help="Width of the targets [default: 512 or what fits].")] = None,
+    as_json: Json = False,
+) -> None:
+    """Embed every ground-truth box of the training split; stopped builds go on where they were."""
+    from pipeline.configfile import load_config
+    from pipeline.stages import build_teacher_cache
+
+    flags = {
+        "root": root,
+        "data": {"path": data},
+        "cache": {"folder": cache, "dim": dim},
+        "teacher": {
+            "model": teacher, "revision": revision, "mode": mode, "prompt": prompt, "layer": layer,
+            "crop_margin": crop_margin, "visual": visual, "dtype": dtype, "device": device, "batch": batch,
+            "max_new_tokens": max_new_tokens, "num_beams": num_beams,
+        },
+    }  # fmt: skip
+    settings = load_config(config, flags)
+    if settings.teacher.model == "miniature" and not settings.uses_miniature:
+        typer.echo(f"note: {_MINIATURE_TEACHER_NOTE}", err=True)
+    done = build_teacher_cache(settings)
+    if as_json:
+        print_json({"cache": str(done.folder), "skipped": done.skipped, "seconds": done.seconds, **done.outputs})
+    else:
+        print_values(f"teacher cache {done.folder}", {**done.outputs, "already_complete": done.skipped})
+
+
+@cache_app.command("info")
+def cache_info(
+    cache: Annotated[Path, typer.Argument(help="Folder of a teacher cache.")] = Path("work/cache"),
+    as_json: Json = False,
+) -> None:
+    """What a cache holds, which teacher made it, and whether it is complete."""
+    from teacher_cache.cache import RegionCache
+
+    info = RegionCache.open(cache).info()
+    if as_json:
+        print_json(info)
+    else:
+        print_values(f"teacher cache {cache}", info)
+
+
+@app.command()
+def pretrain(
+    data: Data = None,
+    model: Annotated[str | None, typer.Option(help="Ultralytics .yaml (from scratch) or .pt.")] = None,
+    run: Run = None,
+    root: Root = None,
+    config: Toml = None,
+    epochs: Epochs = None,
+    imgsz: ImageSize = None,
+    batch: Batch = None,
+    seed: Seed = None,
+    device: Device = None,
+    arguments: Assignments = None,
+) -> None:
+    """Stage 1: train the base detector, a plain ultralytics run."""
+    from pipeline.configfile import load_config, parse_assignments
+    from pipeline.stages import pretrain_base
+
+    training: dict[str, Any] = {"epochs": epochs, "image_size": imgsz, "batch": batch, "seed": seed, "device": device}
+    training |= {"model": model, "folder": run, "train": parse_assignments(arguments or ())}
+    done = pretrain_base(load_config(config, {"root": root, "data": {"path": data}, "pretrain": training}))
+    print_values(f"base detector {done.folder}", {**done.outputs, "already_complete": done.skipped})
+
+
+@app.command()
+def distill(
+    data: Data = None,
+    cache: Cache = None,
+    student: Annotated[
+        str | None, typer.Option(help="Detector to start from, .pt or .yaml [default: the base detector].")
+    ] = None,
+    run: Run = None,
+    root: Root = None,
+    config: Toml = None,
+    epochs: Epochs = None,
+    imgsz: ImageSize = None,
+    batch: Batch = None,
+    seed: Seed = None,
+    device: Device = None,
+    levels: Annotated[str | None, typer.Option(help="fine (with the stride-4 map) or paper (P3-P5).")] = None,
+    lambda_dist: Annotated[float | None, typer.Option(min=0, help="Weight of L_dist.")] = None,
+    lambda_emb: Annotated[float | None, typer.Option(min=0, help="Weight of L_emb.")] = None,
+    arguments: Assignments = None,
+) -> None:
+    """Stage 2: train the student on the cached targets beside its own task."""
+    from pipeline.configfile import load_config, parse_assignments
+    from pipeline.stages import distill_student
+
+    training: dict[str, Any] = {"epochs": epochs, "image_size": imgsz, "batch": batch, "seed": seed, "device": device}
+    training |= {"student": student, "folder": run, "train": parse_assignments(arguments or ())}
+    training |= {"levels": levels, "lambda_dist": lambda_dist, "lambda_emb": lambda_emb}
+    flags = {"root": root, "data": {"path": data}, "cache": {"folder": cache}, "distill": training}
+    done = distill_student(load_config(config, flags))
+    print_values(f"distilled student {done.folder}", {**done.outputs, "already_complete": done.skipped})
+
+
+@app.command()
+def fewshot(
+    shots: Annotated[list[int] | None, typer.Option(min=1, help="Images per object; repeatable [default: 1].")] = None,
+    benchmark: Annotated[Path | None, typer.Option(help="Benchmark folder [default: the miniature's].")] = None,
+    run: Annotated[Path | None, typer.Option(help="Distillation to evaluate [default: the last one].")] = None,
+    base: Annotated[str | None, typer.Option(help="Base detector .pt [default: the run's start].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the reports [default: ROOT/fewshot].")] = None,
+    root: Root = None,
+    config: Toml = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Draws of support and query.")] = None,
+    seed: Seed = None,
+    learner: Annotated[str | None, typer.Option(help="conditional, protonet or simpleshot.")] = None,
+    device: Device = None,
+    teacher: Annotated[bool | None, typer.Option("--teacher/--no-teacher", help="The live teacher's row.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Stage 3: evaluate the last distilled student against its base detector."""
+    from pipeline.configfile import load_config
+    from pipeline.stages import evaluate_fewshot
+
+    flags = {
+        "root": root,
+        "fewshot": {
+            "shots": shots or None, "benchmark": benchmark, "run": run, "base": base, "folder": out,
+            "episodes": episodes, "seed": seed, "learner": learner, "device": device, "teacher": teacher,
+        },
+    }  # fmt: skip
+    print_report(evaluate_fewshot(load_config(config, flags)), as_json=as_json)
+
+
+@app.command()
+def doctor(root: Root = None, cache: Cache = None, as_json: Json = False) -> None:
+    """Check this machine; exit code 1 if something must be mended."""
+    from dataclasses import asdict
+
+    from pipeline.configfile import load_config
+    from pipeline.doctor import examine
+
+    settings = load_config(None, {"root": root, "cache": {"folder": cache}})
+    assert settings.cache.folder is not None
+    checks = examine(settings.root, settings.cache.folder)
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        from pipeline.tables import doctor_table
+
+        print_table(doctor_table(checks))
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(1)

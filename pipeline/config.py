@@ -1,0 +1,169 @@
+"""The settings of a run, one dataclass per section of the TOML file.
+
+A recipe (pipeline/recipes.py) gives a whole configuration; pipeline/configfile.py lays the TOML file and then the
+command line's flags over it; `RunConfig.resolved` fills in the folders that nobody named.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from data.miniature import WorldSize
+from teacher_cache.config import TeacherConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniatureConfig:
+    """The procedural world."""
+
+    folder: Path | None = None
+    """Where it lies; ROOT/miniature when not given."""
+    size: WorldSize = field(default_factory=WorldSize)
+    """Numbers of scenes and objects."""
+    seed: int = 0
+    """Seed of the whole world; its three parts take disjoint streams of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The detection data set that both phases read."""
+
+    path: Path | None = None
+    """`data.yaml` (whatever `yolo train` accepts) or a COCO json; the miniature world when not given."""
+    train: str = "train"
+    """Split whose boxes the teacher embeds and the student learns from."""
+    val: str = "val"
+    """Split on which the detectors are measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """The teacher's cache."""
+
+    folder: Path | None = None
+    """Where the cache lies; ROOT/cache when not given."""
+    dim: int | None = None
+    """Width of the targets after PCA; when not given 512, the paper's best, or less for a small teacher."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Stage 1 of the paper: a plain ultralytics run that makes the base detector."""
+
+    model: str = "yolov8n.yaml"
+    """An ultralytics model: `.yaml` starts from scratch, `.pt` goes on from its weights."""
+    folder: Path | None = None
+    """Where the run lies; ROOT/base when not given."""
+    epochs: int = 100
+    """Passes over the training split."""
+    image_size: int = 640
+    """Side of the square that images are letterboxed into, pixels."""
+    batch: int = 16
+    """Images per step."""
+    seed: int = 0
+    """Seed of weights and augmentation."""
+    device: str = ""
+    """As ultralytics names devices: `cpu`, `0`, `0,1`; empty lets it choose."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of ultralytics' trainer, passed on untouched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Stage 2 of the paper: the detector learns the cached targets beside its own task."""
+
+    student: str | None = None
+    """Detector to start from, `.pt` or `.yaml`; the base detector (pretrained first if need be) when not given."""
+    folder: Path | None = None
+    """Where the run lies; ROOT/distill when not given."""
+    epochs: int = 50
+    """Passes over the training split."""
+    image_size: int = 640
+    """Side of the square that images are letterboxed into, pixels."""
+    batch: int = 16
+    """Images per step."""
+    seed: int = 0
+    """Seed of weights and augmentation."""
+    device: str = ""
+    """As ultralytics names devices: `cpu`, `0`, `0,1`; empty lets it choose."""
+    levels: Literal["fine", "paper"] = "fine"
+    """Maps that a region's features are averaged from: `paper` is P3-P5, `fine` adds the stride-4 map."""
+    lambda_dist: float = 1.0
+    """Weight of the local alignment loss L_dist."""
+    lambda_emb: float = 1.0
+    """Weight of the relational loss L_emb."""
+    temperature: float = 1.0
+    """T of the relational loss."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of ultralytics' trainer, passed on untouched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewshotConfig:
+    """Stage 3 of the paper: prototypes from a few images of each personal object."""
+
+    benchmark: Path | None = None
+    """Folder of the personal benchmark; the miniature's when not given."""
+    folder: Path | None = None
+    """Where report.json and report.html go; ROOT/fewshot when not given."""
+    run: Path | None = None
+    """Folder of the distillation to evaluate; the last one completed under ROOT when not given."""
+    base: str | None = None
+    """Weights of the base detector; those that the distillation started from when not given."""
+    shots: tuple[int, ...] = (1,)
+    """Images per personal object; one result for each number, all on the same episodes."""
+    episodes: int = 100
+    """Draws of support and query."""
+    queries: int | None = None
+    """Query images per episode; all images outside the support when not given."""
+    seed: int = 0
+    """Seed of the episodes and of the bootstrap."""
+    learner: str = "conditional"
+    """Prototype learner: `conditional` (the reference's), `protonet` or `simpleshot`."""
+    confidence: float = 0.1
+    """Least score of a detection that is evaluated."""
+    teacher: bool = True
+    """Also run the live teacher as the oracle row."""
+    device: str = ""
+    """As ultralytics names devices; empty lets it choose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that a run is made from."""
+
+    root: Path = Path("work")
+    """Folder for whatever was not given a folder of its own."""
+    miniature: MiniatureConfig = MiniatureConfig()
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = field(default_factory=lambda: TeacherConfig(model="miniature"))
+    cache: CacheConfig = CacheConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    distill: DistillConfig = DistillConfig()
+    fewshot: FewshotConfig = FewshotConfig()
+
+    @property
+    def miniature_folder(self) -> Path:
+        """Where the procedural world lies."""
+        return self.miniature.folder or self.root / "miniature"
+
+    @property
+    def uses_miniature(self) -> bool:
+        """Whether the data set is the procedural world under this root."""
+        return self.data.path is None or self.data.path.resolve() == (self.miniature_folder / "data.yaml").resolve()
+
+    def resolved(self) -> "RunConfig":
+        """The same configuration with every folder that nobody named filled in."""
+        return replace(
+            self,
+            miniature=replace(self.miniature, folder=self.miniature_folder),
+            data=replace(self.data, path=self.data.path or self.miniature_folder / "data.yaml"),
+            cache=replace(self.cache, folder=self.cache.folder or self.root / "cache"),
+            pretrain=replace(self.pretrain, folder=self.pretrain.folder or self.root / "base"),
+            distill=replace(self.distill, folder=self.distill.folder or self.root / "distill"),
+            fewshot=replace(
+                self.fewshot,
+                benchmark=self.fewshot.benchmark or self.miniature_folder / "benchmark",
+                folder=self.fewshot.folder or self.root / "fewshot",
+            ),
+        )

@@ -1,0 +1,177 @@
+"""The few-shot stage: episodes over one pass of the benchmark's pool per method, and the two reports."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.benchmark import PersonalBenchmark, open_benchmark
+from data.boxes import box_iou
+from data.episodes import Episode, draw_episodes
+from data.errors import MochaError
+from data.files import write_json
+from data.images import read_image
+from pipeline.config import FewshotConfig, RunConfig
+from pipeline.inputs import BASE, CACHE, FEWSHOT, WORLD
+from pipeline.methods import base_weights, pool_passes
+from pipeline.report import NamedBox, ReportMaterial, Scene, read_curves, write_html
+from pipeline.rundir import COMPLETE, Completion, Identity, is_complete, read_json, versions
+from student.bootstrap import mean_interval, paired_gain
+from student.checkpoint import DETECTOR_FILE, TRANSLATION_FILE
+from student.fewshot import EpisodeScores, evaluate_episodes, name_detections, source_regions
+from student.pool import PoolPass
+from teacher_cache.cache import RegionCache, file_digest
+
+_METRICS = ("map50_95", "map50", "accuracy")
+_NUM_SCENES = 12
+_MATCH_IOU = 0.5
+
+
+def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
+    """What the reports are made from.
+
+    Raises:
+        ConfigError, StageMissingError: there is no base detector to compare with.
+        DatasetNotFoundError: there is no benchmark.
+    """
+    settings = config.fewshot
+    assert settings.benchmark is not None, "the configuration is resolved"
+    student = run.folder / run.outputs["student"]
+    names = ("shots", "episodes", "queries", "seed", "learner", "confidence", "teacher")
+    return Identity(
+        stage=FEWSHOT,
+        config={name: getattr(settings, name) for name in names},
+        inputs={
+            "student": file_digest(student / DETECTOR_FILE),
+            "translation": file_digest(student / TRANSLATION_FILE),
+            "base": file_digest(base_weights(settings, run)),
+            "benchmark": open_benchmark(settings.benchmark).source.fingerprint(),
+            "cache": run.inputs["cache"],
+        },
+    )
+
+
+def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
+    """Write report.json and report.html of a completed distillation; the outputs of the stage.
+
+    Raises:
+        DatasetError: the benchmark's coarse classes are not the student's.
+        EpisodeError: the benchmark has too few images for so many shots.
+    """
+    started = time.perf_counter()
+    settings = config.fewshot
+    folder, benchmark_folder = settings.folder, settings.benchmark
+    assert folder is not None and benchmark_folder is not None, "the configuration is resolved"  # noqa: PT018
+    benchmark = open_benchmark(benchmark_folder, progress=True)
+    synthetic = is_complete(benchmark_folder.resolve().parent, stage=WORLD)
+    if synthetic:
+        benchmark = replace(benchmark, name=WORLD)
+    passes, notes = pool_passes(settings, run, benchmark)
+    episodes = {shots: _episodes(benchmark, settings, shots) for shots in settings.shots}
+    results = [_result(benchmark, settings, shots, drawn, passes) for shots, drawn in episodes.items()]
+    identity = fewshot_identity(config, run)
+    report: dict[str, Any] = {
+        "results": results,
+        "detection": _detection(run),
+        "seconds": {**_stage_seconds(run, config), FEWSHOT: round(time.perf_counter() - started, 2)},
+        "versions": versions(),
+        "inputs": {**run.inputs, **identity.inputs},
+    }
+    scenes = _scenes(benchmark, episodes[settings.shots[0]][0], passes["mocha"], settings.learner)
+    write_json(folder / "report.json", report)
+    write_html(folder / "report.html", report, _material(run, scenes, synthetic, notes))
+    return {"report": "report.json", "page": "report.html", "benchmark": benchmark.name, "notes": notes}
+
+
+def _episodes(benchmark: PersonalBenchmark, settings: FewshotConfig, shots: int) -> tuple[Episode, ...]:
+    return draw_episodes(
+        benchmark, episodes=settings.episodes, shots=shots, reserve=max(settings.shots), seed=settings.seed,
+        query_images=settings.queries,
+    )  # fmt: skip
+
+
+def _result(
+    benchmark: PersonalBenchmark,
+    settings: FewshotConfig,
+    shots: int,
+    episodes: Sequence[Episode],
+    passes: Mapping[str, PoolPass],
+) -> dict[str, Any]:
+    scores = evaluate_episodes(benchmark, episodes, passes, learner=settings.learner, progress=True)
+
+    def intervals(method: EpisodeScores) -> dict[str, Any]:
+        return {name: mean_interval(getattr(method, name), seed=settings.seed).to_json() for name in _METRICS}
+
+    def gain(name: str) -> dict[str, Any]:
+        ours, baseline = getattr(scores["mocha"], name), getattr(scores["yolo"], name)
+        return paired_gain(ours, baseline, seed=settings.seed).to_json()
+
+    return {
+        "benchmark": benchmark.name,
+        "shots": shots,
+        "episodes": len(episodes),
+        "seed": settings.seed,
+        "methods": {method: intervals(figures) for method, figures in scores.items()},
+        "gain": {name: gain(name) for name in ("map50_95", "accuracy")},
+    }
+
+
+def _scenes(benchmark: PersonalBenchmark, episode: Episode, pool: PoolPass, learner: str) -> list[Scene]:
+    """Query scenes spread evenly over the episode's, with the names given to their clearest detections."""
+    named = name_detections(benchmark, episode, pool, learner=learner)
+    regions = source_regions(benchmark.source)
+    names = benchmark.source.class_names
+    chosen = episode.query[np.linspace(0, len(episode.query) - 1, min(_NUM_SCENES, len(episode.query))).astype(int)]
+    scenes = []
+    for image in chosen:
+        here = np.flatnonzero(named.image == image)
+        # Detections far below the scene's best would only cover the picture.
+        here = here[named.score[here] >= 0.25 * named.score[here].max(initial=0)]
+        truth = np.flatnonzero(regions.image == image)
+        overlap = box_iou(named.xyxy[here], regions.xyxy[truth])
+        boxes = []
+        for row, shares in zip(here, overlap, strict=True):
+            hit = len(truth) > 0 and shares.max() >= _MATCH_IOU
+            under = names[regions.personal[truth[shares.argmax()]]] if hit else None
+            left, top, right, bottom = named.xyxy[row].tolist()
+            boxes.append(NamedBox(xyxy=(left, top, right, bottom), name=names[named.personal[row]], truth=under))
+        record = benchmark.source.records[image]
+        scenes.append(Scene(title=Path(record.name).stem, image=read_image(record.path), boxes=tuple(boxes)))
+    return scenes
+
+
+def _material(run: Completion, scenes: Sequence[Scene], synthetic: bool, notes: Sequence[str]) -> ReportMaterial:
+    curves = {"distillation": read_curves(run.folder / run.outputs["curves"])}
+    if run.outputs["base_run"]:
+        curves = {"base detector": read_curves(Path(run.outputs["base_run"]) / "train/results.csv"), **curves}
+    try:
+        projection = RegionCache.open(Path(run.outputs["cache"])).projection()
+    except MochaError:  # the cache may be gone by now: the page then has no spectrum
+        projection = None
+    return ReportMaterial(
+        eigenvalues=projection.eigenvalues if projection else None,
+        target_dim=projection.dim if projection else 0,
+        curves={name: columns for name, columns in curves.items() if columns},
+        scenes=scenes,
+        synthetic=synthetic,
+        notes=notes,
+    )
+
+
+def _detection(run: Completion) -> dict[str, float]:
+    """Validation mAP50-95 of the base detector, where its run is known, and of the student."""
+    base = read_json(Path(run.outputs["base_run"]) / COMPLETE) if run.outputs["base_run"] else {}
+    figures = {"base": base.get("outputs", {}).get("map50_95"), "student": run.outputs["map50_95"]}
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def _stage_seconds(run: Completion, config: RunConfig) -> dict[str, float]:
+    """Seconds of the stages behind a distillation whose markers are still there."""
+    folders = {WORLD: config.miniature_folder, CACHE: Path(run.outputs["cache"])}
+    if run.outputs["base_run"]:
+        folders[BASE] = Path(run.outputs["base_run"])
+    seconds = {stage: read_json(folder / COMPLETE).get("seconds") for stage, folder in folders.items()}
+    return {**{stage: value for stage, value in seconds.items() if value is not None}, run.stage: run.seconds}

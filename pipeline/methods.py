@@ -1,0 +1,168 @@
+"""The rows of the few-shot table: what each method makes of the benchmark's pool, in one pass over its scenes.
+
+`histogram`, `mocha` and `teacher` name the student's detections, so that they differ in the embedding alone; `yolo` is
+the base detector with its own detections and its own features, from the same levels as the student's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data.benchmark import PersonalBenchmark
+from data.errors import DatasetError, MochaError
+from data.images import read_image
+from data.types import DetectionSource
+from pipeline.config import FewshotConfig
+from pipeline.errors import ConfigError, StageMissingError
+from pipeline.inputs import MINIATURE_TEACHER, teacher_config, torch_device
+from pipeline.rundir import COMPLETE, Completion, read_json
+from student.checkpoint import Student, load_student
+from student.embedder import RegionEmbedder
+from student.histogram import colour_histogram
+from student.pool import PoolPass
+from teacher_cache.cache import RegionCache
+from teacher_cache.config import TeacherConfig
+from teacher_cache.crops import cut_crop
+from teacher_cache.teachers.base import load_teacher
+
+_HISTOGRAM_SIDE = 64  # pixels; the histogram of a crop hardly depends on it
+
+Describe = Callable[[Sequence[NDArray[np.uint8]], Sequence[str]], NDArray[np.float32]]
+"""Crops (h, w, 3) and the coarse name of each -> (n, D) embeddings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Oracle:
+    """The live teacher behind the cache's projection."""
+
+    describe: Describe
+    margin: float
+    size: int
+
+
+def pool_passes(
+    settings: FewshotConfig, run: Completion, benchmark: PersonalBenchmark
+) -> tuple[dict[str, PoolPass], list[str]]:
+    """One pass of the pool per method, in the order of the table, and a note for each method that is left out.
+
+    Raises:
+        DatasetError: the benchmark's coarse classes are not the student's.
+        ConfigError, StageMissingError: there is no base detector to compare with.
+    """
+    student = load_student(run.folder / run.outputs["student"])
+    base = replace(load_student(base_weights(settings, run)), levels=student.levels, image_size=student.image_size)
+    _require_classes(benchmark, student, "student", "name another benchmark with --benchmark, or student with --run")
+    _require_classes(benchmark, base, "base detector", "name one trained on them with --base (see mocha-pipe pretrain)")
+    mocha = _pool_pass(student, benchmark.source, settings)
+    passes = {
+        "histogram": _described(
+            mocha, benchmark, _histograms, margin=0.0, size=_HISTOGRAM_SIDE, title="colour histograms"
+        ),
+        "yolo": _pool_pass(base, benchmark.source, settings),
+        "mocha": mocha,
+    }
+    notes = []
+    if settings.teacher:
+        try:
+            oracle = _load_oracle(Path(run.outputs["cache"]))
+        except (MochaError, ImportError) as error:
+            notes.append(f"The row 'teacher' is left out: {error}")
+        else:
+            passes["teacher"] = _described(
+                mocha, benchmark, oracle.describe, margin=oracle.margin, size=oracle.size, title="live teacher"
+            )
+    return passes, notes
+
+
+def _pool_pass(student: Student, source: DetectionSource, settings: FewshotConfig) -> PoolPass:
+    embedder = RegionEmbedder(
+        student, image_size=student.image_size, confidence=settings.confidence, device=torch_device(settings.device)
+    )
+    return embedder.embed_pool(source, progress=True)
+
+
+def _described(
+    pool: PoolPass, benchmark: PersonalBenchmark, describe: Describe, *, margin: float, size: int, title: str
+) -> PoolPass:
+    """The same detections and true boxes with embeddings of their crops; each scene is decoded once."""
+    coarse_names = np.array(benchmark.coarse_names)
+    detections, regions = [], []
+    for index, record in enumerate(tqdm(benchmark.source.records, desc=title, unit="image")):
+        first, last = np.searchsorted(pool.detection_image, [index, index + 1])
+        boxes = np.concatenate([pool.detection_xyxy[first:last], record.xyxy])
+        coarse = np.concatenate([pool.detection_coarse[first:last], benchmark.coarse_of[record.class_ids]])
+        if not len(boxes):
+            continue
+        image = read_image(record.path)
+        rows = describe([cut_crop(image, box, margin, size) for box in boxes], coarse_names[coarse].tolist())
+        detections.append(rows[: last - first])
+        regions.append(rows[last - first :])
+    return pool.with_embeddings(np.concatenate(detections), np.concatenate(regions))
+
+
+def _histograms(crops: Sequence[NDArray[np.uint8]], _names: Sequence[str]) -> NDArray[np.float32]:
+    return np.stack([colour_histogram(crop) for crop in crops])
+
+
+def _load_oracle(cache_folder: Path) -> _Oracle:
+    """The teacher that made a cache, checked against the cache's spec.
+
+    Raises:
+        MochaError: cache or teacher cannot be loaded, or the teacher is another one.
+    """
+    cache = RegionCache.open(cache_folder)
+    projection, spec = cache.projection(), cache.spec
+    named = read_json(cache_folder / COMPLETE).get("outputs", {}).get("teacher", spec.model)
+    is_folder = named == MINIATURE_TEACHER or Path(named).is_dir()
+    teacher = load_teacher(
+        teacher_config(
+            TeacherConfig(
+                model=named, revision=None if is_folder else spec.revision, mode=spec.mode, prompt=spec.prompt,
+                layer=spec.layer, crop_margin=spec.crop_margin, visual=spec.visual, dtype=spec.dtype,  # type: ignore[arg-type]
+                max_new_tokens=max(spec.max_new_tokens, 1), num_beams=spec.num_beams,
+            )
+        )
+    )  # fmt: skip
+    differences = spec.differences(teacher.spec)
+    if differences:
+        raise ConfigError(f"the teacher {named} is not the one that made {cache_folder} ({'; '.join(differences)})")
+
+    def describe(crops: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> NDArray[np.float32]:
+        embeddings = teacher.embed(crops, names)
+        return projection.apply(embeddings.hidden, embeddings.visual)
+
+    return _Oracle(describe=describe, margin=spec.crop_margin, size=spec.crop_size)
+
+
+def base_weights(settings: FewshotConfig, run: Completion) -> Path:
+    """Weights of the detector that the student is compared with.
+
+    Raises:
+        ConfigError, StageMissingError: there is none, or it is gone.
+    """
+    named = settings.base or run.outputs["base"]
+    if named is None:
+        raise ConfigError(
+            f"{run.folder} was distilled from random weights, so there is no base detector to compare with: "
+            "name one with --base weights.pt"
+        )
+    if not Path(named).is_file():
+        raise StageMissingError(f"the base detector {named} is not there: name its weights with --base weights.pt")
+    return Path(named)
+
+
+def _require_classes(benchmark: PersonalBenchmark, student: Student, who: str, remedy: str) -> None:
+    if tuple(student.class_names) != tuple(benchmark.coarse_names):
+        raise DatasetError(
+            f"benchmark {benchmark.name} and {who} must have the same coarse classes, found "
+            f"{_listed(benchmark.coarse_names)} and {_listed(student.class_names)}: {remedy}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:4]) + (f" ... ({len(names)})" if len(names) > 4 else "")

@@ -1,0 +1,92 @@
+"""The summary that a command prints at its end: one rich table each, from plain numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pipeline.datacheck import SplitCheck
+    from pipeline.doctor import Check
+    from pipeline.rundir import Completion
+
+METHOD_TITLES = {
+    "histogram": "colour histogram of the crop",
+    "yolo": "base detector's features",
+    "mocha": "distilled student",
+    "teacher": "live teacher (oracle)",
+}
+_STATUS_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def results_table(report: Mapping[str, Any]) -> Table:
+    """Rows = methods, one section per number of shots, the gain of mocha over yolo below each."""
+    table = _table("", "mAP50-95", "mAP50", "accuracy", title=f"few-shot on {report['results'][0]['benchmark']}")
+    for result in report["results"]:
+        plural = "s" if result["shots"] != 1 else ""
+        table.add_row(f"[bold]{result['shots']} shot{plural}[/], {result['episodes']} episodes")
+        for name, figures in result["methods"].items():
+            style = "bold" if name == "mocha" else None
+            cells = [interval(figures[key]) for key in ("map50_95", "map50", "accuracy")]
+            table.add_row(f"  {name}", *cells, style=style)
+        gain = result["gain"]
+        cells = [interval(gain["map50_95"], signed=True), "", interval(gain["accuracy"], signed=True)]
+        table.add_row("  gain: mocha - yolo", *cells, style="cyan", end_section=True)
+    return table
+
+
+def legend(report: Mapping[str, Any]) -> str:
+    """One line saying what the methods are, and what the brackets hold."""
+    names = dict.fromkeys(name for result in report["results"] for name in result["methods"])
+    return "; ".join(f"{name}: {METHOD_TITLES[name]}" for name in names) + "; [95 % interval over episodes], 0-100"
+
+
+def stages_table(completions: Iterable["Completion"]) -> Table:
+    """What each stage did, how long it took and where its folder is."""
+    table = _table("stage", "", "seconds", "folder", justify="left")
+    for done in completions:
+        state = "[dim]already complete[/]" if done.skipped else "[green]done[/]"
+        table.add_row(done.stage, state, f"{done.seconds:.1f}", str(done.folder))
+    return table
+
+
+def values_table(title: str, values: Mapping[str, Any]) -> Table:
+    """Names and values, one row each."""
+    table = _table("", "", title=title, justify="left")
+    for name, value in values.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        table.add_row(name.replace("_", " "), text)
+    return table
+
+
+def check_table(splits: Sequence["SplitCheck"], title: str) -> Table:
+    """One row per split of a data set: images, boxes, classes and what was found wrong."""
+    table = _table("split", "images", "boxes", "classes", "errors", "warnings", title=title)
+    for split in splits:
+        errors = f"[red]{split.errors}[/]" if split.errors else "0"
+        counts = [str(count) for count in (split.images, split.regions, split.classes)]
+        table.add_row(split.split, *counts, errors, str(split.warnings))
+    return table
+
+
+def doctor_table(checks: Iterable["Check"]) -> Table:
+    """One row per check with its remedy."""
+    table = _table("", "", "found", "remedy", justify="left")
+    for check in checks:
+        table.add_row(f"[{_STATUS_STYLES[check.status]}]{check.status}[/]", check.name, check.found, check.remedy)
+    return table
+
+
+def _table(*columns: str, title: str | None = None, justify: str = "right") -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index and justify == "right" else "left", overflow="fold")
+    return table
+
+
+def interval(figure: Mapping[str, Any], signed: bool = False) -> str:
+    """`mean [low, high]` with one decimal, as every table shows it."""
+    low, high = figure["ci95"]
+    sign = "+" if signed else ""
+    return f"{figure['mean']:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

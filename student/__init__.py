@@ -1,0 +1,1 @@
+"""Phase 2: a YOLO detector learns from cached targets, then personal objects from a few images."""

@@ -1,0 +1,149 @@
+"""Training batches in which every box knows its row of the region table, whatever augmentation did to it.
+
+Mosaic, mixup, crops and the filters between them move, merge, drop and reorder boxes, always together with their class
+ids. So the row rides inside the class id: packed where an image enters the augmentations, unpacked by the very last
+one. Targets are then looked up by row while the batch is put together, which happens in the loader's workers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ultralytics.data.augment import Format
+from ultralytics.data.dataset import YOLODataset
+
+from data.types import DetectionSource, ImageRecord, RegionTargets
+
+NO_TARGET = -1
+"""Row of a box that has no target; it counts for detection only."""
+
+_CLASS_BITS = 20
+_CLASS_MASK = (1 << _CLASS_BITS) - 1
+
+
+def pack(rows: NDArray[np.int64], class_ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Row (>= -1) and class id (< 2^20) in one integer, exact also when an augmentation makes it a float64."""
+    return ((rows + 1) << _CLASS_BITS) | class_ids.astype(np.int64)
+
+
+def unpack(codes: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The inverse of `pack`: rows as int64, class ids as the float32 that ultralytics expects."""
+    whole = codes.astype(np.int64)
+    return (whole >> _CLASS_BITS) - 1, (whole & _CLASS_MASK).astype(np.float32)
+
+
+class RowFormat(Format):  # type: ignore[misc]  # ultralytics is untyped
+    """The last transform: boxes become tensors, and rows part from class ids."""
+
+    def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
+        """Parameters of the image, with `rows` (n,) beside `cls` (n, 1)."""
+        params: dict[str, Any] = super().get_params(labels)
+        rows, params["cls"] = unpack(params["cls"].reshape(-1, 1))
+        params["rows"] = rows.reshape(-1)
+        return params
+
+    def apply_instances(self, labels: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Tensors of the boxes, with `rows` (n,) int64."""
+        assert params is not None, "Format passes its own parameters on"
+        formatted: dict[str, Any] = super().apply_instances(labels, params)
+        formatted["rows"] = torch.from_numpy(np.ascontiguousarray(params["rows"][: params["nl"]]))
+        return formatted
+
+
+class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untyped
+    """A detection source as ultralytics reads it; nothing is scanned, dropped, re-sorted or written beside the images.
+
+    Args:
+        source: images with their boxes.
+        first_row: (images + 1,) rows of image i are first_row[i]:first_row[i + 1], in the order of its boxes; None
+            gives every box `NO_TARGET`.
+        targets: looked up for every batch, which then has `targets` (n, D) float32 beside `rows` (n,) int64; None
+            adds neither.
+        **arguments: those of `YOLODataset`.
+    """
+
+    format_class = RowFormat
+
+    def __init__(
+        self,
+        source: DetectionSource,
+        *,
+        first_row: NDArray[np.int64] | None = None,
+        targets: RegionTargets | None = None,
+        **arguments: Any,
+    ) -> None:
+        self.source = source
+        self.first_row = first_row
+        self.targets = targets
+        super().__init__(img_path=str(source.root), **arguments)
+
+    def get_img_files(self, img_path: str) -> list[str]:  # noqa: ARG002  (the source names the files)
+        """Files of the source in its order; the first part of them where `fraction` asks for less."""
+        records = self.source.records
+        count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(records) * self.fraction))
+        return [str(record.path) for record in records[:count]]
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """One label per image, with `rows` (n, 1)."""
+        return [
+            _label(record, self._rows(index, len(record.class_ids)))
+            for index, record in enumerate(self.source.records[: len(self.im_files)])
+        ]
+
+    def _rows(self, index: int, count: int) -> NDArray[np.int64]:
+        if self.first_row is None:
+            return np.full(count, NO_TARGET, dtype=np.int64)
+        return np.arange(self.first_row[index], self.first_row[index + 1], dtype=np.int64)
+
+    def update_labels(self, include_class: Sequence[int] | None) -> None:
+        """Keeps the boxes of the given classes (all where None), and their rows with them."""
+        if include_class is not None:
+            for label in self.labels:
+                label["rows"] = label["rows"][np.isin(label["cls"].reshape(-1), include_class)]
+        super().update_labels(include_class)
+
+    def update_labels_info(self, label: dict[str, Any]) -> dict[str, Any]:
+        """Called for every image that enters the augmentations, partners of a mosaic or mixup included."""
+        label["cls"] = pack(label.pop("rows"), label["cls"])
+        updated: dict[str, Any] = super().update_labels_info(label)
+        return updated
+
+    def collate_fn(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch as ultralytics makes it, with `rows` and `targets` where the data set has targets."""
+        rows = torch.cat([sample.pop("rows") for sample in samples])
+        batch: dict[str, Any] = YOLODataset.collate_fn(samples)
+        if self.targets is not None:
+            batch["rows"] = rows
+            batch["targets"] = torch.from_numpy(self._targets_of(rows.numpy(), self.targets))
+        return batch
+
+    @staticmethod
+    def _targets_of(rows: NDArray[np.int64], targets: RegionTargets) -> NDArray[np.float32]:  # (n,) -> (n, D)
+        known = rows >= 0
+        found = np.zeros((len(rows), targets.dim), dtype=np.float32)
+        if known.any():
+            found[known] = targets.lookup(rows[known])
+        return found
+
+
+def _label(record: ImageRecord, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """What ultralytics keeps of an image: boxes as centre and size, in shares of the image."""
+    corners = record.xyxy / np.array([record.width, record.height, record.width, record.height])
+    centre, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    return {
+        "im_file": str(record.path),
+        "shape": (record.height, record.width),
+        "cls": record.class_ids.astype(np.float32).reshape(-1, 1),
+        "bboxes": np.concatenate([centre, size], axis=1).astype(np.float32),
+        "rows": rows.reshape(-1, 1),
+        "segments": [],
+        "keypoints": None,
+        "normalized": True,
+        "bbox_format": "xywh",
+    }

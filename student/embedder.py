@@ -1,0 +1,206 @@
+"""One forward pass per image of a pool: what the detector found, and one embedding per detection and per known box.
+
+Legend: B images of a batch, M detections, R ground-truth regions, D width of an embedding.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+import numpy as np
+import torch
+import torchvision  # type: ignore[import-untyped]  # noqa: F401  (ultralytics' NMS uses it only where it is imported)
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from ultralytics.data.augment import LetterBox
+from ultralytics.utils.nms import non_max_suppression
+from ultralytics.utils.ops import scale_boxes
+
+from data.images import read_image
+from data.types import DetectionSource, ImageRecord
+from student.checkpoint import Student
+from student.environment import cpu_threads
+from student.features import box_means, tap
+from student.pool import PoolPass
+
+_NMS_IOU = 0.7  # ultralytics' own default for predict and val
+_NMS_SECONDS = 60.0  # per image; at the default a slow machine would lose detections with no more than a warning
+_BOXES_AT_ONCE = 64  # per image; bounds the memory of pooling, which grows with boxes x cells of the finest map
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Scene:
+    """One image as the network sees it, and where in it the picture lies."""
+
+    pixels: NDArray[np.uint8]  # (S, S, 3)
+    original: tuple[int, int]  # height, width
+    gain: NDArray[np.float64]  # (4,)
+    """Letterboxed pixels per original pixel, for x, y, x, y."""
+    offset: NDArray[np.float64]  # (4,)
+    """Left, top, left, top padding in letterboxed pixels."""
+    area: NDArray[np.float64]  # (4,)
+    """Corners of the picture in letterboxed pixels."""
+    regions: NDArray[np.float64]  # (r, 4)
+    """Ground-truth boxes in letterboxed pixels."""
+
+
+class _Scenes(Dataset[_Scene]):
+    """Images of a source, decoded and letterboxed as ultralytics' predictor does with `rect=False`."""
+
+    def __init__(self, records: Sequence[ImageRecord], size: int) -> None:
+        self.records = records
+        self.letterbox = LetterBox((size, size), auto=False)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> _Scene:
+        record = self.records[index]
+        image = read_image(record.path)
+        height, width = image.shape[:2]
+        placed = self.letterbox.get_params({"img": image})
+        new_width, new_height = placed["new_unpad"]
+        gain = np.tile([new_width / width, new_height / height], 2)
+        offset = np.tile([placed["left"], placed["top"]], 2).astype(np.float64)
+        return _Scene(
+            pixels=self.letterbox(image=image),
+            original=(height, width),
+            gain=gain,
+            offset=offset,
+            area=offset + np.array([0, 0, new_width, new_height]),
+            regions=record.xyxy * gain + offset,
+        )
+
+
+class RegionEmbedder:
+    """Runs a student over images; the student itself stays as it is.
+
+    Boxes and scores are those of `YOLO("student.pt").predict(..., rect=False)` at the same image size and confidence,
+    an embedding is the mean of the student's feature maps inside the box, translated where the student can translate.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        *,
+        image_size: int,
+        confidence: float = 0.1,
+        batch: int = 16,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Prepares a fused copy of the student on the device.
+
+        Args:
+            student: detector and, where it was distilled, translation module.
+            image_size: pixels of the square that images are letterboxed to, rounded up to the detector's stride.
+            confidence: detections need more than this (the reference uses 0.1, or 0.001 for CORe50 and iCubWorld).
+            batch: images per forward pass.
+            device: where to compute; float32 everywhere.
+        """
+        self.device = torch.device(device)
+        self.confidence = confidence
+        self.batch = batch
+        self.levels = student.levels
+        # A detector with two heads (26) answers by the one for NMS, as ultralytics' predict does by default.
+        detector: Any = deepcopy(student.detector)
+        detector.end2end = False
+        detector = detector.fuse(verbose=False).float().eval().to(self.device, memory_format=torch.channels_last)
+        self.detector = detector
+        translation = deepcopy(student.translation)
+        self.translation = None if translation is None else translation.float().eval().to(self.device)
+        stride = max(int(detector.stride.max()), 32)
+        self.image_size = -(-image_size // stride) * stride
+
+    @torch.inference_mode()
+    def embed_pool(self, source: DetectionSource, *, progress: bool = False) -> PoolPass:
+        """Detect and embed every image of a source.
+
+        Args:
+            source: images with their ground-truth boxes, which need not be those that the detector knows.
+            progress: show a bar.
+
+        Raises:
+            data.errors.DatasetError: if an image cannot be read.
+        """
+        if self.device.type == "cpu":
+            torch.set_num_threads(cpu_threads())
+        loader: DataLoader[_Scene] = DataLoader(
+            _Scenes(source.records, self.image_size),
+            batch_size=self.batch,
+            num_workers=_num_workers(self.device),
+            collate_fn=list,
+        )
+        found: list[Tensor] = []  # per image (m, 6): xyxy in original pixels, score, class
+        detected: list[Tensor] = []  # per image (m, D)
+        regions: list[Tensor] = []  # per image (r, D)
+        with (
+            tap(self.detector, self.levels) as maps,
+            tqdm(total=len(source.records), desc="embedding scenes", unit="image", disable=not progress) as bar,
+        ):
+            for scenes in loader:
+                detections = self._detect(scenes)
+                embeddings = self._embed(maps, scenes, detections)
+                for scene, rows, embedding in zip(scenes, detections, embeddings, strict=True):
+                    scale_boxes((self.image_size, self.image_size), rows[:, :4], scene.original)  # in place
+                    found.append(rows.cpu())
+                    detected.append(embedding[: len(rows)].cpu())
+                    regions.append(embedding[len(rows) :].cpu())
+                bar.update(len(scenes))
+        rows_M6 = torch.cat(found).numpy()
+        return PoolPass(
+            detection_image=np.repeat(np.arange(len(found)), [len(rows) for rows in found]),
+            detection_xyxy=rows_M6[:, :4].copy(),
+            detection_score=rows_M6[:, 4].copy(),
+            detection_coarse=rows_M6[:, 5].astype(np.int64),
+            detection_embedding=torch.cat(detected).numpy(),
+            region_embedding=torch.cat(regions).numpy(),
+        )
+
+    def _detect(self, scenes: Sequence[_Scene]) -> list[Tensor]:
+        """Per image (m, 6): xyxy in letterboxed pixels, score, class, best score first; the tap keeps the maps."""
+        pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).to(self.device)  # (B, S, S, 3)
+        images = pixels.permute(0, 3, 1, 2).float() / 255  # channels last in memory, as the detector's weights
+        predictions = self.detector(images)
+        detections: list[Tensor] = non_max_suppression(
+            predictions,
+            self.confidence,
+            _NMS_IOU,
+            end2end=self.detector.end2end,
+            max_time_img=_NMS_SECONDS,
+        )
+        return detections
+
+    def _embed(self, maps: Sequence[Tensor], scenes: Sequence[_Scene], detections: Sequence[Tensor]) -> list[Tensor]:
+        """Per image (m + r, D): its detections, then its ground-truth regions, each box clipped to the picture."""
+        boxes = []
+        for scene, rows in zip(scenes, detections, strict=True):
+            area = self._tensor(scene.area)
+            xyxy = torch.cat([rows[:, :4], self._tensor(scene.regions)])
+            low, high = area[:2].repeat(2), area[2:].repeat(2)
+            boxes.append(xyxy.clamp(low, high) / self.image_size)
+        parts: list[list[Tensor]] = [[] for _ in boxes]
+        for first in range(0, max(1, *(len(own) for own in boxes)), _BOXES_AT_ONCE):
+            group = [own[first : first + _BOXES_AT_ONCE] for own in boxes]
+            counts = [len(own) for own in group]
+            image = torch.repeat_interleave(torch.tensor(counts)).to(self.device)
+            embedded = box_means(maps, image, torch.cat(group))
+            if self.translation is not None:
+                embedded = self.translation(embedded)
+            for own, part in zip(parts, torch.split(embedded, counts), strict=True):
+                own.append(part)
+        return [torch.cat(own) for own in parts]
+
+    def _tensor(self, array: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(array.astype(np.float32)).to(self.device)
+
+
+def _num_workers(device: torch.device) -> int:
+    """Processes that decode images ahead of an accelerator; on the CPU they would only compete with the network."""
+    return 0 if device.type == "cpu" else min(_MOST_WORKERS, cpu_threads())

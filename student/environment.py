@@ -1,0 +1,97 @@
+"""Prepares the process for ultralytics; import this before anything that imports ultralytics.
+
+Left alone, ultralytics looks up hosts at import, posts telemetry, installs packages, fetches fonts and weights, writes
+to ~/.config and the working folder, and unpickles whatever a checkpoint names. None of that happens after this import:
+
+- no network, no installation: `YOLO_OFFLINE`, `YOLO_AUTOINSTALL`, and fonts that are in place before they are missed;
+- restricted loading of checkpoints (`ULTRALYTICS_SAFE_LOAD`), unless the user set it otherwise;
+- settings of its own (`YOLO_CONFIG_DIR`), with telemetry and logging integrations off, unless the user set the folder;
+- all cores for torch, where ultralytics would set `OMP_NUM_THREADS` to 1.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
+_SETTINGS_VERSION = "0.0.8"  # of ultralytics 8.4; another version is migrated by ultralytics, values kept
+
+
+def prepare_environment() -> Path:
+    """Sets the variables and fills the settings folder; returns that folder. Safe to repeat and to run in parallel."""
+    os.environ["YOLO_OFFLINE"] = "1"
+    os.environ["YOLO_AUTOINSTALL"] = "0"
+    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", str(_usable_cores()))
+    if not os.environ.get("YOLO_CONFIG_DIR"):
+        os.environ["YOLO_CONFIG_DIR"] = str(_own_folder())
+    folder = Path(os.environ["YOLO_CONFIG_DIR"]).expanduser() / "Ultralytics"
+    folder.mkdir(parents=True, exist_ok=True)
+    _place_settings(folder / "settings.json")
+    for name in _FONTS:
+        _place_font(folder / name)
+    return folder
+
+
+def cpu_threads() -> int:
+    """Threads that torch may use for training on the CPU: what the user set in `OMP_NUM_THREADS`, else all cores."""
+    return int(os.environ["OMP_NUM_THREADS"].split(",")[0])
+
+
+def _usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _own_folder() -> Path:
+    """A folder under the user's cache; a fresh temporary one where the cache cannot be written."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "mocha-pipe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="mocha-pipe-"))
+    return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="mocha-pipe-"))
+
+
+def _place_settings(path: Path) -> None:
+    """Writes settings where there are none; a file that exists holds the user's choices."""
+    if path.exists():
+        return
+    home = path.parent
+    integrations = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+    settings = {
+        "settings_version": _SETTINGS_VERSION,
+        "datasets_dir": str(home / "datasets"),
+        "weights_dir": str(home / "weights"),
+        "runs_dir": str(home / "runs"),
+        "uuid": "",
+        "sync": False,
+        "api_key": "",
+        "openai_api_key": "",
+        **dict.fromkeys(integrations, False),
+        "vscode_msg": False,
+        "openvino_msg": False,
+    }
+    handle, name = tempfile.mkstemp(dir=home, suffix=".json")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        json.dump(settings, stream, indent=2)
+    Path(name).replace(path)
+
+
+def _place_font(path: Path) -> None:
+    """Puts matplotlib's DejaVu Sans where ultralytics would look for Arial, which it would otherwise fetch."""
+    spec = importlib.util.find_spec("matplotlib")
+    if path.exists() or spec is None or spec.origin is None:
+        return
+    font = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".ttf")
+    os.close(handle)
+    shutil.copyfile(font, name)
+    Path(name).replace(path)
+
+
+prepare_environment()

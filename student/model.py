@@ -1,0 +1,88 @@
+"""A YOLO detector that also learns to place its regions in the teacher's target space."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import torch
+from torch import Tensor
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.ops import xywh2xyxy
+
+from student.features import FeatureLevels, box_means, feature_dim, tap
+from student.losses import local_alignment_loss, relational_loss
+from student.translation import FeedForward, TranslationModule
+
+DISTILLATION_ITEMS = ("dist_loss", "emb_loss")
+"""Names of our loss terms in the progress bar and in results.csv; weighted, as they enter the sum."""
+
+
+class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is untyped
+    """A detection model with a translation module and the loss L_det + lambda_dist L_dist + lambda_emb L_emb.
+
+    The weights of the detector keep their names, so that checkpoints of plain detectors load into it and back.
+    """
+
+    def __init__(
+        self,
+        cfg: str | Mapping[str, Any],
+        *,
+        channels: int = 3,
+        num_classes: int,
+        levels: FeatureLevels,
+        target_dim: int,
+        lambda_dist: float = 1.0,
+        lambda_emb: float = 1.0,
+        temperature: float = 1.0,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(cfg, ch=channels, nc=num_classes, verbose=verbose)
+        self.levels = levels
+        self.lambda_dist = lambda_dist
+        self.lambda_emb = lambda_emb
+        self.temperature = temperature
+        self.translation = TranslationModule(feature_dim(self, levels), target_dim)
+
+    def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss terms to be summed (each times the batch size, as ultralytics does), and their values for display.
+
+        A batch without targets, as in validation, has the detection terms only.
+        """
+        if "targets" not in batch:
+            plain: tuple[Tensor, dict[str, Tensor]] = super().loss(batch, preds)
+            return plain
+        with tap(self, self.levels) as maps:
+            preds = self.forward(batch["img"])
+        detection, items = super().loss(batch, preds)
+        terms = self._distillation_terms(maps, batch)
+        named = dict(zip(DISTILLATION_ITEMS, terms.detach(), strict=True))
+        return torch.cat([detection, terms * len(batch["img"])]), {**items, **named}
+
+    def _distillation_terms(self, maps: list[Tensor], batch: dict[str, Tensor]) -> Tensor:  # (2,)
+        """Weighted L_dist and L_emb over the boxes that have a target (row >= 0), in float32."""
+        has_target = batch["rows"] >= 0
+        xyxyn = xywh2xyxy(batch["bboxes"][has_target])
+        features = box_means(maps, batch["batch_idx"][has_target].long(), xyxyn)
+        with torch.autocast(features.device.type, enabled=False):
+            x_ND = self.translation(features)
+            y_ND = batch["targets"][has_target].float()
+            local = local_alignment_loss(x_ND, y_ND)
+            relational = relational_loss(x_ND, y_ND, self.temperature)
+        return torch.stack([self.lambda_dist * local, self.lambda_emb * relational])
+
+    def stripped(self) -> DetectionModel:
+        """A copy as the stock class, without anything of ours."""
+        detector: Any = deepcopy(self)
+        del detector.translation
+        for name in ("levels", "lambda_dist", "lambda_emb", "temperature"):
+            del detector.__dict__[name]
+        detector.__class__ = DetectionModel
+        return detector
+
+
+# Checkpoints hold the model's class by name; a restricted load must know ours to resume a run.
+torch.serialization.add_safe_globals([DistillModel, TranslationModule, FeedForward])

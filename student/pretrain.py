@@ -1,0 +1,243 @@
+"""Stage 1: a detector trained by its own loss in a plain ultralytics run; and what stage 2's run shares with it.
+
+- `run/train/`: ultralytics' own folder, with args.yaml, results.csv and plots
+- `run/train/weights/last.pt`: after every epoch, replaced whole; a stopped run goes on from it
+- `run/train/weights/best.pt`: the epoch with the best mAP50-95 on the validation split
+"""
+
+import difflib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import torch
+import ultralytics.engine.trainer
+from torch import nn
+from ultralytics.cfg import DEFAULT_CFG_DICT, get_cfg
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import guess_model_task, yaml_model_load
+from ultralytics.utils import LOGGER
+from ultralytics.utils.torch_utils import strip_optimizer
+
+from data.files import atomic_path
+from student.checkpoint import load_checkpoint, load_detector
+from student.environment import cpu_threads
+from student.errors import StudentModelError, StudentModelNotFoundError, TrainArgumentError
+
+_OURS = frozenset(
+    {"model", "data", "task", "mode", "cfg", "project", "name", "exist_ok", "save_dir", "resume", "single_cls"}
+    | {"compile", "distill_model"}
+)
+
+_FINISHED = -1  # epoch of a checkpoint whose optimizer was dropped
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainResult:
+    """A finished base detector."""
+
+    weights: Path
+    """best.pt of the run."""
+    metrics: Mapping[str, float]
+    """ultralytics' validation metrics of that epoch, such as `metrics/mAP50-95(B)` in 0..1."""
+
+
+class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]  # ultralytics is untyped
+    """ultralytics' trainer, with checkpoints that are never found in part, and all cores where it trains on the CPU."""
+
+    def __init__(self, overrides: dict[str, Any]) -> None:
+        super().__init__(overrides=overrides)
+        for event in ("on_train_start", "on_val_start"):
+            self.add_callback(event, _use_all_cores)
+        self.add_callback("on_train_start", _show_progress)
+
+    def save_model(self) -> bool:
+        """Writes last.pt and, where it is the best so far, best.pt; each replaces its predecessor whole."""
+        last, best = self.wdir / "last.pt", self.wdir / "best.pt"
+        self.last, self.best = self.wdir / ".last.pt", self.wdir / ".best.pt"
+        try:
+            saved = bool(super().save_model())
+            for written, path in ((self.last, last), (self.best, best)):
+                if written.exists():
+                    with atomic_path(path) as temporary:
+                        written.replace(temporary)
+        finally:
+            self.last, self.best = last, best
+        return saved
+
+    def final_eval(self) -> None:
+        """Finishes the run without validating again: the figures of each checkpoint are in it."""
+        finish_run(self.wdir)
+
+
+def pretrain(
+    model: str, data_yaml: Path, run: Path, train_arguments: Mapping[str, Any], *, resume: bool = False
+) -> PretrainResult:
+    """Trains a detector on its own loss, as `yolo train` does.
+
+    Args:
+        model: a `.pt` file to start from, or a `.yaml` (a file, or the name of one that ultralytics ships, such as
+            yolov8n.yaml) to start from random weights.
+        data_yaml: the data set, as `yolo train data=...` takes it.
+        run: folder of the run; the results lie in its `train/`.
+        train_arguments: of `yolo train`, unchanged (epochs, imgsz, batch, mosaic, seed, device, ...).
+        resume: go on with a stopped run, and leave a finished one as it is; otherwise start anew.
+
+    Raises:
+        StudentModelNotFoundError, StudentModelError: the model cannot be read, or is no detector.
+        TrainArgumentError: an argument is unknown, has a wrong value, or is set by the pipeline.
+    """
+    arguments = {**checked_arguments(train_arguments), "data": str(data_yaml.resolve())}
+    folder = train_to_end(ResumableTrainer, model=model, run=run, arguments=arguments, resume=resume)
+    weights = folder / "weights" / "best.pt"
+    return PretrainResult(weights=weights, metrics=read_metrics(weights))
+
+
+def train_to_end(
+    make_trainer: Callable[[dict[str, Any]], ResumableTrainer],
+    *,
+    model: str,
+    run: Path,
+    arguments: Mapping[str, Any],
+    resume: bool,
+) -> Path:
+    """Runs a trainer in `run/train/` from the start, or from where it stopped; returns that folder."""
+    folder = run.resolve() / "train"
+    last = folder / "weights" / "last.pt"
+    overrides = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, **arguments}
+    if resume and last.exists():
+        checkpoint = load_checkpoint(last)
+        if checkpoint["epoch"] + 1 >= checkpoint["train_args"]["epochs"]:  # stopped between its last epoch and its end
+            finish_run(last.parent)
+            return folder
+        if checkpoint["epoch"] == _FINISHED:
+            return folder
+        overrides.update(resume=str(last), save_dir=str(folder))
+    else:
+        overrides["model"] = find_model(model)
+    with quiet_ultralytics(), _own_threads():
+        make_trainer(overrides).train()
+    return folder
+
+
+def finish_run(weights: Path) -> None:
+    """Drops the optimizer from best.pt and last.pt, in this order, which marks the run as finished."""
+    for path in (weights / "best.pt", weights / "last.pt"):
+        with quiet_ultralytics(), atomic_path(path) as temporary:
+            strip_optimizer(path, s=str(temporary))
+
+
+def find_model(model: str) -> str:
+    """The model to start from, checked before anything is trained.
+
+    Raises:
+        StudentModelNotFoundError: no such file or name.
+        StudentModelError: not a detector.
+    """
+    suffix = Path(model).suffix.lower()
+    if suffix == ".pt":
+        if not Path(model).is_file():
+            raise StudentModelNotFoundError(
+                f"{model}: no such file, and weights are not downloaded. Get it from "
+                "https://github.com/ultralytics/assets/releases and pass its path with --student, "
+                f"or pass --student {Path(model).stem}.yaml to start from random weights."
+            )
+        load_detector(Path(model))
+        return str(Path(model).resolve())
+    if suffix not in {".yaml", ".yml"} or "://" in model:
+        raise StudentModelError(
+            f"--student must be a local .pt file or a .yaml, found {model!r}; "
+            "for example --student yolov8n.yaml, or --student path/to/yolov8n.pt."
+        )
+    try:
+        task = guess_model_task(yaml_model_load(model))
+    except FileNotFoundError as error:
+        raise StudentModelNotFoundError(
+            f"{model}: no such file, and no model that ultralytics ships; for example --student yolov8n.yaml."
+        ) from error
+    if task != "detect":
+        raise StudentModelError(f"{model}: the student must be a YOLO detector, this is a model for {task!r}.")
+    return str(Path(model).resolve()) if Path(model).is_file() else model
+
+
+def checked_arguments(train_arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Training arguments that ultralytics will accept.
+
+    Raises:
+        TrainArgumentError: an argument is unknown, has a wrong value, or is set by the pipeline.
+    """
+    for name in train_arguments:
+        if name in _OURS:
+            raise TrainArgumentError(f"Training argument {name!r} is set by mocha-pipe; leave it out.")
+        if name not in DEFAULT_CFG_DICT:
+            near = difflib.get_close_matches(name, DEFAULT_CFG_DICT, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "`yolo cfg` lists them."
+            raise TrainArgumentError(f"Training argument {name!r} is not one of ultralytics'; {hint}")
+    try:
+        get_cfg(overrides=dict(train_arguments))
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainArgumentError(f"Training argument refused by ultralytics: {reason}") from error
+    return dict(train_arguments)
+
+
+def read_metrics(weights: Path) -> dict[str, float]:
+    """Validation metrics that a checkpoint of a run carries."""
+    metrics = load_checkpoint(weights).get("train_metrics") or {}
+    return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def amp_is_sound(model: nn.Module) -> bool:
+    """Whether mixed precision gives finite predictions on this device; stands in for ultralytics' own check.
+
+    Theirs compares two predictions of a model that it downloads for the purpose.
+    """
+    device = next(model.parameters()).device
+    if device.type in {"cpu", "mps"}:
+        return False
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)).to(device)
+    model.eval()  # the trainer sets its mode anew before each epoch
+    with torch.no_grad(), torch.autocast(device.type):
+        predictions: torch.Tensor = model(image)[0]
+    return bool(torch.isfinite(predictions).all())
+
+
+ultralytics.engine.trainer.check_amp = amp_is_sound
+
+
+@contextmanager
+def quiet_ultralytics() -> Iterator[None]:
+    """Silences what ultralytics tells about itself; warnings, and the table of a training's epochs, still show."""
+    level = LOGGER.level
+    LOGGER.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+
+
+def _show_progress(_trainer: ResumableTrainer) -> None:
+    LOGGER.setLevel(logging.INFO)
+
+
+def _use_all_cores(trainer_or_validator: Any) -> None:
+    """On the CPU ultralytics leaves one core to its data loader, which there runs in the training process itself."""
+    if trainer_or_validator.device.type == "cpu":
+        torch.set_num_threads(cpu_threads())
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Gives the process its number of threads back, which ultralytics changes."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,209 @@
+"""Stage 2: distillation of cached targets into a detector; no teacher in memory, on disk or among the imports.
+
+- `run/train/`: ultralytics' own folder; its results.csv has train/dist_loss and train/emb_loss beside detection's
+- `run/student/`: what later stages read (see checkpoint.py), the averaged weights after the last epoch
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from ultralytics.data.utils import get_split_fraction
+from ultralytics.utils import colorstr
+from ultralytics.utils.torch_utils import unwrap_model
+
+from data.types import DetectionSource, RegionTargets
+from student.checkpoint import load_checkpoint, save_student
+from student.dataset import RegionDataset
+from student.errors import RegionTargetError, TrainArgumentError
+from student.features import FeatureLevels
+from student.model import DISTILLATION_ITEMS, DistillModel
+from student.pretrain import ResumableTrainer, checked_arguments, read_metrics, train_to_end
+
+DEFAULT_TRAIN_ARGUMENTS: Mapping[str, Any] = {"optimizer": "AdamW", "lr0": 1e-3, "warmup_bias_lr": 0.0}
+"""Where we differ from `yolo train`, whose automatic choice may be MuSGD, made for convolutions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """What is learned, and how."""
+
+    levels: FeatureLevels = "fine"
+    """Feature maps that a region's vector is made of: `fine` (stride 4 and P3-P5) or `paper` (P3-P5)."""
+    lambda_dist: float = 1.0
+    """Weight of L_dist."""
+    lambda_emb: float = 1.0
+    """Weight of L_emb."""
+    temperature: float = 1.0
+    """T of L_emb."""
+    train_arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `yolo train` (epochs, imgsz, batch, mosaic, ...); they win over DEFAULT_TRAIN_ARGUMENTS."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DistillSetup:
+    """What the trainer needs beside ultralytics' arguments."""
+
+    train: DetectionSource
+    val: DetectionSource
+    targets: RegionTargets
+    first_row: NDArray[np.int64]  # (training images + 1,)
+    """Rows of training image i in `targets` are first_row[i]:first_row[i + 1], in the order of its boxes."""
+    settings: DistillSettings
+
+    def check(self) -> None:
+        """Raises RegionTargetError where boxes and targets, or the two splits, do not belong together."""
+        if self.train.class_names != self.val.class_names:
+            raise RegionTargetError(
+                f"Training and validation must share their class names; found {list(self.train.class_names)[:5]} and "
+                f"{list(self.val.class_names)[:5]}; correct `names` in the data set's yaml."
+            )
+        boxes = [len(record.class_ids) for record in self.train.records]
+        if list(np.diff(self.first_row)) != boxes or len(self.targets) < self.first_row[-1]:
+            raise RegionTargetError(
+                f"Every training box must have its target: found {sum(boxes)} boxes in {len(boxes)} images, and "
+                f"{len(self.targets)} targets of {len(self.first_row) - 1} images; run `mocha-pipe cache build` again."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillResult:
+    """A finished distillation."""
+
+    folder: Path
+    """The student folder."""
+    metrics: Mapping[str, float]
+    """Validation metrics and losses of the last epoch, named as in results.csv."""
+
+
+class DistillTrainer(ResumableTrainer):
+    """Trains a DistillModel on sources that are in memory; no data.yaml, no label scan.
+
+    One device per run: the other processes of a distributed run are started from ultralytics' arguments alone.
+    """
+
+    def __init__(self, setup: DistillSetup, overrides: dict[str, Any]) -> None:
+        setup.check()
+        self.setup = setup
+        super().__init__(overrides)
+        if self.world_size > 1:
+            raise TrainArgumentError(
+                f"Distillation runs on one device, found device={self.args.device!r}; name one of them."
+            )
+
+    def get_dataset(self) -> dict[str, Any]:
+        """What ultralytics keeps of a data.yaml."""
+        names = dict(enumerate(self.setup.train.class_names))
+        train, val = str(self.setup.train.root), str(self.setup.val.root)
+        return {"names": names, "nc": len(names), "channels": 3, "path": train, "train": train, "val": val}
+
+    def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> DistillModel:
+        """A model for this data, with all weights of `weights` that fit; a head for other classes is new."""
+        settings = self.setup.settings
+        model = DistillModel(
+            cfg,
+            channels=self.data["channels"],
+            num_classes=self.data["nc"],
+            levels=settings.levels,
+            target_dim=self.setup.targets.dim,
+            lambda_dist=settings.lambda_dist,
+            lambda_emb=settings.lambda_emb,
+            temperature=settings.temperature,
+            verbose=verbose,
+        )
+        self.set_model_names_for_load(model)
+        if weights is not None:
+            model.load(weights)
+        return model
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> RegionDataset:  # noqa: ARG002
+        """Training images with their targets, or validation images without."""
+        training = mode == "train"
+        return RegionDataset(
+            self.setup.train if training else self.setup.val,
+            first_row=self.setup.first_row if training else None,
+            targets=self.setup.targets if training else None,
+            imgsz=self.args.imgsz,
+            batch_size=batch,
+            augment=training,
+            hyp=self.args,
+            rect=self.args.rect or not training,
+            cache=self.args.cache or None,
+            stride=max(int(unwrap_model(self.model).stride.max()), 32),
+            pad=0.0 if training else 0.5,
+            prefix=colorstr(f"{mode}: "),
+            task="detect",
+            classes=self.args.classes,
+            data=self.data,
+            fraction=get_split_fraction(self.args.fraction, "train" if training else self.args.split),
+        )
+
+    def label_loss_items(
+        self, loss_items: dict[str, Tensor] | None = None, prefix: str = "train"
+    ) -> dict[str, float] | list[str]:
+        """Names (and values) of the loss terms; validation has no targets, hence no distillation terms."""
+        labelled: dict[str, float] | list[str] = super().label_loss_items(loss_items, prefix)
+        if prefix == "train":
+            return labelled
+        absent = {f"{prefix}/{name}" for name in DISTILLATION_ITEMS}
+        if isinstance(labelled, list):
+            return [name for name in labelled if name not in absent]
+        return {name: value for name, value in labelled.items() if name not in absent}
+
+
+def distill(
+    settings: DistillSettings,
+    *,
+    model: str,
+    train: DetectionSource,
+    val: DetectionSource,
+    targets: RegionTargets,
+    first_row: NDArray[np.int64],
+    run: Path,
+    resume: bool = False,
+    meta: Mapping[str, Any] | None = None,
+) -> DistillResult:
+    """Trains a detector and a translation module on L_det + lambda_dist L_dist + lambda_emb L_emb (MOCHA, section 3).
+
+    The student is the averaged model after the last epoch, not ultralytics' best one: detection may peak while the
+    embedding still has most of its way to go.
+
+    Args:
+        settings: losses, levels and ultralytics' arguments.
+        model: a `.pt` file or a `.yaml`, as in `pretrain`.
+        train: images with boxes that have targets.
+        val: images on which detection is validated.
+        targets: by row of the region table.
+        first_row: (training images + 1,) rows of each training image.
+        run: folder of the run.
+        resume: go on with a stopped run, and keep what a finished one trained; otherwise start anew.
+        meta: json-able facts to keep in student.json, such as digests of the inputs.
+
+    Raises:
+        StudentModelNotFoundError, StudentModelError: the model cannot be read, or is no detector.
+        TrainArgumentError: an argument is unknown, has a wrong value, or is set by the pipeline.
+        RegionTargetError: targets, boxes and classes do not belong together.
+    """
+    setup = DistillSetup(train=train, val=val, targets=targets, first_row=first_row, settings=settings)
+    setup.check()
+    arguments = {**DEFAULT_TRAIN_ARGUMENTS, **checked_arguments(settings.train_arguments)}
+    folder = train_to_end(
+        lambda overrides: DistillTrainer(setup, overrides), model=model, run=run, arguments=arguments, resume=resume
+    )
+    last = folder / "weights" / "last.pt"
+    checkpoint = load_checkpoint(last)
+    student_folder = save_student(
+        checkpoint["model"].float(),
+        run / "student",
+        image_size=int(np.max(checkpoint["train_args"]["imgsz"])),
+        meta=meta or {},
+    )
+    return DistillResult(folder=student_folder, metrics=read_metrics(last))

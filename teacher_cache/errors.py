@@ -1,0 +1,42 @@
+"""Errors of phase 1 that a user can mend. Each text is one line: the rule, what was found, and the remedy to type."""
+
+from pathlib import Path
+
+from data.errors import MochaError
+
+
+class CacheNotFoundError(MochaError, FileNotFoundError):
+    """There is no teacher cache in the named folder."""
+
+
+class CacheFormatError(MochaError, ValueError):
+    """A folder is something else than a teacher cache that this version reads."""
+
+
+class CacheMismatchError(MochaError, ValueError):
+    """A cache holds another teacher's embeddings or other regions than the caller expects."""
+
+
+class CacheIncompleteError(MochaError, FileNotFoundError):
+    """A part that the caller needs has not been computed yet."""
+
+
+class CacheCorruptError(MochaError, ValueError):
+    """A file of a cache is damaged."""
+
+
+class EmbeddingError(MochaError, ArithmeticError):
+    """A teacher returned something that cannot be stored: NaN, infinity, or a number beyond float16."""
+
+
+class ProjectionError(MochaError, ValueError):
+    """The embeddings do not allow the projection that was asked for."""
+
+
+class TeacherError(MochaError, ValueError):
+    """A teacher cannot be loaded or used as configured."""
+
+
+def build_command(folder: Path) -> str:
+    """The command line that makes or completes the cache in `folder`."""
+    return f"mocha-pipe cache build --cache {folder}"

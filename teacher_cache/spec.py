@@ -1,0 +1,85 @@
+"""TeacherSpec: everything that can change an embedding. Caches with equal specs and tables hold the same numbers."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from teacher_cache.errors import CacheFormatError
+
+EmbeddingMode = Literal["prompt", "generate"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherSpec:
+    """What a cache's numbers depend on, beside the regions themselves. Written once into the cache's attributes."""
+
+    model: str
+    """Hugging Face hub id of the LLaVA checkpoint, or a name for a local folder's content."""
+    revision: str
+    """Commit of the hub repository, or a digest of the local folder's weights."""
+    prompt: str
+    """Text put to the teacher; `{label}` stands for the class name."""
+    mode: EmbeddingMode
+    """`prompt`: one forward pass over the prompt. `generate`: the teacher answers, and the answer is pooled."""
+    layer: int = -1
+    """Index of the hidden state that is pooled; -1 is the last."""
+    pooling: str
+    """Name of the rule that turns token states into one vector."""
+    crop_margin: float
+    """Context around a box, as a share of each side."""
+    crop_size: int
+    """Side of the square crop, in pixels."""
+    dtype: str
+    """Number type that the teacher computes in, after `auto` was resolved."""
+    visual: str
+    """`tower` for the teacher's own vision tower, or the id of a CLIP checkpoint."""
+    visual_revision: str
+    """As `revision`, of the visual encoder."""
+    max_new_tokens: int
+    """Length limit of a description; 0 in `prompt` mode."""
+    num_beams: int
+    """Beams of the search for a description; 1 is greedy."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for a json file, fields in the order above."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TeacherSpec":
+        """Spec from what `to_json` returned.
+
+        Raises:
+            CacheFormatError: a field is missing, unknown or of another type.
+        """
+        names = {field.name: field.type for field in fields(cls)}
+        if set(values) != set(names):
+            odd = ", ".join(sorted(set(values) ^ set(names)))
+            raise CacheFormatError(
+                f"a teacher spec has exactly the fields {', '.join(names)}; missing or unknown here: {odd}; "
+                "read this cache with the version of mocha-pipe that wrote it"
+            )
+        for name, kind in names.items():
+            expected = str if kind == EmbeddingMode else kind
+            wrong_type = type(values[name]) is not expected and not (expected is float and type(values[name]) is int)
+            if wrong_type or (kind == EmbeddingMode and values[name] not in get_args(EmbeddingMode)):
+                raise CacheFormatError(
+                    f"field '{name}' of a teacher spec must be {getattr(expected, '__name__', expected)}"
+                    f"{' (prompt or generate)' if kind == EmbeddingMode else ''}; found {values[name]!r}; "
+                    "read this cache with the version of mocha-pipe that wrote it"
+                )
+        return cls(**{**values, "crop_margin": float(values["crop_margin"])})
+
+    def digest(self) -> str:
+        """Hex digest (blake2b-16) over all fields, the same on every machine."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+    def differences(self, other: "TeacherSpec") -> list[str]:
+        """Fields in which this spec, a cache's, departs from the expected `other`, in plain words; empty when equal."""
+        return [
+            f"{field.name}: cache has {getattr(self, field.name)!r}, expected {getattr(other, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]

@@ -1,0 +1,1 @@
+"""Teachers: frozen vision-language models that embed regions. The only package that imports transformers."""

@@ -1,0 +1,66 @@
+"""What a teacher is to the rest of the pipeline. Importing this file loads neither torch nor transformers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teacher_cache.config import TeacherConfig
+from teacher_cache.spec import TeacherSpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegionEmbeddings:
+    """What a teacher says about n regions, in the order in which they were given."""
+
+    hidden: NDArray[np.float32]  # (n, Dh)
+    """Pooled hidden state of the language model (h in the paper)."""
+    visual: NDArray[np.float32]  # (n, Dv)
+    """Image embedding (z in the paper)."""
+
+
+class Teacher(Protocol):
+    """A frozen model that embeds regions. Equal spec and equal regions mean equal embeddings, up to rounding."""
+
+    spec: TeacherSpec
+    """Everything that can change an embedding."""
+    hidden_dim: int
+    """Width of `RegionEmbeddings.hidden`."""
+    visual_dim: int
+    """Width of `RegionEmbeddings.visual`."""
+
+    def embed(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> RegionEmbeddings:
+        """Embed regions, any number of them.
+
+        Args:
+            crops: (crop_size, crop_size, 3) uint8 RGB each, from `teacher_cache.crops.cut_crop`.
+            class_names: one name per crop, put into the prompt.
+
+        Returns:
+            One row per crop, in the order given.
+        """
+        ...
+
+
+def load_teacher(config: TeacherConfig) -> Teacher:
+    """Load the teacher that a configuration names, ready to embed.
+
+    Raises:
+        TeacherError: the checkpoint cannot be found or read, is not a LLaVA model, or does not run on this machine.
+    """
+    from teacher_cache.teachers.llava import LlavaTeacher
+
+    return LlavaTeacher(config)
+
+
+def describe_teacher(config: TeacherConfig) -> TeacherSpec:
+    """The spec that `load_teacher(config).spec` has, without loading (or downloading) the weights of a hub model.
+
+    Raises:
+        TeacherError: as `load_teacher`, apart from what only the weights can tell.
+    """
+    from teacher_cache.teachers.describe import describe
+
+    return describe(config).spec

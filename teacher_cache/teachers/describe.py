@@ -1,0 +1,121 @@
+"""A teacher before its weights are loaded: checkpoint, processor, device, and the spec that follows from them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoProcessor, LlavaConfig, LlavaProcessor
+
+from teacher_cache.config import TeacherConfig
+from teacher_cache.errors import TeacherError
+from teacher_cache.spec import TeacherSpec
+from teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
+from teacher_cache.teachers.pixels import square_size
+from teacher_cache.teachers.pooling import POOLING_NAMES
+from teacher_cache.teachers.prompt import PromptEncoder
+from teacher_cache.teachers.visual import check_clip
+from teacher_cache.teachers.weights import pick_device, pick_dtype
+
+TOWER = "tower"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TeacherDescription:
+    """What `TeacherConfig` comes down to on this machine."""
+
+    spec: TeacherSpec
+    checkpoint: Checkpoint
+    architecture: Any
+    """The checkpoint's `LlavaConfig`."""
+    visual: Checkpoint | None
+    """CLIP checkpoint; None where the teacher's own tower serves."""
+    processor: Any
+    prompts: PromptEncoder
+    device: torch.device
+    dtype: torch.dtype
+
+
+def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescription:
+    """Find and check everything but the weights; `weights=True` also downloads those of hub ids.
+
+    Raises:
+        TeacherError: a checkpoint is missing or not of the right kind, or device, dtype or layer do not exist.
+    """
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    checkpoint = find_checkpoint(config.model, revision=config.revision, weights=weights, flag="--teacher")
+    architecture = _read_architecture(checkpoint, config.layer)
+    visual = None
+    if config.visual != TOWER:
+        visual = find_checkpoint(config.visual, revision=None, weights=weights, flag="--visual")
+        check_clip(visual)
+    processor = _load_processor(checkpoint)
+    crop_size = square_size(processor.image_processor, checkpoint.name)
+    image_tokens = _image_tokens(checkpoint.name, architecture, crop_size)
+    prompts = PromptEncoder(processor, config.question, crop_size=crop_size, image_tokens=image_tokens)
+    generates = config.mode == "generate"
+    spec = TeacherSpec(
+        model=checkpoint.name,
+        revision=checkpoint.revision,
+        prompt=config.question,
+        mode=config.mode,
+        layer=config.layer,
+        pooling=f"{POOLING_NAMES[config.mode]}; {POOLING_NAMES['tower' if visual is None else 'clip']}",
+        crop_margin=float(config.crop_margin),
+        crop_size=crop_size,
+        dtype=str(dtype).removeprefix("torch."),
+        visual=TOWER if visual is None else visual.name,
+        visual_revision="" if visual is None else visual.revision,
+        max_new_tokens=config.max_new_tokens if generates else 0,
+        num_beams=config.num_beams if generates else 1,
+    )
+    return TeacherDescription(spec, checkpoint, architecture, visual, processor, prompts, device, dtype)
+
+
+def _read_architecture(checkpoint: Checkpoint, layer: int) -> Any:
+    """The model's configuration; refuses what is not a LLaVA with a CLIP tower, and a layer that it does not have."""
+    kind = checkpoint.settings.get("model_type")
+    tower = checkpoint.settings.get("vision_config", {}).get("model_type", "clip_vision_model")
+    if kind != "llava" or tower != "clip_vision_model":
+        with_tower = f" with a '{tower}' tower" if kind == "llava" else ""
+        raise TeacherError(
+            f"the teacher must be a LLaVA model with a CLIP vision tower; '{checkpoint.name}' is of type "
+            f"'{kind}'{with_tower}; pass --teacher llava-hf/llava-1.5-7b-hf"
+        )
+    architecture: Any = LlavaConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    layers = architecture.text_config.num_hidden_layers
+    if not -layers - 1 <= layer <= layers:
+        raise TeacherError(
+            f"the layer must be one that the teacher has, {-layers - 1}..{layers}; found {layer}; pass --layer -1"
+        )
+    return architecture
+
+
+def _load_processor(checkpoint: Checkpoint) -> Any:
+    loader: Any = AutoProcessor  # its methods are not typed
+    try:
+        processor = loader.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TeacherError(
+            f"a teacher's folder must hold its processor and tokenizer; those of '{checkpoint.name}' cannot be loaded "
+            f"({reason}); fetch the files again or correct --teacher"
+        ) from error
+    if not isinstance(processor, LlavaProcessor) or processor.patch_size is None:
+        raise TeacherError(
+            f"a teacher needs LLaVA's processor with its patch_size; '{checkpoint.name}' has a "
+            f"{type(processor).__name__} without; fetch its processor_config.json or correct --teacher"
+        )
+    return processor
+
+
+def _image_tokens(name: str, architecture: Any, crop_size: int) -> int:
+    """Tokens that the model makes of one picture."""
+    vision = architecture.vision_config
+    if vision.image_size != crop_size:
+        raise TeacherError(
+            f"image processor and vision tower must agree on the picture's side; '{name}' has {crop_size} and "
+            f"{vision.image_size} pixels; correct crop_size in its preprocessor_config.json"
+        )
+    class_token = 0 if architecture.vision_feature_select_strategy == "default" else 1
+    return int((crop_size // vision.patch_size) ** 2 + class_token)

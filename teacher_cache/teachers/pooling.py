@@ -1,0 +1,73 @@
+"""Which token states count for a region, and their mean.
+
+Letters: N regions, L tokens of a padded prompt, T steps of a padded answer, D width of a hidden state.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+POOLING_NAMES = {
+    "prompt": "hidden: mean over the text after the image",
+    "generate": "hidden: mean over the generated steps, first and last left out",
+    "tower": "visual: mean over the tower's last patch states after post_layernorm",
+    "clip": "visual: projected image embedding, unit norm",
+}
+"""What the spec says about pooling, by mode and by visual encoder."""
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], *, pad_id: int, side: Literal["left", "right"]
+) -> tuple[Tensor, Tensor]:  # (N, L) int64, (N, L) int64
+    """Token ids as one rectangle, and the attention mask that is 1 where a token is real."""
+    length = max(map(len, rows))
+    ids_NL = torch.full((len(rows), length), pad_id)
+    mask_NL = torch.zeros((len(rows), length), dtype=torch.int64)
+    for index, row in enumerate(rows):
+        columns = slice(length - len(row), length) if side == "left" else slice(0, len(row))
+        ids_NL[index, columns] = torch.tensor(row)
+        mask_NL[index, columns] = 1
+    return ids_NL, mask_NL
+
+
+def positions(mask_NL: Tensor) -> Tensor:  # (N, L) -> (N, L)
+    """Position of every real token in its own row, so that padding on the left does not move it."""
+    return (mask_NL.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def text_after_image(ids_NL: Tensor, mask_NL: Tensor, image_token_id: int) -> Tensor:  # (N, L) bool
+    """True at the real tokens that follow the last image token of their row."""
+    images_from_here_on = (ids_NL == image_token_id).flip(1).cumsum(dim=1).flip(1)
+    return (images_from_here_on == 0) & (mask_NL == 1)
+
+
+def answer_lengths(answers_NT: Tensor, end_ids: Sequence[int]) -> Tensor:  # (N,)
+    """Steps of each answer: up to and with the first end token, or all of them; what follows is padding."""
+    steps = answers_NT.shape[1]
+    ends = torch.isin(answers_NT, torch.tensor(list(end_ids), dtype=answers_NT.dtype, device=answers_NT.device))
+    before_end = (ends.cumsum(dim=1) == 0).sum(dim=1)
+    return (before_end + 1).clamp(max=steps)
+
+
+def answer_steps(lengths_N: Tensor, *, prompt_length: int, steps: int) -> Tensor:  # (N, prompt_length + steps) bool
+    """True where the hidden state of a generated step stands, in left-padded prompts followed by their answers.
+
+    Step t is the pass that chose token t; its hidden state stands on the token before. So step 0 stands on the prompt's
+    last token, and the last step chose the end token. Both are left out where at least three steps leave something.
+    """
+    step = torch.arange(-(prompt_length - 1), steps + 1, device=lengths_N.device)[None]
+    trimmed = lengths_N[:, None] >= 3
+    first = torch.where(trimmed, 1, 0)
+    last = torch.where(trimmed, lengths_N[:, None] - 2, lengths_N[:, None] - 1)
+    return (step >= first) & (step <= last)
+
+
+def masked_mean(states_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
+    """Mean of the marked states of each row, in float32 whatever the states' type. Every row needs a mark."""
+    counts_N1 = mask_NL.sum(dim=1, keepdim=True)
+    assert bool((counts_N1 > 0).all()), "a row without marked tokens has no mean"
+    start = int(mask_NL.any(dim=0).int().argmax())  # text is short beside the picture: convert its states only
+    weights_NL1 = mask_NL[:, start:, None].to(torch.float32)
+    return (states_NLD[:, start:].to(torch.float32) * weights_NL1).sum(dim=1) / counts_N1

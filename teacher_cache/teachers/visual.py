@@ -1,0 +1,62 @@
+"""The image embedding z of a region: from the teacher's own vision tower, or from a CLIP checkpoint beside it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoImageProcessor, CLIPModel
+
+from teacher_cache.crops import squash
+from teacher_cache.errors import TeacherError
+from teacher_cache.teachers.checkpoint import Checkpoint
+from teacher_cache.teachers.pixels import pixel_values, square_size
+from teacher_cache.teachers.weights import load_weights
+
+
+def mean_patch(tower: torch.nn.Module, states_NTD: Tensor) -> Tensor:  # (N, 1 + patches, D) -> (N, D) float32
+    """Mean over the patches of a CLIP tower's last states after its final norm; the class token is left out."""
+    # CLIP itself applies that norm to the class token alone; where it is stored moved between transformers versions.
+    norm = next(module for name, module in tower.named_modules() if name.endswith("post_layernorm"))
+    patches: Tensor = norm(states_NTD)[:, 1:]
+    return patches.to(torch.float32).mean(dim=1)
+
+
+class ClipEncoder:
+    """Projected image embeddings of a CLIP checkpoint, unit norm (the reference takes them from ViT-B/32)."""
+
+    def __init__(self, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> None:
+        """Load the checkpoint.
+
+        Raises:
+            TeacherError: it is not CLIP, or cannot be read.
+        """
+        check_clip(checkpoint)
+        loader: Any = AutoImageProcessor  # its methods are not typed
+        self._processor = loader.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        self._size = square_size(self._processor, checkpoint.name)
+        self._model = load_weights(CLIPModel, checkpoint, device=device, dtype=dtype, flag="--visual")
+        self.dim: int = self._model.config.projection_dim
+
+    def embed(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:  # N x (S, S, 3) -> (N, dim) float32
+        """Embed crops of any one size; they are squashed to CLIP's own."""
+        pixels = pixel_values(self._processor, [squash(crop, self._size) for crop in crops])
+        states = self._model.vision_model(pixels.to(self._model.device, self._model.dtype))
+        embeddings_ND: Tensor = self._model.visual_projection(states.pooler_output)
+        return torch.nn.functional.normalize(embeddings_ND.to(torch.float32), dim=1)
+
+
+def check_clip(checkpoint: Checkpoint) -> None:
+    """Refuse what is not CLIP.
+
+    Raises:
+        TeacherError: config.json names another kind of model.
+    """
+    kind = checkpoint.settings.get("model_type")
+    if kind != "clip":
+        raise TeacherError(
+            f"the visual encoder must be tower or a CLIP checkpoint; '{checkpoint.name}' is of type '{kind}'; "
+            "pass --visual tower or --visual openai/clip-vit-base-patch32"
+        )

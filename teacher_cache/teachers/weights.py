@@ -1,0 +1,78 @@
+"""Reading a checkpoint's weights: safetensors only, every tensor accounted for, on a device that exists."""
+
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from teacher_cache.config import DtypeName
+from teacher_cache.errors import TeacherError
+from teacher_cache.teachers.checkpoint import Checkpoint
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of that name; `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        TeacherError: unknown name, or no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise TeacherError(f"device must be auto or a torch device; found '{name}'; pass --device auto") from None
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    count = counts.get(device.type, 0)
+    if (device.index or 0) >= count:
+        raise TeacherError(
+            f"device must exist on this machine; asked for '{name}', found {count} of type {device.type}; "
+            "pass --device auto"
+        )
+    return device
+
+
+def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    """The torch number type; `auto` is bfloat16 on CUDA and float32 elsewhere.
+
+    Raises:
+        TeacherError: the device cannot compute in it.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise TeacherError(f"this GPU cannot compute in bfloat16; found --dtype {name}; pass --dtype float16")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def load_weights(
+    model_class: Any, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, flag: str
+) -> Any:
+    """A frozen model of a transformers class with the checkpoint's weights, on the device.
+
+    Raises:
+        TeacherError: a weight file is damaged or missing, or some tensors of the model are in none of them.
+    """
+    try:
+        model, loaded = model_class.from_pretrained(
+            checkpoint.folder,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TeacherError(
+            f"the weights of '{checkpoint.name}' must fit its config.json; they cannot be loaded ({reason}); "
+            f"fetch the files again or correct {flag}"
+        ) from error
+    # transformers fills what it does not find with random numbers and goes on.
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        raise TeacherError(
+            f"the weights of '{checkpoint.name}' must be complete; {len(missing)} tensors are missing, "
+            f"the first is {missing[0]}; fetch the files again or correct {flag}"
+        )
+    return model.to(device).eval().requires_grad_(requires_grad=False)

@@ -1,0 +1,94 @@
+"""The world on disk: layout, repeatability, and the walls between its splits."""
+
+import hashlib
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.benchmark import open_benchmark
+from data.miniature.objects import SHAPES, Split
+from data.miniature.world import (
+    WorldSize,
+    _benchmark_scenes,
+    _detection_scenes,
+    benchmark_objects,
+    make_miniature,
+    scene_seed,
+)
+from data.source import open_source
+
+SMALL = WorldSize(train_scenes=6, val_scenes=3, objects_per_shape=2, scenes_per_object=2)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("miniature") / "world"
+    make_miniature(root, SMALL, seed=4, progress=False)
+    return root
+
+
+def tree_digest(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_readers_accept_it(world: Path) -> None:
+    train, val = (open_source(world / "data.yaml", split) for split in ("train", "val"))
+    assert (len(train.records), len(val.records)) == (6, 3)
+    assert train.class_names == SHAPES
+    assert train.num_regions >= 6
+    assert not train.warnings
+    benchmark = open_benchmark(world / "benchmark")
+    assert len(benchmark.source.records) == 2 * len(SHAPES) * 2
+    assert list(benchmark.coarse_of) == [index for index in range(len(SHAPES)) for _ in range(2)]
+
+
+def test_the_same_seed_writes_the_same_bytes(world: Path, tmp_path: Path) -> None:
+    make_miniature(tmp_path / "again", SMALL, seed=4, progress=False)
+    make_miniature(tmp_path / "other", SMALL, seed=5, progress=False)
+    assert tree_digest(tmp_path / "again") == tree_digest(world)
+    assert tree_digest(tmp_path / "other") != tree_digest(world)
+
+
+def test_a_second_call_replaces_the_world_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    root = tmp_path / "world"
+    for _ in range(2):
+        make_miniature(root, SMALL, seed=1, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
+def test_no_two_splits_share_a_scene_seed() -> None:
+    splits: tuple[Split, ...] = ("train", "val", "benchmark")
+    seeds = {split: {scene_seed(0, split, index) for index in range(2000)} for split in splits}
+    assert all(len(drawn) == 2000 for drawn in seeds.values())
+    assert all(not seeds[a] & seeds[b] for a, b in combinations(splits, 2))
+
+
+def test_no_object_is_shown_in_two_splits() -> None:
+    shown: dict[str, set[str]] = {"train": set(), "val": set(), "benchmark": set()}
+    size = WorldSize(train_scenes=300, val_scenes=100, objects_per_shape=3, scenes_per_object=2)
+    for planned in (*_detection_scenes(size, 0), *_benchmark_scenes(size, 0)):
+        shown[planned.split] |= {thing.name for thing in planned.objects}
+    assert all(shown.values())
+    assert all(not shown[a] & shown[b] for a, b in combinations(shown, 2))
+
+
+def test_every_benchmark_scene_has_a_distractor_of_the_main_objects_shape() -> None:
+    things = benchmark_objects(SMALL, 0)
+    for index, planned in enumerate(_benchmark_scenes(SMALL, 0)):
+        main, distractor = planned.objects[:2]
+        assert main == things[index % len(things)]
+        assert main.shape == distractor.shape
+        assert main != distractor
+
+
+def test_labels_name_the_objects_in_the_order_of_their_boxes(world: Path) -> None:
+    benchmark = open_benchmark(world / "benchmark")
+    names = [thing.name for thing in benchmark_objects(SMALL, 4)]
+    assert list(benchmark.source.class_names) == names
+    for record in benchmark.source.records:
+        index = int(Path(record.name).stem)
+        assert record.class_ids[0] == index % len(names)
+        assert np.all(record.xyxy[:, 2:] > record.xyxy[:, :2])

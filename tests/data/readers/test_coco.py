@@ -1,0 +1,201 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.errors import DatasetError, DatasetNotFoundError
+from data.source import open_source
+
+Make = Callable[..., Path]
+Problems = Callable[..., list[tuple[str, str, str]]]
+Refusal = Callable[..., str]
+BOX = {"image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4]}
+
+
+def test_categories_boxes_and_crowds(make_coco: Make) -> None:
+    source = open_source(make_coco())
+    assert (source.class_names, source.split) == (("ball", "mug"), "train")
+    a, b = source.records
+    assert (a.name, a.class_ids.tolist()) == ("a.jpg", [1, 0])
+    np.testing.assert_array_equal(a.xyxy, [[10, 5, 30, 15], [8, 8, 12, 12]])
+    np.testing.assert_array_equal(b.xyxy, [[0, 0, 40, 20]])
+
+
+@pytest.mark.parametrize("folder", ["annotations", "annotations/images", "train", "images/train", "images", "."])
+def test_places_where_images_are_found(make_coco: Make, folder: str) -> None:
+    file = make_coco(write=(f"{folder}/a.jpg", f"{folder}/b.jpg"))
+    source = open_source(file)
+    assert source.root == (file.parents[1] / folder).resolve()
+    assert [record.name for record in source.records] == ["a.jpg", "b.jpg"]
+
+
+def test_the_json_is_beside_its_images_first(make_coco: Make) -> None:
+    file = make_coco(write=("train/a.jpg", "train/b.jpg", "annotations/a.jpg", "annotations/b.jpg"))
+    assert open_source(file).root == file.parent
+
+
+def test_boxes_are_clipped(make_coco: Make) -> None:
+    source = open_source(make_coco(annotations=[{**BOX, "bbox": [-5, -5, 100, 10]}]))
+    np.testing.assert_array_equal(source.records[0].xyxy, [[0, 0, 40, 5]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 99}, "image_id 99 is not in 'images'; remove the annotation"),
+        ({"image_id": [7]}, "image_id [7] is not in 'images'; remove the annotation"),
+        ({"category_id": 5}, "category_id 5 is not in 'categories'; mend the id"),
+        (
+            {"bbox": [1, 2, 3]},
+            "bbox must be four numbers x y width height, found [1, 2, 3]; mend or remove the annotation",
+        ),
+        ({"bbox": None}, "bbox must be four numbers x y width height, found None; mend or remove the annotation"),
+        (
+            {"bbox": [1, 2, "3", 4]},
+            "bbox must be four numbers x y width height, found [1, 2, '3', 4]; mend or remove the annotation",
+        ),
+        (
+            {"bbox": [1, 2, 3, float("nan")]},
+            "bbox must be finite, found [1, 2, 3, nan]; mend or remove the annotation",
+        ),
+        (
+            {"bbox": [1, 2, -3, 4]},
+            "bbox width and height must not be negative, found [1, 2, -3, 4]; write x y width height",
+        ),
+        (
+            {"bbox": [50, 2, 3, 4]},
+            "bbox [50.0, 2.0, 3.0, 4.0] lies outside the image of 40 x 20; mend or remove the annotation",
+        ),
+    ],
+)
+def test_bad_annotation(make_coco: Make, problems_of: Problems, change: dict[str, Any], message: str) -> None:
+    file = make_coco(annotations=[BOX, {**BOX, **change}])
+    assert problems_of(file) == [("error", f"{file}: annotations[1]", message)]
+
+
+def test_annotation_that_is_no_map(make_coco: Make, problems_of: Problems) -> None:
+    file = make_coco(annotations=[3])
+    assert problems_of(file) == [("error", f"{file}: annotations[0]", "an annotation is a map, found 3; remove it")]
+
+
+def test_box_without_area_is_dropped_with_a_warning(make_coco: Make, problems_of: Problems) -> None:
+    file = make_coco(annotations=[{**BOX, "bbox": [1, 2, 3, 0]}])
+    assert problems_of(file) == [
+        ("warning", f"{file}: annotations[0]", "bbox [1.0, 2.0, 3.0, 0.0] has no area; dropped")
+    ]
+    assert open_source(file).num_regions == 0
+
+
+def test_repeated_annotation_is_dropped_with_a_warning(make_coco: Make, problems_of: Problems) -> None:
+    file = make_coco(annotations=[BOX, {**BOX, "bbox": [5, 5, 5, 5]}, {**BOX, "id": 9}])
+    image = file.parents[1] / "train" / "a.jpg"
+    assert problems_of(file) == [("warning", str(image), "1 duplicate annotation dropped")]
+    np.testing.assert_array_equal(open_source(file).records[0].xyxy, [[1, 2, 4, 6], [5, 5, 10, 10]])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ({"id": 1, "file_name": "../a.jpg"}, "file_name '../a.jpg' leaves the image folder; write a path inside it"),
+        (
+            {"id": 1, "file_name": "x/../../a.jpg"},
+            "file_name 'x/../../a.jpg' leaves the image folder; write a path inside it",
+        ),
+        ({"id": 1, "file_name": "/a.jpg"}, "file_name '/a.jpg' leaves the image folder; write a path inside it"),
+        ({"id": 7, "file_name": "c.jpg"}, "image id 7 is there twice; keep one entry per image"),
+        ({"id": 1, "file_name": "./a.jpg"}, "image file_name 'a.jpg' is there twice; keep one entry per image"),
+        ({"id": 1}, "an image is {'id': whole number, 'file_name': path}, found {'id': 1}; mend it"),
+    ],
+)
+def test_bad_image_entry(make_coco: Make, problems_of: Problems, image: dict[str, Any], message: str) -> None:
+    file = make_coco(images=[{"id": 7, "file_name": "a.jpg"}, {"id": 3, "file_name": "b.jpg"}, image])
+    assert problems_of(file) == [("error", f"{file}: images[2]", message)]
+
+
+def test_image_that_leaves_by_a_link(make_coco: Make, problems_of: Problems, tmp_path: Path, write_image: Make) -> None:
+    write_image(tmp_path / "outside" / "c.jpg")
+    file = make_coco(images=[{"id": 7, "file_name": "a.jpg"}, {"id": 3, "file_name": "link/c.jpg"}], annotations=[])
+    folder = file.parents[1] / "train"
+    (folder / "link").symlink_to(tmp_path / "outside")
+    assert problems_of(file) == [
+        ("error", str(file), f"file_name 'link/c.jpg' leaves the image folder {folder} by a link; copy the image")
+    ]
+
+
+def test_stated_size_must_be_the_images(make_coco: Make, problems_of: Problems, write_image: Make) -> None:
+    file = make_coco()
+    image = write_image(file.parents[1] / "train" / "a.jpg", 40, 20, orientation=6)
+    assert problems_of(file) == [
+        (
+            "error",
+            str(image),
+            "the image is 20 x 40 (upright), but the json says 40 x 20; mend the json or put the right image there",
+        )
+    ]
+
+
+def test_some_images_missing(make_coco: Make, problems_of: Problems) -> None:
+    file = make_coco(write=("train/b.jpg",))
+    assert problems_of(file) == [
+        (
+            "error",
+            str(file),
+            f"1 of 2 images are missing, the first is a.jpg, looked in {file.parents[1]}/train; put them there",
+        )
+    ]
+
+
+def test_all_images_missing_names_the_places_tried(make_coco: Make, refusal: Refusal) -> None:
+    file = make_coco(write=())
+    root = file.parents[1]
+    tried = ", ".join(
+        f"{root}/{place}" for place in ("annotations", "annotations/images", "train", "images/train", "images")
+    )
+    assert refusal(file, error=DatasetNotFoundError) == (
+        f"{file}: none of 2 images found, such as a.jpg, tried {tried}, {root}; put them in one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"images": []}, "split 'train' is empty, 'images' lists none that can be used; add images"),
+        ({"images": None}, "COCO json needs the list 'images', found none; export it as COCO detection"),
+        ({"annotations": {}}, "COCO json needs the list 'annotations', found none; export it as COCO detection"),
+        ({"categories": []}, "'categories' is empty; add one {'id': 1, 'name': ...} per class"),
+        (
+            {"categories": [{"id": "1", "name": "ball"}]},
+            "a category is {'id': whole number, 'name': text}, found {'id': '1', 'name': 'ball'}; mend it",
+        ),
+        (
+            {"categories": [{"id": 4, "name": "ball"}, {"id": 4, "name": "mug"}]},
+            "category id 4 is there twice; give each category an id of its own",
+        ),
+    ],
+)
+def test_json_without_what_it_needs(make_coco: Make, refusal: Refusal, lists: dict[str, Any], message: str) -> None:
+    annotations = {} if "annotations" in lists or "categories" in lists else {"annotations": []}
+    file = make_coco(**{**annotations, **lists})
+    assert refusal(file, error=DatasetError) == f"{file}: {message}"
+
+
+def test_json_that_cannot_be_parsed(make_coco: Make, refusal: Refusal) -> None:
+    file = make_coco()
+    file.write_text("{")
+    assert refusal(file, error=DatasetError) == (
+        f"{file}: is not valid JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); "
+        "export it again"
+    )
+
+
+def test_names_of_the_yaml_must_be_the_categories(make_coco: Make, refusal: Refusal) -> None:
+    file = make_coco()
+    data = file.parents[1] / "data.yaml"
+    data.write_text("train: annotations/instances_train.json\nnames: [ball, cup]\n")
+    assert refusal(data, error=DatasetError) == (
+        f"{file}: categories ['ball', 'mug'] differ from 'names:' ['ball', 'cup']; remove 'names:'"
+    )
+    data.write_text("train: annotations/instances_train.json\nnames: {0: ball, 1: mug}\n")
+    assert open_source(data).num_regions == 3

@@ -1,0 +1,54 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.benchmark import open_benchmark
+from data.errors import DatasetError, DatasetNotFoundError
+
+Make = Callable[..., Path]
+KEYS = {"train": None, "val": None, "test": "images", "coarse_names": ["mug", "ball"], "coarse": [1, 0, 1]}
+LABELS = {"a.jpg": "0 0.5 0.5 0.5 0.5\n", "b.jpg": "2 0.5 0.5 0.5 0.5\n"}
+
+
+def test_benchmark(make_yolo: Make) -> None:
+    benchmark = open_benchmark(make_yolo(LABELS, KEYS).parent)
+    assert benchmark.name == "set"
+    assert benchmark.source.split == "test"
+    assert benchmark.source.class_names == ("ball", "mug", "star")
+    assert benchmark.source.num_regions == 2
+    assert benchmark.coarse_names == ("mug", "ball")
+    assert benchmark.coarse_of.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"coarse_names": None},
+            "key 'coarse_names:' is missing; add the list of the base detector's class names",
+        ),
+        ({"coarse": None}, "key 'coarse:' is missing; add a list with the coarse id of each of 'names:'"),
+        ({"coarse_names": "mug"}, "'coarse_names:' must be a list of different class names, found 'mug'"),
+        (
+            {"coarse_names": ["mug", "mug"]},
+            "'coarse_names:' must be a list of different class names, found ['mug', 'mug']",
+        ),
+        ({"coarse": [0, 1.5, 0]}, "'coarse:' must be a list of whole numbers, found [0, 1.5, 0]"),
+        ({"coarse": [0, 1]}, "'coarse:' has 2 ids but 'names:' has 3 names; give one each"),
+        ({"coarse": [0, 1, 2]}, "'coarse:' has id 2, but 'coarse_names:' has ids 0 to 1"),
+        ({"names": ["x", "y", "x"]}, "personal names must differ, 'x' is there twice; mend 'names:'"),
+        ({"test": None, "train": "images"}, "key 'test:' is missing, splits found: 'train:'; add 'test: images/test'"),
+    ],
+)
+def test_keys_that_do_not_fit(make_yolo: Make, change: dict[str, Any], message: str) -> None:
+    data = make_yolo(LABELS, {**KEYS, **change})
+    with pytest.raises(DatasetError) as caught:
+        open_benchmark(data.parent)
+    assert str(caught.value) == f"{data}: {message}"
+
+
+def test_folder_without_yaml(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match=r"data\.yaml: no such file"):
+        open_benchmark(tmp_path)

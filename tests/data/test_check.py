@@ -1,0 +1,74 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data.check import check_dataset
+from data.errors import DatasetNotFoundError
+
+Make = Callable[..., Path]
+LABELS = {
+    "train/a.jpg": "0 0.5 0.5 0.5 0.5\n1 0.25 0.5 0.1 0.2\n1 0.25 0.5 0.1 0.2\n",
+    "train/b.jpg": "",
+    "val/c.png": "2 0.5 0.5 1 1\n",
+}
+
+
+def test_sound_data_set(make_yolo: Make) -> None:
+    report = check_dataset(make_yolo(LABELS, {"val": "images/val"}))
+    assert report.errors == ()
+    train, val = report.splits
+    assert (train.split, train.images, train.background_images, train.regions) == ("train", 2, 1, 2)
+    assert train.regions_per_class == {"ball": 1, "mug": 1, "star": 0}
+    assert train.smallest_box == pytest.approx(4)
+    assert train.largest_box == pytest.approx(200**0.5)
+    assert [problem.severity for problem in train.problems] == ["warning"]
+    assert (val.split, val.images, val.regions, val.problems) == ("val", 1, 1, ())
+
+
+def test_every_image_is_decoded(make_yolo: Make) -> None:
+    data = make_yolo(LABELS, {"val": "images/val"})
+    image = data.parent / "images/val/c.png"
+    image.write_bytes(image.read_bytes()[:-600])
+    (problem,) = check_dataset(data).errors
+    assert problem.where == str(image)
+    assert problem.message.startswith("cannot be read as an image (")
+
+
+def test_a_split_that_cannot_be_read_is_listed_beside_the_others(make_yolo: Make) -> None:
+    data = make_yolo(LABELS, {"val": "images/nowhere"})
+    train, val = check_dataset(data).splits
+    assert (train.images, train.regions) == (2, 2)
+    assert (val.images, val.regions, val.smallest_box, val.largest_box) == (0, 0, None, None)
+    assert [(problem.where, problem.message) for problem in val.problems] == [
+        (
+            str(data),
+            f"'val: images/nowhere' is not there, looked for {data.parent}/images/nowhere; mend 'val:' or 'path:'",
+        )
+    ]
+
+
+def test_coco(make_coco: Make) -> None:
+    (split,) = check_dataset(make_coco()).splits
+    assert (split.split, split.images, split.regions, split.regions_per_class) == (
+        "train",
+        2,
+        3,
+        {"ball": 2, "mug": 1},
+    )
+
+
+def test_file_that_is_not_there_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match=r"data\.yaml: no such file; pass the data\.yaml"):
+        check_dataset(tmp_path / "data.yaml")
+
+
+def test_real_photographs() -> None:
+    data = Path(__file__).parents[3] / "shared" / "data" / "coco128" / "data.yaml"
+    if not data.exists():
+        pytest.skip(f"no real photographs at {data}")
+    report = check_dataset(data)
+    assert report.errors == ()
+    assert [(split.images, split.regions) for split in report.splits] == [(128, 929), (128, 898)]
+    (warning,) = report.splits[0].problems
+    assert warning.message.startswith("2 of 128 images have no label file and count as background, the first is")

@@ -1,0 +1,143 @@
+"""The contract of a source, held by every reader, and the errors of open_source."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.errors import DatasetError, DatasetNotFoundError
+from data.source import open_source, splits_of
+from data.types import DetectionSource
+
+Make = Callable[..., Path]
+
+
+class SourceContract:
+    """What downstream code relies on; a subclass names the builder of two images, three boxes and a background."""
+
+    def make(self, request: pytest.FixtureRequest) -> Path:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def data(self, request: pytest.FixtureRequest) -> Path:
+        return self.make(request)
+
+    @pytest.fixture
+    def source(self, data: Path) -> DetectionSource:
+        return open_source(data)
+
+    def test_content(self, source: DetectionSource) -> None:
+        assert source.class_names == ("ball", "mug")
+        assert [record.path.name for record in source.records] == ["a.jpg", "b.jpg", "c.jpg"]
+        assert [record.class_ids.tolist() for record in source.records] == [[1, 0], [0], []]
+        np.testing.assert_allclose(source.records[0].xyxy, [[10, 5, 30, 15], [8, 8, 12, 12]])
+        np.testing.assert_allclose(source.records[1].xyxy, [[0, 0, 40, 20]])
+        assert source.num_regions == 3
+
+    def test_records_are_sorted_by_unique_names_below_the_root(self, source: DetectionSource) -> None:
+        names = [record.name for record in source.records]
+        assert names == sorted(set(names))
+        for record in source.records:
+            assert record.path == source.root / record.name
+            assert record.path.is_file()
+
+    def test_arrays_have_their_dtypes_and_lie_inside_the_image(self, source: DetectionSource) -> None:
+        for record in source.records:
+            assert (record.width, record.height) == (40, 20)
+            assert record.xyxy.shape == (len(record.class_ids), 4)
+            assert (record.xyxy.dtype, record.class_ids.dtype) == (np.float64, np.int64)
+            assert (record.xyxy >= 0).all()
+            assert (record.xyxy <= [40, 20, 40, 20]).all()
+            assert (record.xyxy[:, 2:] > record.xyxy[:, :2]).all()
+
+    def test_a_second_opening_and_a_moved_copy_are_the_same(
+        self, data: Path, source: DetectionSource, tmp_path: Path
+    ) -> None:
+        assert open_source(data).fingerprint() == source.fingerprint()
+        shutil.copytree(tmp_path / "set", tmp_path / "copy")
+        moved = open_source(tmp_path / "copy" / data.relative_to(tmp_path / "set"))
+        assert moved.fingerprint() == source.fingerprint()
+        assert [record.name for record in moved.records] == [record.name for record in source.records]
+
+    def test_an_unreadable_image_is_refused(self, data: Path, source: DetectionSource) -> None:
+        source.records[1].path.write_bytes(b"none")
+        with pytest.raises(DatasetError, match="cannot be read as an image"):
+            open_source(data)
+
+
+LABELS = {
+    "train/a.jpg": "1 0.5 0.5 0.5 0.5\n0 0.25 0.5 0.1 0.2\n",
+    "train/b.jpg": "0 0.5 0.5 1 1\n",
+    "train/c.jpg": "",
+}
+
+
+class TestYoloSource(SourceContract):
+    def make(self, request: pytest.FixtureRequest) -> Path:
+        make_yolo: Make = request.getfixturevalue("make_yolo")
+        return make_yolo(LABELS, {"names": ["ball", "mug"]})
+
+
+class TestCocoSource(SourceContract):
+    def make(self, request: pytest.FixtureRequest) -> Path:
+        make_coco: Make = request.getfixturevalue("make_coco")
+        images = [{"id": number, "file_name": name} for number, name in ((9, "c.jpg"), (7, "a.jpg"), (3, "b.jpg"))]
+        return make_coco(images=images, write=("train/a.jpg", "train/b.jpg", "train/c.jpg"))
+
+
+class TestCocoBehindYaml(SourceContract):
+    def make(self, request: pytest.FixtureRequest) -> Path:
+        file = TestCocoSource().make(request)
+        data = file.parents[1] / "data.yaml"
+        data.write_text("train: annotations/instances_train.json\nval: annotations/instances_train.json\n")
+        return data
+
+
+def test_one_problem_is_the_whole_line(make_yolo: Make, refusal: Callable[..., str]) -> None:
+    data = make_yolo({"train/a.jpg": "5 0.5 0.5 0.5 0.5\n"})
+    assert refusal(data, error=DatasetError) == (
+        f"{data.parent}/labels/train/a.txt:1: unknown class id 5, 'names:' has ids 0 to 2; mend the id or add the name"
+    )
+
+
+def test_many_problems_give_the_first_the_count_and_the_command(make_yolo: Make, refusal: Callable[..., str]) -> None:
+    data = make_yolo({"train/a.jpg": "5 0.5 0.5 0.5 0.5\n0 nan 0 0 0\n", "train/b.jpg": "x 0 0 0 0\n"})
+    assert refusal(data, error=DatasetError) == (
+        f"{data.parent}/labels/train/a.txt:1: unknown class id 5, 'names:' has ids 0 to 2; mend the id or add the name "
+        f"(and 2 more; list all: mocha-pipe data check {data})"
+    )
+
+
+def test_the_command_quotes_a_path_with_spaces(make_yolo: Make, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    data = make_yolo({"train/a.jpg": "5 0 0 0 0\n6 0 0 0 0\n"}, root=tmp_path / "my set")
+    assert refusal(data).endswith(f"list all: mocha-pipe data check '{data}')")
+
+
+def test_warnings_do_not_stop(make_yolo: Make) -> None:
+    source = open_source(make_yolo({"train/a.jpg": "0 0.5 0.5 0.5 0.5\n" * 2}))
+    assert source.num_regions == 1
+    assert [warning.severity for warning in source.warnings] == ["warning"]
+
+
+def test_file_that_is_not_there(tmp_path: Path, refusal: Callable[..., str]) -> None:
+    assert refusal(tmp_path / "data.yaml", error=DatasetNotFoundError) == (
+        f"{tmp_path}/data.yaml: no such file; pass the data.yaml (YOLO) or .json (COCO) of a data set, "
+        "or make the miniature one: mocha-pipe data miniature"
+    )
+
+
+def test_folder_and_unknown_suffix(tmp_path: Path, refusal: Callable[..., str]) -> None:
+    assert refusal(tmp_path, error=DatasetError) == (
+        f"{tmp_path}: is a folder; pass the data.yaml (YOLO) or .json (COCO) inside it"
+    )
+    (tmp_path / "data.csv").touch()
+    assert refusal(tmp_path / "data.csv", error=DatasetError) == (
+        f"{tmp_path}/data.csv: a data set is a .yaml (YOLO) or .json (COCO) file, found '.csv'"
+    )
+
+
+def test_splits(make_yolo: Make, make_coco: Make) -> None:
+    assert splits_of(make_yolo(keys={"test": "images/train"})) == ("train", "val", "test")
+    assert splits_of(make_coco()) == ("train",)

@@ -1,0 +1,91 @@
+"""A small report, and the whole pipeline run once at toy size for every test that looks at its results."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from data.miniature import WorldSize
+from pipeline.config import RunConfig
+from pipeline.recipes import demo
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    """A report.json with figures that no other part of a page shows by chance."""
+
+    def figures(offset: float) -> dict[str, Any]:
+        return {
+            name: {"mean": mean + offset, "ci95": [mean + offset - 1.3, mean + offset + 1.4]}
+            for name, mean in (("map50_95", 31.7), ("map50", 42.2), ("accuracy", 53.6))
+        }
+
+    methods = ("histogram", "yolo", "mocha", "teacher")
+    gain = {"mean": 7.9, "ci95": [6.1, 9.8]}
+    results = [
+        {
+            "benchmark": "miniature",
+            "shots": shots,
+            "episodes": 37,
+            "seed": 5,
+            "methods": {name: figures(shots + 3 * place) for place, name in enumerate(methods)},
+            "gain": {"map50_95": gain, "accuracy": gain},
+        }
+        for shots in (1, 5)
+    ]
+    return {
+        "results": results,
+        "detection": {"base": 61.23, "student": 60.87},
+        "seconds": {"cache": 12.34, "distill": 98.76},
+        "versions": {"python": "3.11.9", "mocha-pipe": "0.1.0", "torch": "2.99.1"},
+        "inputs": {"student": "5d0f" * 8, "benchmark": "ab12" * 8},
+    }
+
+
+@pytest.fixture
+def scene_image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def command() -> Callable[..., Result]:
+    """Run `mocha-pipe` with the given arguments in this process; stdout and stderr apart."""
+    from pipeline.cli import app
+
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A YOLOv8 of a third of a million parameters, from ultralytics' own description."""
+    from ultralytics.nn.tasks import yaml_model_load
+
+    import student.environment  # noqa: F401
+
+    model = yaml_model_load("yolov8n.yaml")
+    kept = {key: model[key] for key in ("nc", "backbone", "head")}
+    path = tmp_path_factory.mktemp("model") / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**kept, "depth_multiple": 0.33, "width_multiple": 0.0625}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_config(tmp_path_factory: pytest.TempPathFactory, tiny_detector: Path) -> RunConfig:
+    """The demo's configuration with everything at its smallest."""
+    config = demo(tmp_path_factory.mktemp("toy") / "demo")
+    return replace(
+        config,
+        miniature=replace(
+            config.miniature,
+            size=WorldSize(train_scenes=24, val_scenes=8, objects_per_shape=2, scenes_per_object=4),
+        ),
+        pretrain=replace(config.pretrain, model=str(tiny_detector), epochs=1, image_size=64, device="cpu"),
+        distill=replace(config.distill, epochs=1, image_size=64, device="cpu"),
+        # Nothing is learned in one epoch: every detection counts, so that every method has some to name.
+        fewshot=replace(config.fewshot, shots=(1, 2), episodes=3, confidence=0.0001, device="cpu"),
+    ).resolved()

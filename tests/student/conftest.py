@@ -1,0 +1,139 @@
+"""Tiny scenes, tiny models and targets for the tests of phase 2."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+# Before any test imports ultralytics: its settings go to a folder of this test run.
+os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="mocha-pipe-tests-"))
+
+import student.environment  # noqa: F401
+
+# isort: split
+
+import numpy as np
+import pytest
+import ultralytics
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from data.types import DetectionSource, ImageRecord
+
+SIDE = 64
+CLASS_NAMES = ("square", "tall", "wide")
+SHAPES = ((18, 18), (12, 26), (26, 12))  # width, height by class
+
+
+class ArrayTargets:
+    """Targets in memory; remembers which rows were asked for."""
+
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        self.values = values
+        self.dim = values.shape[1]
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        self.asked.extend(rows.tolist())
+        return self.values[rows]
+
+
+def row_colour(row: int) -> tuple[int, int, int]:
+    """A colour per row, 1 to 5 in steps of 51 in each channel, so that neighbours stay apart after interpolation."""
+    return tuple(51 * (1 + (row // 5**power) % 5) for power in range(3))
+
+
+def row_of_colour(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(..., 3) -> (...): the row whose colour is nearest; -1 where no colour is near."""
+    level = np.rint(pixels / 51).astype(np.int64) - 1
+    near = (
+        (np.abs(pixels - 51.0 * (level + 1)).max(axis=-1) <= 10) & (level >= 0).all(axis=-1) & (level < 5).all(axis=-1)
+    )
+    return np.where(near, level @ np.array([1, 5, 25]), -1)
+
+
+def make_source(root: Path, *, images: int, split: str, seed: int, side: int = SIDE) -> DetectionSource:
+    """Rectangles on black whose colour tells their row; every eighth image is empty."""
+    generator = np.random.default_rng(seed)
+    folder = root / split
+    folder.mkdir(parents=True)
+    records, row = [], 0
+    for index in range(images):
+        canvas = np.zeros((side, side, 3), dtype=np.uint8)
+        boxes, classes = [], []
+        for corner in generator.permutation(4)[: 0 if index % 8 == 7 else generator.integers(1, 4)]:
+            kind = int(generator.integers(len(SHAPES)))
+            width, height = SHAPES[kind]
+            left = int(corner % 2) * side // 2 + int(generator.integers(0, side // 2 - width + 1))
+            top = int(corner // 2) * side // 2 + int(generator.integers(0, side // 2 - height + 1))
+            canvas[top : top + height, left : left + width] = row_colour(row)
+            boxes.append([left, top, left + width, top + height])
+            classes.append(kind)
+            row += 1
+        path = folder / f"{index:03d}.png"
+        Image.fromarray(canvas).save(path)
+        records.append(
+            ImageRecord(
+                path=path,
+                name=f"{split}/{path.name}",
+                width=side,
+                height=side,
+                xyxy=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+                class_ids=np.array(classes, dtype=np.int64),
+            )
+        )
+    return DetectionSource(root=root, split=split, class_names=CLASS_NAMES, records=tuple(records))
+
+
+def first_rows(source: DetectionSource) -> NDArray[np.int64]:
+    return np.cumsum([0, *(len(record.class_ids) for record in source.records)])
+
+
+@pytest.fixture(scope="session")
+def train_source(tmp_path_factory: pytest.TempPathFactory) -> DetectionSource:
+    return make_source(tmp_path_factory.mktemp("scenes"), images=16, split="train", seed=1)
+
+
+@pytest.fixture(scope="session")
+def val_source(tmp_path_factory: pytest.TempPathFactory) -> DetectionSource:
+    return make_source(tmp_path_factory.mktemp("scenes"), images=8, split="val", seed=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Model files by family: v8 at width 0.0625, 11 and 26 (which has two heads) at 0.125."""
+    folder = tmp_path_factory.mktemp("models")
+    shipped = Path(ultralytics.__file__).parent / "cfg" / "models"
+    files = {}
+    for family, width in (("v8", 0.0625), ("11", 0.125), ("26", 0.125)):
+        config = yaml.safe_load((shipped / family / f"yolo{family}.yaml").read_text(encoding="utf-8"))
+        del config["scales"]
+        config |= {"depth_multiple": 0.33, "width_multiple": width}
+        path = folder / f"tiny-{family}.yaml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        files[family] = str(path)
+    return files
+
+
+@pytest.fixture(scope="session")
+def make_targets() -> Callable[[DetectionSource, int], ArrayTargets]:
+    """Random targets for the boxes of a source."""
+
+    def make(source: DetectionSource, dim: int = 8) -> ArrayTargets:
+        values = np.random.default_rng(3).standard_normal((source.num_regions, dim))
+        return ArrayTargets(values.astype(np.float32))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def helpers() -> SimpleNamespace:
+    """The plain functions of this file."""
+    return SimpleNamespace(
+        first_rows=first_rows, make_source=make_source, row_of_colour=row_of_colour, row_colour=row_colour
+    )

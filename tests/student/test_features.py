@@ -1,0 +1,209 @@
+"""Taps on real detectors, and four proofs for the mean in a box."""
+
+import copy
+import pickle
+
+import student.environment  # noqa: F401
+
+# isort: split
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from ultralytics.nn.tasks import DetectionModel
+
+from student.errors import StudentModelError
+from student.features import box_means, feature_dim, fine_layer, tap
+
+FAMILIES = ("v8", "11", "26")
+
+
+@pytest.fixture(scope="module")
+def detectors(tiny_models: dict[str, str]) -> dict[str, DetectionModel]:
+    return {family: DetectionModel(tiny_models[family], nc=3, verbose=False) for family in FAMILIES}
+
+
+def head_inputs(predictions: object) -> list[Tensor]:
+    """The Detect inputs as ultralytics itself hands them out."""
+    raw = predictions[1] if isinstance(predictions, tuple) else predictions
+    return raw.get("one2many", raw)["feats"] if isinstance(raw, dict) else raw
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("mode", ["train", "eval", "fused"])
+def test_tap_yields_the_stride_4_map_and_the_head_inputs(
+    detectors: dict[str, DetectionModel], family: str, mode: str
+) -> None:
+    detector = copy.deepcopy(detectors[family]).train(mode == "train")
+    if mode == "fused":
+        detector.fuse(verbose=False)
+    image = torch.rand(2, 3, 64, 96)
+    with tap(detector, "fine") as maps:
+        predictions = detector(image)
+        assert [tuple(level.shape[2:]) for level in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(maps[1:], head_inputs(predictions), strict=True))
+        first = [level.clone() for level in maps]
+        detector(torch.rand(1, 3, 64, 64))
+        assert [len(level) for level in maps] == [1, 1, 1, 1]
+    with tap(detector, "paper") as maps:
+        detector(image)
+        assert [tuple(level.shape[2:]) for level in maps] == [(8, 12), (4, 6), (2, 3)]
+    assert feature_dim(detector, "fine") == sum(level.shape[1] for level in first)
+    assert feature_dim(detector, "paper") == sum(level.shape[1] for level in first[1:])
+
+
+def test_tap_leaves_nothing_on_the_model(detectors: dict[str, DetectionModel]) -> None:
+    detector = detectors["v8"].train()
+    with pytest.raises(RuntimeError), tap(detector, "fine"):
+        detector(torch.rand(1, 7, 64, 64))  # a wrong number of channels
+    with tap(detector, "fine"):
+        detector(torch.rand(1, 3, 64, 64))
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in detector.modules())
+    pickle.dumps(copy.deepcopy(detector))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_feature_dim_changes_neither_mode_nor_statistics(detectors: dict[str, DetectionModel], training: bool) -> None:
+    detector = detectors["11"].train(training)
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    feature_dim(detector, "fine")
+    assert all(module.training == training for module in detector.modules())
+    assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
+
+
+def test_a_backbone_without_stride_4_has_no_fine_level() -> None:
+    detector = nn.Module()
+    detector.model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.Conv2d(4, 4, 3, stride=2))
+    with pytest.raises(StudentModelError) as error:
+        fine_layer(detector)
+    assert str(error.value) == (
+        "Levels 'fine' need a backbone with a stage at stride 4, as YOLOv8, 11 and 26 have; found none; "
+        "pass --levels paper."
+    )
+
+
+def test_a_stem_that_skips_stride_4_is_noticed(detectors: dict[str, DetectionModel]) -> None:
+    detector = copy.deepcopy(detectors["v8"])
+    detector.model[0].conv.stride = (4, 4)
+    with pytest.raises(StudentModelError, match=r"^Levels 'fine' need a backbone with a stage at stride 4"):
+        feature_dim(detector, "fine")
+
+
+# --- box_means: B images, N boxes, C channels -------------------------------------------------------------------------
+
+
+def random_case(seed: int, num_boxes: int) -> tuple[list[Tensor], Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    maps = [torch.randn(3, channels, *size, generator=generator) for channels, size in ((2, (16, 24)), (5, (4, 6)))]
+    corners = torch.rand(num_boxes, 2, 2, generator=generator).sort(dim=1).values
+    return maps, torch.randint(3, (num_boxes,), generator=generator), corners.flatten(1)
+
+
+def test_equals_slicing_where_boxes_end_on_cells() -> None:
+    maps, _, _ = random_case(0, 0)
+    xyxyn = torch.tensor([[0, 0, 1, 1], [1 / 6, 1 / 4, 5 / 6, 3 / 4], [0, 1 / 4, 1 / 6, 1 / 2], [5 / 6, 3 / 4, 1, 1]])
+    image = torch.tensor([2, 0, 2, 1])
+    expected = []
+    for index, (x1, y1, x2, y2) in zip(image.tolist(), xyxyn.tolist(), strict=True):
+        parts = []
+        for level in maps:
+            height, width = level.shape[2:]
+            rows, columns = slice(round(y1 * height), round(y2 * height)), slice(round(x1 * width), round(x2 * width))
+            parts.append(level[index, :, rows, columns].mean(dim=(1, 2)))
+        expected.append(torch.cat(parts))
+    torch.testing.assert_close(box_means(maps, image, xyxyn), torch.stack(expected), rtol=0, atol=1e-5)
+
+
+def test_equals_a_loop_over_cells_where_boxes_cut_them() -> None:
+    maps, image, xyxyn = random_case(1, 20)
+    expected = torch.zeros(20, 7)
+    for n in range(20):
+        column = 0
+        for level in maps:
+            height, width = level.shape[2:]
+            x1, y1, x2, y2 = (xyxyn[n].double() * torch.tensor([width, height, width, height])).tolist()
+            total, area = torch.zeros(level.shape[1], dtype=torch.float64), 0.0
+            for y in range(height):
+                for x in range(width):
+                    share = max(0, min(x2, x + 1) - max(x1, x)) * max(0, min(y2, y + 1) - max(y1, y))
+                    total += share * level[image[n], :, y, x].double()
+                    area += share
+            expected[n, column : column + level.shape[1]] = (total / area).float()
+            column += level.shape[1]
+    torch.testing.assert_close(box_means(maps, image, xyxyn), expected, rtol=0, atol=2e-4)
+
+
+def test_repeats_bitwise_whatever_the_memory_layout_of_the_maps() -> None:
+    maps, image, xyxyn = random_case(2, 30)
+    first = box_means(maps, image, xyxyn)
+    assert torch.equal(first, box_means(maps, image, xyxyn))
+    channels_last = [level.contiguous(memory_format=torch.channels_last) for level in maps]
+    torch.testing.assert_close(box_means(channels_last, image, xyxyn), first, rtol=0, atol=1e-6)
+
+
+def test_converges_when_maps_are_fitted_to_given_means() -> None:
+    _, image, xyxyn = random_case(3, 6)
+    level = torch.zeros(3, 4, 8, 8, requires_grad=True)
+    wanted = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam([level], lr=0.3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = (box_means([level], image, xyxyn) - wanted).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1e-4
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), num_boxes=st.integers(1, 12), scale=st.floats(-3, 3), shift=st.floats(-3, 3))
+def test_algebra(seed: int, num_boxes: int, scale: float, shift: float) -> None:
+    maps, image, xyxyn = random_case(seed, num_boxes)
+    means = box_means(maps, image, xyxyn)
+    affine = box_means([scale * level + shift for level in maps], image, xyxyn)
+    torch.testing.assert_close(affine, scale * means + shift, rtol=0, atol=1e-4)
+    order = torch.randperm(num_boxes, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(box_means(maps, image[order], xyxyn[order]), means[order], rtol=0, atol=1e-6)
+    mirrored = torch.stack([1 - xyxyn[:, 2], xyxyn[:, 1], 1 - xyxyn[:, 0], xyxyn[:, 3]], dim=1)
+    torch.testing.assert_close(box_means([level.flip(3) for level in maps], image, mirrored), means, rtol=0, atol=1e-3)
+    lowest = torch.cat([level.amin(dim=(2, 3)) for level in maps], dim=1)[image]
+    assert (means >= lowest - 1e-4).all()
+
+
+def test_a_box_is_the_area_weighted_mean_of_its_halves() -> None:
+    maps, _, _ = random_case(4, 0)
+    whole, left, right = [0.1, 0.2, 0.9, 0.7], [0.1, 0.2, 0.35, 0.7], [0.35, 0.2, 0.9, 0.7]
+    means = box_means(maps, torch.zeros(3, dtype=torch.int64), torch.tensor([whole, left, right]))
+    torch.testing.assert_close(means[0], (0.25 * means[1] + 0.55 * means[2]) / 0.8, rtol=0, atol=1e-5)
+
+
+def test_boxes_are_clipped_and_points_take_the_value_of_their_cell() -> None:
+    maps, _, _ = random_case(5, 0)
+    boxes = torch.tensor([[-0.5, -0.5, 0.5, 2.0], [0, 0, 0.5, 1], [1, 1, 1, 1], [0.3, 0.3, 0.3, 0.3], [1.5, 0, 2, 1]])
+    means = box_means(maps, torch.zeros(5, dtype=torch.int64), boxes)
+    torch.testing.assert_close(means[0], means[1])
+    torch.testing.assert_close(means[2], torch.cat([level[0, :, -1, -1] for level in maps]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(means[3], torch.cat([maps[0][0, :, 4, 7], maps[1][0, :, 1, 1]]), rtol=0, atol=1e-4)
+    assert means.isfinite().all()
+
+
+def test_no_boxes_give_no_rows() -> None:
+    maps, image, xyxyn = random_case(6, 0)
+    assert box_means(maps, image, xyxyn).shape == (0, 7)
+
+
+def test_gradient_reaches_the_cells_of_the_box_only() -> None:
+    level = torch.randn(2, 1, 4, 4, requires_grad=True)
+    box_means([level], torch.tensor([1]), torch.tensor([[0.25, 0.5, 0.75, 1.0]])).sum().backward()
+    expected = torch.zeros(2, 1, 4, 4)
+    expected[1, 0, 2:, 1:3] = 0.25
+    torch.testing.assert_close(level.grad, expected, rtol=0, atol=1e-6)
+
+
+def test_is_float32_under_autocast() -> None:
+    maps, image, xyxyn = random_case(7, 9)
+    expected = box_means(maps, image, xyxyn)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(box_means(maps, image, xyxyn), expected)
+        assert box_means([level.bfloat16() for level in maps], image, xyxyn).dtype == torch.float32

@@ -1,0 +1,200 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from student.metrics import NamedBoxes, NamedDetections, personal_map, recognition_accuracy
+
+BOXES = np.array([[0, 0, 10, 10], [50, 0, 70, 20], [0, 50, 30, 80], [60, 60, 64, 64]], np.float64)
+
+
+def truth_of(personal: list[int], image: list[int] | None = None, xyxy: np.ndarray | None = None) -> NamedBoxes:
+    count = len(personal)
+    image = list(range(count)) if image is None else image
+    return NamedBoxes(
+        image=np.array(image, int), xyxy=BOXES[:count] if xyxy is None else xyxy, personal=np.array(personal, int)
+    )
+
+
+def found(
+    personal: list[int],
+    score: list[float] | None = None,
+    image: list[int] | None = None,
+    xyxy: np.ndarray | None = None,
+) -> NamedDetections:
+    base = truth_of(personal, image, xyxy)
+    scores = np.array([0.9] * len(personal) if score is None else score)
+    return NamedDetections(image=base.image, xyxy=base.xyxy, personal=base.personal, score=scores)
+
+
+def random_world(seed: int, *, images: int = 4, objects: int = 3, boxes: int = 8, detections: int = 14):
+    """Ground truth, and detections of which most lie near a box and half bear its name."""
+    rng = np.random.default_rng(seed)
+
+    def draw(count: int) -> np.ndarray:
+        corner = rng.uniform(0, 80, (count, 2))
+        return np.hstack([corner, corner + rng.uniform(10, 40, (count, 2))])
+
+    truth = truth_of(rng.integers(0, objects, boxes).tolist(), rng.integers(0, images, boxes).tolist(), draw(boxes))
+    near = rng.integers(0, boxes, detections)
+    xyxy = truth.xyxy[near] + rng.normal(0, 3, (detections, 4)) * rng.random((detections, 1))
+    astray = rng.random(detections) < 0.3
+    xyxy[astray] = draw(int(astray.sum()))
+    xyxy[:, 2:] = np.maximum(xyxy[:, 2:], xyxy[:, :2] + 1)
+    personal = np.where(rng.random(detections) < 0.5, truth.personal[near], rng.integers(0, objects + 1, detections))
+    return truth, found(personal.tolist(), rng.random(detections).tolist(), truth.image[near].tolist(), xyxy)
+
+
+def plain_iou(a: np.ndarray, b: np.ndarray) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    overlap = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return overlap / (sum(areas) - overlap)
+
+
+def plain_precision(truth: NamedBoxes, detections: NamedDetections, personal: int, threshold: float) -> float:
+    """COCO's average precision of one object at one threshold: greedy matching, envelope, 101 recall points."""
+    wanted = [t for t in range(len(truth.image)) if truth.personal[t] == personal]
+    ranked = [d for d in range(len(detections.image)) if detections.personal[d] == personal]
+    ranked.sort(key=lambda d: -detections.score[d])
+    free, hits = set(wanted), []
+    for d in ranked:
+        overlaps = [
+            (plain_iou(truth.xyxy[t], detections.xyxy[d]), t) for t in free if truth.image[t] == detections.image[d]
+        ]
+        best = max(overlaps, default=(0.0, -1))
+        hits.append(best[0] >= threshold)
+        if hits[-1]:
+            free.remove(best[1])
+    points = [(sum(hits[: n + 1]) / len(wanted), sum(hits[: n + 1]) / (n + 1)) for n in range(len(hits))]
+    recalls = [step / 100 for step in range(101)]
+    return float(np.mean([max((p for r, p in points if r >= recall - 1e-9), default=0) for recall in recalls]))
+
+
+def plain_map(truth: NamedBoxes, detections: NamedDetections) -> tuple[float, float]:
+    thresholds = [0.5 + 0.05 * step for step in range(10)]
+    table = [
+        [plain_precision(truth, detections, int(personal), threshold) for personal in np.unique(truth.personal)]
+        for threshold in thresholds
+    ]
+    return 100 * float(np.mean(table)), 100 * float(np.mean(table[0]))
+
+
+@given(seed=st.integers(0, 100_000))
+def test_map_equals_a_plain_reference(seed: int) -> None:
+    truth, detections = random_world(seed)
+    result = personal_map(truth, detections)
+    np.testing.assert_allclose((result.map50_95, result.map50), plain_map(truth, detections), atol=1e-6)
+
+
+@given(seed=st.integers(0, 100_000))
+def test_map_ignores_the_order_of_rows_and_the_scale_of_scores_and_pixels(seed: int) -> None:
+    truth, detections = random_world(seed)
+    order = np.random.default_rng(seed).permutation(len(detections.image))
+    moved = NamedDetections(
+        image=detections.image[order],
+        xyxy=detections.xyxy[order] * 4,
+        personal=detections.personal[order],
+        score=detections.score[order] * 0.01,
+    )
+    scaled = NamedBoxes(image=truth.image, xyxy=truth.xyxy * 4, personal=truth.personal)
+    result, expected = personal_map(scaled, moved), personal_map(truth, detections)
+    np.testing.assert_allclose((result.map50_95, result.map50), (expected.map50_95, expected.map50), atol=1e-6)
+
+
+def test_map_repeats_bitwise() -> None:
+    truth, detections = random_world(3)
+    assert personal_map(truth, detections) == personal_map(truth, detections)
+
+
+def test_map_grows_to_100_as_boxes_tighten() -> None:
+    truth = truth_of([0, 1, 2], xyxy=BOXES[:3])
+    figures = [
+        personal_map(truth, found([0, 1, 2], xyxy=truth.xyxy + np.array([0, 0, grow, grow]) * 1.0)).map50_95
+        for grow in (4, 1, 0.5, 0)
+    ]
+    assert figures == sorted(figures)
+    assert np.isclose(figures[-1], 100)
+
+
+def test_known_cases() -> None:
+    truth = truth_of([0, 1, 2, 0])
+    first = [0.95] + [0.9] * 4
+    cases = {
+        "perfect": (found([0, 1, 2, 0]), 100),
+        "all wrong names": (found([1, 2, 0, 2]), 0),
+        "nothing found": (found([]), 0),
+        "only names without ground truth": (found([7, 7]), 0),
+        # Object 0 keeps one of two boxes: recall points 0.00 to 0.50 are 51 of 101.
+        "one miss": (found([0, 1, 2]), 100 * (51 / 101 + 1 + 1) / 3),
+        # A second detection of a box counts as false, but ranks below the true one of a complete class.
+        "duplicate behind": (found([0, 1, 2, 0, 1], [0.9] * 4 + [0.1], [0, 1, 2, 3, 1], BOXES[[0, 1, 2, 3, 1]]), 100),
+        "false one ahead": (found([1, 0, 1, 2, 0], first, [0, 0, 1, 2, 3], BOXES[[0, 0, 1, 2, 3]]), 250 / 3),
+        "scene without truth": (found([1, 0, 1, 2, 0], first, [9, 0, 1, 2, 3], BOXES[[0, 0, 1, 2, 3]]), 250 / 3),
+        "name without truth": (found([8, 0, 1, 2, 0], first, [0, 0, 1, 2, 3], BOXES[[0, 0, 1, 2, 3]]), 100),
+    }
+    for name, (detections, expected) in cases.items():
+        result = personal_map(truth, detections)
+        np.testing.assert_allclose((result.map50_95, result.map50), expected, err_msg=name)
+
+
+def test_map50_forgives_what_map50_95_does_not() -> None:
+    truth = truth_of([0])
+    result = personal_map(
+        truth, found([0], xyxy=np.array([[0.0, 0, 10, 6.2]]))
+    )  # IoU 0.62: thresholds 0.50, 0.55, 0.60
+    np.testing.assert_allclose((result.map50_95, result.map50), (30, 100))
+
+
+def test_map_of_an_episode_is_quick_and_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    truth, detections = random_world(0, images=100, objects=24, boxes=250, detections=400)
+    personal_map(truth, detections)
+    start = time.process_time()
+    for _ in range(5):
+        personal_map(truth, detections)
+    assert (time.process_time() - start) / 5 < 0.15
+    assert capfd.readouterr() == ("", "")
+
+
+def plain_accuracy(truth: NamedBoxes, detections: NamedDetections) -> float:
+    correct = 0
+    for image, box, personal in zip(truth.image, truth.xyxy, truth.personal, strict=True):
+        on_it = [
+            (plain_iou(box, detections.xyxy[d]), detections.score[d], detections.personal[d])
+            for d in range(len(detections.image))
+            if detections.image[d] == image
+        ]
+        best = max(on_it, default=(0, 0, -1))
+        correct += best[0] >= 0.5 and best[2] == personal
+    return 100 * correct / len(truth.image)
+
+
+@given(seed=st.integers(0, 100_000))
+def test_accuracy_equals_a_plain_reference(seed: int) -> None:
+    truth, detections = random_world(seed, detections=25)
+    assert np.isclose(recognition_accuracy(truth, detections), plain_accuracy(truth, detections))
+
+
+def test_accuracy_of_known_cases() -> None:
+    truth = truth_of([0, 1, 2, 0])
+    assert recognition_accuracy(truth, found([0, 1, 2, 0])) == 100
+    assert recognition_accuracy(truth, found([1, 0, 0, 1])) == 0
+    assert recognition_accuracy(truth, found([])) == 0
+    assert recognition_accuracy(truth, found([0, 1, 2])) == 75  # a missed object is wrong
+    assert recognition_accuracy(truth, found([0, 1, 2, 0], image=[9, 9, 9, 9])) == 0
+    loose = BOXES[:1] + np.array([0, 0, 0, 11])  # IoU 10 / 21
+    assert recognition_accuracy(truth_of([0]), found([0], xyxy=loose)) == 0
+
+
+def test_of_two_equal_boxes_the_higher_score_names_the_object() -> None:
+    truth = truth_of([3])
+    for scores, expected in (([0.9, 0.2], 0), ([0.2, 0.9], 100)):
+        assert recognition_accuracy(truth, found([5, 3], scores, [0, 0], BOXES[[0, 0]])) == expected
+
+
+def test_the_best_box_decides_whatever_its_score() -> None:
+    xyxy = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9]])
+    assert recognition_accuracy(truth_of([3]), found([5, 3], [0.1, 0.9], [0, 0], xyxy)) == 0

@@ -1,0 +1,220 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import MochaError
+from student.prototypes import LEARNERS, UNKNOWN, PrototypeError, load_learner, make_learner
+
+NAMES = tuple(LEARNERS)
+
+
+def world(seed: int = 0, *, objects: int = 9, classes: int = 3, shots: int = 3, queries: int = 40, dim: int = 16):
+    """Support and queries: object p is of coarse class p % classes; queries scatter about the objects' centres."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(objects, dim))
+    personal = np.repeat(np.arange(objects), shots)
+    support = centres[personal] + 0.4 * rng.normal(size=(len(personal), dim))
+    asked = rng.integers(0, objects, queries)
+    query = centres[asked] + 0.4 * rng.normal(size=(queries, dim))
+    as_float = (support.astype(np.float32), query.astype(np.float32))
+    return as_float[0], personal % classes, personal, as_float[1], asked % classes, asked, centres
+
+
+def softmax(values: list[float]) -> list[float]:
+    top = max(values)
+    powers = [np.exp(value - top) for value in values]
+    return [power / sum(powers) for power in powers]
+
+
+def plain_predict(name: str, support, coarse, personal, query, query_coarse):
+    """The learners by loops over one query and one prototype at a time, in float64."""
+    if name == "simpleshot":
+        support = [row / np.linalg.norm(row) for row in support]
+        query = [row / np.linalg.norm(row) for row in query]
+    means = {}
+    for pair in sorted(set(zip(coarse, personal, strict=True))):
+        rows = [row for row, c, p in zip(support, coarse, personal, strict=True) if (c, p) == pair]
+        means[pair] = np.float64(rows).mean(axis=0)
+    answers = []
+    for row, row_coarse in zip(np.float64(query), query_coarse, strict=True):
+        pairs = [pair for pair in means if name != "conditional" or pair[0] == row_coarse]
+        if not pairs:
+            answers.append((UNKNOWN, 0.0))
+            continue
+        if name == "conditional":
+            shares = []
+            for distance in (
+                lambda a, b: 1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b),
+                lambda a, b: np.abs(a - b).mean(),
+                lambda a, b: ((a - b) ** 2).mean(),
+            ):
+                shares.append(softmax([1 / (distance(row, means[pair]) + 1e-5) for pair in pairs]))
+            scores = [sum(column) / 3 for column in zip(*shares, strict=True)]
+        else:
+            scores = softmax([-(((row - means[pair]) ** 2).sum()) for pair in pairs])
+        best = int(np.argmax(scores))
+        answers.append((pairs[best][1], scores[best]))
+    return np.array([a for a, _ in answers]), np.array([s for _, s in answers])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_plain_loops(name: str, seed: int) -> None:
+    support, coarse, personal, query, query_coarse, _, _ = world(seed)
+    query_coarse = np.where(np.arange(len(query)) % 7 == 0, 99, query_coarse)  # a class without prototypes
+    learner = make_learner(name).fit(support, coarse, personal)
+    names, scores = learner.predict(query, query_coarse)
+    expected_names, expected_scores = plain_predict(name, support, coarse, personal, query, query_coarse)
+    np.testing.assert_array_equal(names, expected_names)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+    assert names.dtype == np.int64
+    assert scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_repeats_bitwise(name: str) -> None:
+    support, coarse, personal, query, query_coarse, _, _ = world()
+    first, second = (make_learner(name).fit(support, coarse, personal) for _ in range(2))
+    for left, right in zip(first.predict(query, query_coarse), second.predict(query, query_coarse), strict=True):
+        assert left.tobytes() == right.tobytes()
+    assert first.prototypes_.tobytes() == second.prototypes_.tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_shots_bring_prototypes_to_the_class_mean_and_names_to_the_truth(name: str) -> None:
+    errors, hits = [], []
+    for shots in (1, 10, 100):
+        support, coarse, personal, query, query_coarse, asked, centres = world(5, shots=shots, dim=6, queries=400)
+        learner = make_learner(name).fit(support, coarse, personal)
+        order = np.argsort(learner.personal_)
+        if name != "simpleshot":
+            errors.append(np.abs(learner.prototypes_[order] - centres).max())
+        hits.append((learner.predict(query, query_coarse)[0] == asked).mean())
+    assert errors == sorted(errors, reverse=True)
+    assert name == "simpleshot" or errors[-1] < 0.15
+    assert hits[-1] > max(hits[0], 0.85)
+
+
+def test_prototypes_are_sorted_means_with_counts() -> None:
+    rows = np.array([[1, 0], [3, 2], [10, 10]], np.float32)
+    learner = make_learner("conditional").fit(rows, np.array([4, 4, 1]), np.array([7, 7, 9]))
+    np.testing.assert_array_equal(learner.prototypes_, [[10, 10], [2, 1]])
+    np.testing.assert_array_equal(learner.coarse_, [1, 4])
+    np.testing.assert_array_equal(learner.personal_, [9, 7])
+    np.testing.assert_array_equal(learner.counts_, [1, 2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=st.integers(0, 1000), cut=st.integers(0, 27))
+def test_the_running_mean_is_the_mean_in_any_order_and_in_any_portions(name: str, seed: int, cut: int) -> None:
+    support, coarse, personal, *_ = world(seed)
+    whole = make_learner(name).fit(support, coarse, personal)
+    order = np.random.default_rng(seed).permutation(len(support))
+    head, tail = order[:cut], order[cut:]
+    portions = make_learner(name).fit(support[head], coarse[head], personal[head])
+    portions.partial_fit(support[tail], coarse[tail], personal[tail])
+    np.testing.assert_allclose(portions.prototypes_, whole.prototypes_, atol=1e-6)
+    np.testing.assert_array_equal(portions.personal_, whole.personal_)
+    np.testing.assert_array_equal(portions.counts_, whole.counts_)
+
+
+def test_a_new_object_leaves_the_others_untouched() -> None:
+    support, coarse, personal, *_ = world()
+    learner = make_learner("conditional").fit(support, coarse, personal)
+    before = learner.prototypes_[learner.personal_ != 50].tobytes()
+    learner.partial_fit(np.ones((1, support.shape[1]), np.float32), np.array([0]), np.array([50]))
+    assert 50 in learner.personal_
+    assert learner.prototypes_[learner.personal_ != 50].tobytes() == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_candidate_scores_one(name: str) -> None:
+    learner = make_learner(name).fit(np.ones((2, 4), np.float32), np.array([3, 3]), np.array([8, 8]))
+    names, scores = learner.predict(np.random.default_rng(0).normal(size=(5, 4)), np.full(5, 3))
+    np.testing.assert_array_equal(names, 8)
+    np.testing.assert_array_equal(scores, 1)
+
+
+@given(seed=st.integers(0, 1000), scale=st.floats(1e-3, 1e3))
+def test_simpleshot_ignores_the_length_of_an_embedding(seed: int, scale: float) -> None:
+    support, coarse, personal, query, query_coarse, _, _ = world(seed)
+    learner = make_learner("simpleshot").fit(support, coarse, personal)
+    scaled = make_learner("simpleshot").fit(support * np.float32(scale), coarse, personal)
+    names, scores = learner.predict(query, query_coarse)
+    names_scaled, scores_scaled = scaled.predict(query * np.float32(2 * scale), query_coarse)
+    np.testing.assert_allclose(scores, scores_scaled, atol=1e-5)
+    assert (names == names_scaled).mean() > 0.95  # equal but for ties within rounding
+
+
+def test_conditional_candidates_share_the_coarse_class() -> None:
+    support, coarse, personal, query, query_coarse, _, _ = world(queries=300)
+    names, _ = make_learner("conditional").fit(support, coarse, personal).predict(query, query_coarse)
+    np.testing.assert_array_equal(names % 3, query_coarse)
+
+
+def test_a_support_picture_itself_scores_nearly_one() -> None:
+    support, coarse, personal, *_ = world(shots=1)
+    names, scores = make_learner("conditional").fit(support, coarse, personal).predict(support, coarse)
+    np.testing.assert_array_equal(names, personal)
+    assert scores.min() > 0.999
+
+
+def test_without_supports_everything_is_unknown() -> None:
+    for name in NAMES:
+        learner = make_learner(name).fit(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, int))
+        names, scores = learner.predict(np.ones((3, 4)), np.zeros(3, int))
+        np.testing.assert_array_equal(names, UNKNOWN)
+        np.testing.assert_array_equal(scores, 0)
+        assert learner.predict(np.zeros((0, 4)), np.zeros(0, int))[0].shape == (0,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_loaded_is_the_same(name: str, tmp_path: Path) -> None:
+    support, coarse, personal, query, query_coarse, _, _ = world()
+    learner = make_learner(name).fit(support, coarse, personal)
+    learner.save(tmp_path / "prototypes.safetensors")
+    loaded = load_learner(tmp_path / "prototypes.safetensors")
+    assert loaded.name == name
+    for left, right in zip(loaded.predict(query, query_coarse), learner.predict(query, query_coarse), strict=True):
+        assert left.tobytes() == right.tobytes()
+    np.testing.assert_array_equal(loaded.counts_, learner.counts_)
+    assert [path.name for path in tmp_path.iterdir()] == ["prototypes.safetensors"]
+
+
+def message(error: pytest.ExceptionInfo[MochaError]) -> str:
+    assert isinstance(error.value, ValueError)
+    return str(error.value)
+
+
+def test_unknown_learner() -> None:
+    with pytest.raises(PrototypeError) as error:
+        make_learner("svm")
+    assert message(error) == "--learner must be one of conditional, protonet, simpleshot; found 'svm'."
+
+
+@pytest.mark.parametrize("call", ["predict", "partial_fit"])
+def test_embeddings_of_another_width(call: str) -> None:
+    learner = make_learner("conditional").fit(np.ones((1, 4)), np.zeros(1, int), np.zeros(1, int))
+    arguments = [np.ones((1, 5)), np.zeros(1, int)] + [np.zeros(1, int)] * (call == "partial_fit")
+    with pytest.raises(PrototypeError) as error:
+        getattr(learner, call)(*arguments)
+    assert message(error) == (
+        "prototypes and embeddings must have one width: the prototypes have 4, the embeddings 5. "
+        "They come from different students; fit the prototypes again with this one."
+    )
+
+
+def test_a_file_of_another_kind(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"not a tensor file")
+    with pytest.raises(PrototypeError, match=r"x\.safetensors: must be a safetensors file \(.+\); save the prototypes"):
+        load_learner(path)
+    save_file({"a": np.zeros(1)}, path)
+    with pytest.raises(PrototypeError) as error:
+        load_learner(path)
+    assert message(error) == f"{path}: format must be mocha-prototypes-1, found none; save the prototypes again."

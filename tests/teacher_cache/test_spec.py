@@ -1,0 +1,92 @@
+import json
+from dataclasses import fields, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from teacher_cache.errors import CacheFormatError
+from teacher_cache.spec import TeacherSpec
+
+CHANGES: dict[str, Any] = {
+    "model": "other/model",
+    "revision": "ffff",
+    "prompt": "What is this {label}?",
+    "mode": "generate",
+    "layer": -2,
+    "pooling": "last token",
+    "crop_margin": 0.2,
+    "crop_size": 32,
+    "dtype": "bfloat16",
+    "visual": "openai/clip",
+    "visual_revision": "eeee",
+    "max_new_tokens": 64,
+    "num_beams": 3,
+}
+
+
+def test_survives_json(helpers: SimpleNamespace) -> None:
+    assert TeacherSpec.from_json(json.loads(json.dumps(helpers.spec.to_json()))) == helpers.spec
+
+
+@given(st.text(), st.floats(0, 10), st.integers(-50, 50))
+def test_survives_json_whatever_its_values(prompt: str, margin: float, layer: int) -> None:
+    spec = TeacherSpec(**{**CHANGES, "prompt": prompt, "crop_margin": margin, "layer": layer})
+    again = TeacherSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert again == spec
+    assert again.digest() == spec.digest()
+
+
+def test_whole_number_of_a_json_file_is_a_float(helpers: SimpleNamespace) -> None:
+    spec = TeacherSpec.from_json({**helpers.spec.to_json(), "crop_margin": 0})
+    assert spec.digest() == replace(helpers.spec, crop_margin=0.0).digest()
+
+
+def test_digest_is_pinned(helpers: SimpleNamespace) -> None:
+    assert helpers.spec.digest() == "58924fdb05da3a806c93f5c2443fd92b"
+
+
+def test_changes_cover_every_field() -> None:
+    assert set(CHANGES) == {field.name for field in fields(TeacherSpec)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_field_counts(helpers: SimpleNamespace, name: str) -> None:
+    other = replace(helpers.spec, **{name: CHANGES[name]})
+    assert other.digest() != helpers.spec.digest()
+    expected = [f"{name}: cache has {getattr(helpers.spec, name)!r}, expected {CHANGES[name]!r}"]
+    assert helpers.spec.differences(other) == expected
+
+
+def test_equal_specs_have_no_differences(helpers: SimpleNamespace) -> None:
+    assert helpers.spec.differences(replace(helpers.spec)) == []
+
+
+def test_unknown_or_missing_field_is_refused(helpers: SimpleNamespace) -> None:
+    values = {**helpers.spec.to_json(), "temperature": 1.0}
+    del values["layer"]
+    message = (
+        "a teacher spec has exactly the fields model, revision, prompt, mode, layer, pooling, crop_margin, crop_size, "
+        "dtype, visual, visual_revision, max_new_tokens, num_beams; missing or unknown here: layer, temperature; "
+        "read this cache with the version of mocha-pipe that wrote it"
+    )
+    with pytest.raises(CacheFormatError) as caught:
+        TeacherSpec.from_json(values)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("layer", "-1", "field 'layer' of a teacher spec must be int; found '-1'"),
+        ("layer", True, "field 'layer' of a teacher spec must be int; found True"),
+        ("mode", "dream", "field 'mode' of a teacher spec must be str (prompt or generate); found 'dream'"),
+        ("crop_margin", None, "field 'crop_margin' of a teacher spec must be float; found None"),
+    ],
+)
+def test_wrong_type_is_refused(helpers: SimpleNamespace, name: str, value: object, message: str) -> None:
+    with pytest.raises(CacheFormatError) as caught:
+        TeacherSpec.from_json({**helpers.spec.to_json(), name: value})
+    assert str(caught.value) == f"{message}; read this cache with the version of mocha-pipe that wrote it"
