@@ -3,6 +3,7 @@
 Nothing heavy is imported here: each command imports what it needs, so that `--help` answers at once.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,20 +101,20 @@ def demo(root: Root = None, config: Toml = None) -> None:
 
 @data_app.command("check")
 def data_check(data: Annotated[Path, typer.Argument(help="data.yaml or COCO json.")], as_json: Json = False) -> None:
-    """Read every split and list what is wrong with it; exit code 2 if anything is."""
+    """Read every split, decode every image and list what is wrong; exit code 2 if an error is among it."""
+    from data.check import check_dataset
     from data.errors import DatasetError
-    from pipeline.datacheck import check_data
 
-    splits = check_data(data)
+    report = check_dataset(data, progress=True)
     if as_json:
-        print_json([split.to_json() for split in splits])
+        print_json({"data": str(data), "splits": [asdict(split) for split in report.splits]})
     else:
         from pipeline.tables import check_table
 
-        for problem in (problem for split in splits for problem in split.problems):
+        for problem in (problem for split in report.splits for problem in split.problems):
             typer.echo(f"{problem.severity}: {problem.where}: {problem.message}")
-        print_table(check_table(splits, str(data)))
-    errors = sum(split.errors for split in splits)
+        print_table(check_table(report))
+    errors = len(report.errors)
     if errors:
         raise DatasetError(f"{data} has {errors} error{'s' * (errors != 1)}: mend what is listed above and check again")
 
@@ -282,8 +283,6 @@ def fewshot(
 @app.command()
 def doctor(root: Root = None, cache: Cache = None, as_json: Json = False) -> None:
     """Check this machine; exit code 1 if something must be mended."""
-    from dataclasses import asdict
-
     from pipeline.configfile import load_config
     from pipeline.doctor import examine
 

@@ -1,13 +1,13 @@
 """The summary that a command prints at its end: one rich table each, from plain numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pipeline.datacheck import SplitCheck
+    from data.check import CheckReport
     from pipeline.doctor import Check
     from pipeline.rundir import Completion
 
@@ -22,24 +22,26 @@ _STATUS_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 def results_table(report: Mapping[str, Any]) -> Table:
     """Rows = methods, one section per number of shots, the gain of mocha over yolo below each."""
-    table = _table("", "mAP50-95", "mAP50", "accuracy", title=f"few-shot on {report['results'][0]['benchmark']}")
+    first = report["results"][0]
+    title = f"few-shot on {first['benchmark']}, {first['episodes']} episodes"
+    table = _table("", "mAP50-95", "mAP50", "accuracy", title=title)
     for result in report["results"]:
-        plural = "s" if result["shots"] != 1 else ""
-        table.add_row(f"[bold]{result['shots']} shot{plural}[/], {result['episodes']} episodes")
+        table.add_row(f"[bold]{result['shots']} shot{'s' if result['shots'] != 1 else ''}[/]")
         for name, figures in result["methods"].items():
             style = "bold" if name == "mocha" else None
             cells = [interval(figures[key]) for key in ("map50_95", "map50", "accuracy")]
             table.add_row(f"  {name}", *cells, style=style)
         gain = result["gain"]
         cells = [interval(gain["map50_95"], signed=True), "", interval(gain["accuracy"], signed=True)]
-        table.add_row("  gain: mocha - yolo", *cells, style="cyan", end_section=True)
+        table.add_row("  gain", *cells, style="cyan", end_section=True)
     return table
 
 
 def legend(report: Mapping[str, Any]) -> str:
     """One line saying what the methods are, and what the brackets hold."""
     names = dict.fromkeys(name for result in report["results"] for name in result["methods"])
-    return "; ".join(f"{name}: {METHOD_TITLES[name]}" for name in names) + "; [95 % interval over episodes], 0-100"
+    rows = [f"{name}: {METHOD_TITLES[name]}" for name in names]
+    return "; ".join([*rows, "gain: mocha - yolo", "[95 % interval over episodes]", "0-100"])
 
 
 def stages_table(completions: Iterable["Completion"]) -> Table:
@@ -60,13 +62,15 @@ def values_table(title: str, values: Mapping[str, Any]) -> Table:
     return table
 
 
-def check_table(splits: Sequence["SplitCheck"], title: str) -> Table:
+def check_table(report: "CheckReport") -> Table:
     """One row per split of a data set: images, boxes, classes and what was found wrong."""
-    table = _table("split", "images", "boxes", "classes", "errors", "warnings", title=title)
-    for split in splits:
-        errors = f"[red]{split.errors}[/]" if split.errors else "0"
-        counts = [str(count) for count in (split.images, split.regions, split.classes)]
-        table.add_row(split.split, *counts, errors, str(split.warnings))
+    table = _table("split", "images", "empty", "boxes", "classes", "box sides", "problems", title=str(report.data))
+    for split in report.splits:
+        has_boxes = split.smallest_box is not None
+        sides = f"{split.smallest_box:.0f}-{split.largest_box:.0f} px" if has_boxes else "-"
+        counts = (split.images, split.background_images, split.regions, len(split.regions_per_class))
+        problems = f"[red]{len(split.problems)}[/]" if split.problems else "0"
+        table.add_row(split.split, *map(str, counts), sides, problems)
     return table
 
 

@@ -48,7 +48,9 @@ def test_a_miniature_made_elsewhere_takes_the_settings_of_the_miniature(tmp_path
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:
-    path = toml(tmp_path, 'root = "r"\n[distill]\nepochs = 2\nbatch = 8\n[distill.train]\nlr0 = 0.5\n[teacher]\nbatch = 3\n')
+    path = toml(
+        tmp_path, 'root = "r"\n[distill]\nepochs = 2\nbatch = 8\n[distill.train]\nlr0 = 0.5\n[teacher]\nbatch = 3\n'
+    )
     config = load_config(path, {"distill": {"epochs": 9, "batch": None, "train": {"mixup": 0.1}}})
     assert (config.distill.epochs, config.distill.batch, config.teacher.batch) == (9, 8, 3)
     assert config.distill.folder == Path("r/distill")
@@ -58,7 +60,9 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) ->
 
 
 def test_values_take_the_type_of_their_setting(tmp_path: Path) -> None:
-    path = toml(tmp_path, '[fewshot]\nshots = [1, 5]\nconfidence = 1\nbenchmark = "b"\n[miniature.size]\ntrain_scenes = 4\n')
+    path = toml(
+        tmp_path, '[fewshot]\nshots = [1, 5]\nconfidence = 1\nbenchmark = "b"\n[miniature.size]\ntrain_scenes = 4\n'
+    )
     config = load_config(path, {})
     assert config.fewshot.shots == (1, 5)
     assert config.fewshot.confidence == 1.0
@@ -69,7 +73,8 @@ def test_values_take_the_type_of_their_setting(tmp_path: Path) -> None:
 
 def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
     path = toml(
-        tmp_path, '[cache]\nfoldr = "x"\n[distill]\nepochs = "many"\nlevels = "all"\nlambda_emb = true\n[bananas]\nx = 1\n'
+        tmp_path,
+        '[cache]\nfoldr = "x"\n[distill]\nepochs = "many"\nlevels = "all"\nlambda_emb = true\n[bananas]\nx = 1\n',
     )
     with pytest.raises(ConfigError) as refused:
         load_config(path, {})
@@ -118,7 +123,8 @@ def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
 def test_assignments_read_json_values_and_keep_the_rest_as_text() -> None:
     texts = ["lr0=0.01", "cos_lr=True", "cos_lr2=true", "optimizer=SGD", "classes=[0, 2]", "cache=None", "name=a=b"]
     assert parse_assignments(texts) == {
-        "lr0": 0.01, "cos_lr": True, "cos_lr2": True, "optimizer": "SGD", "classes": [0, 2], "cache": None, "name": "a=b",
+        "lr0": 0.01, "cos_lr": True, "cos_lr2": True, "optimizer": "SGD", "classes": [0, 2], "cache": None,
+        "name": "a=b",
     }  # fmt: skip
 
 

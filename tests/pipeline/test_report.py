@@ -82,7 +82,7 @@ def test_pictures_tell_right_from_wrong_names_without_colour(page: str) -> None:
     assert "✗ blue ball (truth: green ball)</li>" in page
     assert "✗ blue kite (nothing there)</li>" in page
     assert 'alt="Query scene 00007 with 3 detections, 1 of them named correctly."' in page
-    assert page.count("stroke-dasharray=\"5 3\"") == 2
+    assert page.count('stroke-dasharray="5 3"') == 2
 
 
 def test_figures_have_words_and_tables_have_headers(page: str) -> None:

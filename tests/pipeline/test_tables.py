@@ -21,11 +21,11 @@ def printed(table: Table) -> str:
 def test_results_have_a_section_for_each_number_of_shots(report: dict[str, Any]) -> None:
     text = printed(tables.results_table(report))
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "few-shot on miniature" in lines
-    assert "1 shot, 37 episodes" in lines
-    assert "5 shots, 37 episodes" in lines
+    assert "few-shot on miniature, 37 episodes" in lines
+    assert "1 shot" in lines
+    assert "5 shots" in lines
     assert "mocha 38.7 [37.4, 40.1] 49.2 [47.9, 50.6] 60.6 [59.3, 62.0]" in lines
-    assert "gain: mocha - yolo +7.9 [+6.1, +9.8] +7.9 [+6.1, +9.8]" in lines
+    assert "gain +7.9 [+6.1, +9.8] +7.9 [+6.1, +9.8]" in lines
 
 
 def test_results_fit_a_terminal_of_80_columns(report: dict[str, Any]) -> None:
@@ -33,14 +33,14 @@ def test_results_fit_a_terminal_of_80_columns(report: dict[str, Any]) -> None:
     with console.capture() as capture:
         console.print(tables.results_table(report))
     assert "60.6 [59.3, 62.0]" in capture.get()
-    assert "gain: mocha - yolo" in capture.get()
+    assert "+7.9 [+6.1, +9.8]" in capture.get()
 
 
 def test_the_legend_explains_the_methods_that_are_there(report: dict[str, Any]) -> None:
     del report["results"][0]["methods"]["teacher"], report["results"][1]["methods"]["teacher"]
     assert tables.legend(report) == (
         "histogram: colour histogram of the crop; yolo: base detector's features; mocha: distilled student; "
-        "[95 % interval over episodes], 0-100"
+        "gain: mocha - yolo; [95 % interval over episodes]; 0-100"
     )
 
 
@@ -57,7 +57,8 @@ def test_stages_say_what_was_skipped() -> None:
 
 def test_values_and_checks_are_rows() -> None:
     lines = [
-        " ".join(line.split()) for line in printed(tables.values_table("t", {"computed_shards": 3, "x": [1, 2]})).splitlines()
+        " ".join(line.split())
+        for line in printed(tables.values_table("t", {"computed_shards": 3, "x": [1, 2]})).splitlines()
     ]
     assert "computed shards 3" in lines
     assert "x 1, 2" in lines

@@ -1,0 +1,119 @@
+"""The whole pipeline at toy size with its real parts: miniature world and teacher, a tiny YOLO, every stage."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from pipeline.config import RunConfig
+from pipeline.errors import StageMismatchError
+from pipeline.stages import (
+    build_teacher_cache,
+    distill_student,
+    evaluate_fewshot,
+    last_distillation,
+    pretrain_base,
+    run_demo,
+)
+from student.checkpoint import load_student
+from teacher_cache.cache import RegionCache
+
+
+@pytest.fixture(scope="module")
+def finished(toy_config: RunConfig) -> RunConfig:
+    assert [done.skipped for done in run_demo(toy_config)] == [False] * 5
+    return toy_config
+
+
+def test_the_report_follows_its_contract(finished: RunConfig) -> None:
+    report = json.loads((finished.root / "report.json").read_text())
+    assert [result["shots"] for result in report["results"]] == [1, 2]
+    for result in report["results"]:
+        assert (result["benchmark"], result["episodes"], result["seed"]) == ("miniature", 3, 0)
+        assert list(result["methods"]) == ["histogram", "yolo", "mocha", "teacher"]
+        for figures in result["methods"].values():
+            assert list(figures) == ["map50_95", "map50", "accuracy"]
+            for figure in figures.values():
+                low, high = figure["ci95"]
+                assert 0 <= low <= figure["mean"] <= high <= 100
+        for metric in ("map50_95", "accuracy"):
+            difference = result["methods"]["mocha"][metric]["mean"] - result["methods"]["yolo"][metric]["mean"]
+            assert result["gain"][metric]["mean"] == pytest.approx(difference, abs=1e-6)
+    assert set(report["seconds"]) == {"miniature", "cache", "base", "distill", "fewshot"}
+    assert {"torch", "ultralytics", "zarr"} <= set(report["versions"])
+    assert {"student", "benchmark", "cache"} <= set(report["inputs"])
+    assert set(report["detection"]) == {"base", "student"}
+
+
+def test_the_page_is_self_contained_and_says_that_the_data_is_synthetic(finished: RunConfig) -> None:
+    page = (finished.root / "report.html").read_text()
+    assert "synthetic" in page
+    for outside in ('src="http', 'href="http', "url(http", "@import"):
+        assert outside not in page
+
+
+def test_cache_and_student_lie_where_the_stages_say(finished: RunConfig) -> None:
+    cache = RegionCache.open(finished.root / "cache")
+    assert cache.is_complete
+    assert cache.spec.model == "miniature"
+    student = load_student(last_distillation(finished.root) / "student")
+    assert student.translation is not None
+    assert student.embedding_dim == cache.targets().dim
+    assert load_student(finished.root / "base/train/weights/best.pt").translation is None
+
+
+def test_a_second_run_skips_everything_and_moves_no_file(finished: RunConfig) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*.*") if path.suffix != ".json"}
+    assert [done.skipped for done in run_demo(finished)] == [True] * 5
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_phase_2_needs_no_teacher(finished: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object) -> None:
+        raise AssertionError("phase 2 asked for a teacher")
+
+    monkeypatch.setattr("teacher_cache.teachers.base.load_teacher", absent)
+    monkeypatch.setattr("teacher_cache.teachers.base.describe_teacher", absent)
+    assert distill_student(finished).skipped
+
+
+def test_other_settings_are_refused_and_nothing_is_lost(finished: RunConfig) -> None:
+    longer = replace(finished, distill=replace(finished.distill, epochs=2))
+    with pytest.raises(StageMismatchError, match="epochs"):
+        distill_student(longer)
+    other_base = replace(finished, pretrain=replace(finished.pretrain, seed=7))
+    with pytest.raises(StageMismatchError, match="seed"):
+        pretrain_base(other_base)
+    assert distill_student(finished).skipped
+
+
+def test_a_cache_that_lost_a_shard_is_mended_to_the_same_bytes(finished: RunConfig) -> None:
+    shard = next((finished.root / "cache/hidden").glob("c*0"))
+    content = shard.read_bytes()
+    shard.unlink()
+    assert not build_teacher_cache(finished).skipped
+    assert shard.read_bytes() == content
+
+
+def test_another_question_replaces_the_answer(finished: RunConfig, tmp_path: Path) -> None:
+    asked = replace(finished, fewshot=replace(finished.fewshot, folder=tmp_path / "out", shots=(1,), teacher=False))
+    assert not evaluate_fewshot(asked).skipped
+    result = json.loads((tmp_path / "out/report.json").read_text())["results"][0]
+    assert list(result["methods"]) == ["histogram", "yolo", "mocha"]
+    again = replace(asked, fewshot=replace(asked.fewshot, learner="simpleshot"))
+    assert not evaluate_fewshot(again).skipped
+
+
+def test_the_commands_speak_json(finished: RunConfig, command: Callable[..., Result], tmp_path: Path) -> None:
+    info = json.loads(command("cache", "info", finished.root / "cache", "--json").stdout)
+    assert info["complete"] is True
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root)
+    run = ("--run", root / "distill", "--benchmark", root / "miniature/benchmark", "--out", tmp_path / "fewshot")
+    result = command("fewshot", *run, "--episodes", "2", "--no-teacher", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["results"][0]["episodes"] == 2
