@@ -1,5 +1,6 @@
 """A personal benchmark: scenes with named objects ("my mug") that the detector knows only as a coarse class ("mug")."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,11 @@ class PersonalBenchmark:
     """Classes of the base detector, in its order."""
     coarse_of: NDArray[np.int64]  # (P,)
     """Index into `coarse_names` per personal object."""
+
+    def fingerprint(self) -> str:
+        """Digest of the scenes' labels and of the coarse class of every personal object; image content is not read."""
+        parts = (self.source.fingerprint(), self.coarse_names, self.coarse_of.tolist())
+        return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def open_benchmark(folder: Path, *, progress: bool = False) -> PersonalBenchmark:

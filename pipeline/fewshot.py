@@ -48,7 +48,7 @@ def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
             "student": file_digest(student / DETECTOR_FILE),
             "translation": file_digest(student / TRANSLATION_FILE),
             "base": file_digest(base_weights(settings, run)),
-            "benchmark": open_benchmark(settings.benchmark).source.fingerprint(),
+            "benchmark": open_benchmark(settings.benchmark).fingerprint(),
             "cache": run.inputs["cache"],
         },
     )

@@ -52,3 +52,11 @@ def test_keys_that_do_not_fit(make_yolo: Make, change: dict[str, Any], message: 
 def test_folder_without_yaml(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"data\.yaml: no such file"):
         open_benchmark(tmp_path)
+
+
+def test_fingerprint_sees_labels_and_coarse_classes(make_yolo: Make) -> None:
+    first, again = (open_benchmark(make_yolo(LABELS, KEYS).parent).fingerprint() for _ in range(2))
+    other_coarse = open_benchmark(make_yolo(LABELS, {**KEYS, "coarse": [1, 0, 0]}).parent).fingerprint()
+    other_label = open_benchmark(make_yolo({**LABELS, "a.jpg": "1 0.5 0.5 0.5 0.5\n"}, KEYS).parent).fingerprint()
+    assert first == again
+    assert len({first, other_coarse, other_label}) == 3
