@@ -47,14 +47,12 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Stage 1 of the paper: a plain ultralytics run that makes the base detector."""
+class TrainingConfig:
+    """What both training stages tell ultralytics."""
 
-    model: str = "yolov8n.yaml"
-    """An ultralytics model: `.yaml` starts from scratch, `.pt` goes on from its weights."""
     folder: Path | None = None
-    """Where the run lies; ROOT/base when not given."""
-    epochs: int = 100
+    """Where the run lies; ROOT/base or ROOT/distill when not given."""
+    epochs: int = 50
     """Passes over the training split."""
     image_size: int = 640
     """Side of the square that images are letterboxed into, pixels."""
@@ -69,23 +67,21 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig:
+class PretrainConfig(TrainingConfig):
+    """Stage 1 of the paper: a plain ultralytics run that makes the base detector."""
+
+    model: str = "yolov8n.yaml"
+    """An ultralytics model: `.yaml` starts from scratch, `.pt` goes on from its weights."""
+    epochs: int = 100
+    """Passes over the training split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainingConfig):
     """Stage 2 of the paper: the detector learns the cached targets beside its own task."""
 
     student: str | None = None
     """Detector to start from, `.pt` or `.yaml`; the base detector (pretrained first if need be) when not given."""
-    folder: Path | None = None
-    """Where the run lies; ROOT/distill when not given."""
-    epochs: int = 50
-    """Passes over the training split."""
-    image_size: int = 640
-    """Side of the square that images are letterboxed into, pixels."""
-    batch: int = 16
-    """Images per step."""
-    seed: int = 0
-    """Seed of weights and augmentation."""
-    device: str = ""
-    """As ultralytics names devices: `cpu`, `0`, `0,1`; empty lets it choose."""
     levels: Literal["fine", "paper"] = "fine"
     """Maps that a region's features are averaged from: `paper` is P3-P5, `fine` adds the stride-4 map."""
     lambda_dist: float = 1.0
@@ -94,8 +90,6 @@ class DistillConfig:
     """Weight of the relational loss L_emb."""
     temperature: float = 1.0
     """T of the relational loss."""
-    train: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of ultralytics' trainer, passed on untouched."""
 
 
 @dataclass(frozen=True, kw_only=True)

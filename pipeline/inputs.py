@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import DistillConfig, PretrainConfig
+from pipeline.config import TrainingConfig
 from pipeline.errors import ConfigError
 from pipeline.rundir import is_complete
 from teacher_cache.config import TeacherConfig
@@ -51,7 +51,7 @@ def base_run(model: str) -> str | None:
     return str(run) if run and is_complete(run, stage=BASE) else None
 
 
-def train_arguments(settings: PretrainConfig | DistillConfig) -> dict[str, Any]:
+def train_arguments(settings: TrainingConfig) -> dict[str, Any]:
     """What ultralytics' trainer is told and what decides the result."""
     for name in settings.train:
         if name in _OWN_FLAGS:
@@ -60,7 +60,7 @@ def train_arguments(settings: PretrainConfig | DistillConfig) -> dict[str, Any]:
     return {**settings.train, **own}
 
 
-def device_argument(settings: PretrainConfig | DistillConfig) -> dict[str, str]:
+def device_argument(settings: TrainingConfig) -> dict[str, str]:
     """The trainer's device, apart from the arguments above: it does not decide what is learned."""
     return {"device": settings.device} if settings.device else {}
 

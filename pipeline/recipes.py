@@ -7,9 +7,9 @@ from pipeline.config import RunConfig
 
 _QUICK_TRAINING = {
     "optimizer": "AdamW",
-    "lr0": 2e-3,
+    "lr0": 1.5e-3,
     "lrf": 0.05,
-    "nbs": 16,  # one optimizer step per batch; the trainer's default of 64 would leave too few steps
+    "nbs": 8,  # one optimizer step per batch; the trainer's default of 64 would leave too few steps
     "warmup_epochs": 1,
     "warmup_bias_lr": 0.0,
     "mosaic": 0.0,  # scenes are small and full already
@@ -43,8 +43,9 @@ def miniature(root: Path = Path("work")) -> RunConfig:
     base = photographs(root)
     return replace(
         base,
-        pretrain=replace(base.pretrain, epochs=6, image_size=160, train=_QUICK_TRAINING),
-        distill=replace(base.distill, epochs=6, image_size=160, train=_QUICK_TRAINING),
+        cache=replace(base.cache, dim=128),  # best of 32 to 128 for the teacher on objects of the validation split
+        pretrain=replace(base.pretrain, epochs=8, batch=8, image_size=160, train=_QUICK_TRAINING),
+        distill=replace(base.distill, epochs=8, batch=8, image_size=160, train=_QUICK_TRAINING),
     )
 
 
