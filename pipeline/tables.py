@@ -83,7 +83,7 @@ def doctor_table(checks: Iterable["Check"]) -> Table:
 
 
 def _table(*columns: str, title: str | None = None, justify: str = "right") -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index and justify == "right" else "left", overflow="fold")
     return table

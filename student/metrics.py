@@ -80,9 +80,10 @@ def personal_map(truth: NamedBoxes, detections: NamedDetections) -> MeanPrecisio
 
 
 def recognition_accuracy(truth: NamedBoxes, detections: NamedDetections) -> float:
-    """Share of ground-truth objects that the detection lying best on them names correctly; 0..100.
+    """Share of ground-truth objects that the most confident detection on them names correctly; 0..100.
 
-    The best detection has the highest IoU, at least 0.5, whatever its name; of equal ones the higher score decides.
+    A detection lies on an object when their IoU is at least 0.5, whatever its name; of those the one with the highest
+    score counts, as it does for somebody who looks at the picture: a detector may box one object under two classes.
     A missed object counts as wrong, so a detector's misses are part of the figure.
     """
     assert len(truth.image), "accuracy needs ground truth"
@@ -97,9 +98,10 @@ def recognition_accuracy(truth: NamedBoxes, detections: NamedDetections) -> floa
             continue
         here = truth.image == image
         iou = box_iou(truth.xyxy[here], xyxy[first:last])  # (objects, detections)
-        best = iou.argmax(axis=1)
+        on_object = iou >= _MATCH_IOU
+        best = on_object.argmax(axis=1)
         named = personal[first:last][best] == truth.personal[here]
-        correct += int((named & (iou.max(axis=1) >= _MATCH_IOU)).sum())
+        correct += int((named & on_object.any(axis=1)).sum())
     return 100 * correct / len(truth.image)
 
 

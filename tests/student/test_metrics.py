@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -149,13 +147,9 @@ def test_map50_forgives_what_map50_95_does_not() -> None:
     np.testing.assert_allclose((result.map50_95, result.map50), (30, 100))
 
 
-def test_map_of_an_episode_is_quick_and_silent(capfd: pytest.CaptureFixture[str]) -> None:
+def test_map_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
     truth, detections = random_world(0, images=100, objects=24, boxes=250, detections=400)
     personal_map(truth, detections)
-    start = time.process_time()
-    for _ in range(5):
-        personal_map(truth, detections)
-    assert (time.process_time() - start) / 5 < 0.15
     assert capfd.readouterr() == ("", "")
 
 
@@ -163,12 +157,11 @@ def plain_accuracy(truth: NamedBoxes, detections: NamedDetections) -> float:
     correct = 0
     for image, box, personal in zip(truth.image, truth.xyxy, truth.personal, strict=True):
         on_it = [
-            (plain_iou(box, detections.xyxy[d]), detections.score[d], detections.personal[d])
+            (detections.score[d], detections.personal[d])
             for d in range(len(detections.image))
-            if detections.image[d] == image
+            if detections.image[d] == image and plain_iou(box, detections.xyxy[d]) >= 0.5
         ]
-        best = max(on_it, default=(0, 0, -1))
-        correct += best[0] >= 0.5 and best[2] == personal
+        correct += max(on_it, default=(0, -1))[1] == personal
     return 100 * correct / len(truth.image)
 
 
@@ -195,6 +188,9 @@ def test_of_two_equal_boxes_the_higher_score_names_the_object() -> None:
         assert recognition_accuracy(truth, found([5, 3], scores, [0, 0], BOXES[[0, 0]])) == expected
 
 
-def test_the_best_box_decides_whatever_its_score() -> None:
+def test_the_most_confident_of_the_boxes_on_an_object_names_it() -> None:
     xyxy = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9]])
-    assert recognition_accuracy(truth_of([3]), found([5, 3], [0.1, 0.9], [0, 0], xyxy)) == 0
+    assert recognition_accuracy(truth_of([3]), found([5, 3], [0.1, 0.9], [0, 0], xyxy)) == 100
+    assert recognition_accuracy(truth_of([3]), found([5, 3], [0.9, 0.1], [0, 0], xyxy)) == 0
+    beside = np.array([[0.0, 0, 10, 10], [0, 8, 10, 18]])  # a confident box of something else does not count
+    assert recognition_accuracy(truth_of([5]), found([5, 3], [0.1, 0.9], [0, 0], beside)) == 100
