@@ -133,7 +133,7 @@ def _curve_panel(axes: Axes, title: str, curves: Sequence[Sequence[float]]) -> N
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=2.5, linewidth=1.4)
     axes.set_title(title)
-    axes.set_xlim(0.5, max(map(len, curves)) + 0.5)
+    axes.set_xlim(0.5, max(1, *map(len, curves)) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     axes.grid(color=_INK, alpha=0.12)
 

@@ -85,6 +85,7 @@ def toy_config(tmp_path_factory: pytest.TempPathFactory, tiny_detector: Path) ->
             size=WorldSize(train_scenes=24, val_scenes=8, objects_per_shape=2, scenes_per_object=4),
         ),
         pretrain=replace(config.pretrain, model=str(tiny_detector), epochs=1, image_size=64, device="cpu"),
+        cache=replace(config.cache, dim=None),  # so few regions vary in fewer directions than the demo keeps
         distill=replace(config.distill, epochs=1, image_size=64, device="cpu"),
         # Nothing is learned in one epoch: every detection counts, so that every method has some to name.
         fewshot=replace(config.fewshot, shots=(1, 2), episodes=3, confidence=0.0001, device="cpu"),
