@@ -1,0 +1,105 @@
+"""What the stages refuse, word for word, and what an interruption says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import Result
+
+from data.benchmark import PersonalBenchmark
+from data.errors import DatasetError
+from data.types import DetectionSource
+from pipeline import methods, stages
+from pipeline.config import FewshotConfig, PretrainConfig, RunConfig
+from pipeline.errors import ConfigError, StageMissingError
+from pipeline.inputs import train_arguments
+from pipeline.rundir import Completion
+
+
+def run_with(**outputs: Any) -> Completion:
+    return Completion(
+        stage="distill", folder=Path("work/distill"), config={}, inputs={}, outputs=outputs, versions={}, seconds=1.0
+    )
+
+
+def test_an_interruption_is_one_line_and_exit_code_130(
+    command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_config: RunConfig) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "make_world", interrupt)
+    result = command("data", "miniature", "world")
+    assert result.exit_code == 130
+    assert result.stderr == "stopped; the same command goes on where this one was\n"
+
+
+def test_an_argument_with_a_flag_of_its_own_is_refused() -> None:
+    with pytest.raises(ConfigError) as refused:
+        train_arguments(PretrainConfig(train={"imgsz": 64}))
+    assert str(refused.value) == "imgsz has a setting of its own: use --imgsz in place of --set imgsz=..."
+
+
+def test_a_folder_with_other_things_is_not_overwritten_by_a_world(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    config = RunConfig()
+    config = replace(config, miniature=replace(config.miniature, folder=tmp_path)).resolved()
+    with pytest.raises(DatasetError) as refused:
+        stages.make_world(config)
+    assert str(refused.value) == (
+        f"{tmp_path} holds something else than a miniature world (thesis.tex): name an empty or new folder"
+    )
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_pretraining_reads_no_coco_json(tmp_path: Path) -> None:
+    config = RunConfig()
+    config = replace(config, data=replace(config.data, path=tmp_path / "boxes.json")).resolved()
+    with pytest.raises(ConfigError) as refused:
+        stages.pretrain_base(config)
+    assert str(refused.value) == (
+        f"{tmp_path}/boxes.json: pretraining is a plain ultralytics run and reads a data.yaml, not a COCO json: "
+        "write a data.yaml, or name a detector with --student"
+    )
+
+
+def test_a_student_from_random_weights_needs_a_base_by_name() -> None:
+    with pytest.raises(ConfigError) as refused:
+        methods.base_weights(FewshotConfig(), run_with(base=None))
+    assert str(refused.value) == (
+        "work/distill was distilled from random weights, so there is no base detector to compare with: "
+        "name one with --base weights.pt"
+    )
+
+
+def test_a_base_that_is_gone_is_asked_for_and_a_named_one_wins(tmp_path: Path) -> None:
+    with pytest.raises(StageMissingError) as missing:
+        methods.base_weights(FewshotConfig(), run_with(base="work/gone.pt"))
+    assert str(missing.value) == (
+        "the base detector work/gone.pt is not there: name its weights with --base weights.pt"
+    )
+    (tmp_path / "mine.pt").touch()
+    found = methods.base_weights(FewshotConfig(base=str(tmp_path / "mine.pt")), run_with(base="work/gone.pt"))
+    assert found == tmp_path / "mine.pt"
+
+
+def test_student_and_benchmark_must_share_their_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = DetectionSource(root=tmp_path, split="test", class_names=("my mug",), records=())
+    benchmark = PersonalBenchmark(
+        name="desk", source=source, coarse_names=tuple("abcde"), coarse_of=np.zeros(1, np.int64)
+    )
+    other = SimpleNamespace(class_names=("mug", "ball"))
+    monkeypatch.setattr(methods, "load_student", lambda _path: other)
+    monkeypatch.setattr(methods, "replace", lambda student, **_changes: student)
+    monkeypatch.setattr(methods, "base_weights", lambda _settings, _run: tmp_path)
+    other.levels, other.image_size = "fine", 64
+    with pytest.raises(DatasetError) as refused:
+        methods.pool_passes(FewshotConfig(), run_with(student="student", base="b.pt"), benchmark)
+    assert str(refused.value) == (
+        "benchmark desk and student must have the same coarse classes, found a, b, c, d ... (5) and mug, ball: "
+        "name another benchmark with --benchmark, or student with --run"
+    )
