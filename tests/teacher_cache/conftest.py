@@ -45,7 +45,8 @@ def make_source(root: Path, *, images: int = 26, seed: int = 0) -> DetectionSour
         pixels = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
         path = root / f"image{index:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        if not path.exists():  # another process of the same test may be reading it
+            Image.fromarray(pixels).save(path)
         count = index % 8
         corners = generator.uniform(0, (24, 20), (count, 2))
         xyxy = np.concatenate([corners, corners + generator.uniform(6, 18, (count, 2))], axis=1)
