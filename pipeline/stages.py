@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.errors import DatasetError
 from data.files import write_json
@@ -39,9 +39,6 @@ from pipeline.inputs import (
     weights_digest,
 )
 from pipeline.rundir import BEGUN, COMPLETE, Completion, Identity, read_completion, read_json, run_stage
-
-if TYPE_CHECKING:
-    pass
 
 LAST_DISTILL = "last-distill.json"
 _WORLD_ENTRIES = {"images", "labels", "data.yaml", "benchmark", BEGUN, COMPLETE}
