@@ -1,6 +1,6 @@
 """`mocha-pipe data check`: reads every split, decodes every image, and lists all that is wrong."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,7 @@ def _check_split(data: Path, split: str, progress: bool) -> SplitReport:
         where, _, message = str(error).partition(": ")
         problem = Problem(severity="error", where=where, message=message)
         reading = SplitReading(root=data.parent, split=split, class_names=(), records=(), problems=(problem,))
+    reading = replace(reading, records=tuple(record for record in reading.records if record.readable))
     bar = tqdm(reading.records, f"decode {split}", unit="image", delay=2, disable=not progress)
     damaged = [found for record in bar if (found := _decode(record))]
     return _report(reading, (*reading.problems, *damaged))

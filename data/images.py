@@ -30,7 +30,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:  # (H, W, 3)
     """Decode an image, upright, as RGB; transparency is dropped and 16-bit grey keeps its high byte.
 
     Raises:
-        DatasetNotFoundError: There is no such file.
+        DatasetNotFoundError: There is no such file, or the disk that holds it does not answer.
         DatasetError: The file is no image, or is damaged.
     """
     try:
@@ -39,6 +39,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:  # (H, W, 3)
     except FileNotFoundError:
         raise DatasetNotFoundError(f"{path}: {_MISSING}") from None
     except Exception as error:  # on a broken file Pillow lets through whatever its parsing meets
+        if isinstance(error, OSError) and not _is_content(error):
+            raise DatasetNotFoundError(
+                f"{path}: cannot be reached ({error.strerror}); bring the disk back and run the same command again"
+            ) from error
         raise DatasetError(f"{path}: {_unreadable(error)}") from None
 
 
@@ -80,7 +84,9 @@ def inspect_image(path: Path) -> tuple[tuple[int, int] | None, Problem | None]:
     except FileNotFoundError:
         return None, _error(path, _MISSING)
     except Exception as error:  # on a broken file Pillow lets through whatever its parsing meets
-        return None, _error(path, _unreadable(error))
+        return None, Problem(
+            severity="error", where=str(path), message=_unreadable(error), unreadable=_is_content(error)
+        )
 
 
 _MISSING = "no such image; put the file there or remove it from the data set"
@@ -88,6 +94,11 @@ _TRAILING = (
     "JPEG does not end in its end marker; it decodes, but `yolo train` rewrites such a file and so changes its region "
     "keys; save it again before building a cache"
 )
+
+
+def _is_content(error: Exception) -> bool:
+    """Whether the file's content is at fault, and not the disk that holds it."""
+    return not (isinstance(error, OSError) and error.errno is not None)
 
 
 def _unreadable(error: Exception) -> str:

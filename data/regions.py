@@ -68,6 +68,22 @@ class RegionTable:
         state.update(np.ascontiguousarray(self.keys).tobytes())
         return state.hexdigest()
 
+    @functools.cached_property
+    def first_of_key(self) -> NDArray[np.int64]:  # (N,)
+        """For each row the first row with the same key: equal regions, which have equal embeddings."""
+        _, first, members = np.unique(self.keys, return_index=True, return_inverse=True)
+        return first[members].astype(np.int64)
+
+    @property
+    def num_distinct(self) -> int:
+        """Regions, equal ones counted once."""
+        return int((self.first_of_key == np.arange(len(self))).sum())
+
+    @property
+    def num_distinct_images(self) -> int:
+        """Images, equal ones counted once."""
+        return len(set(self.image_digests))
+
     def image_of_rows(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:  # (n,) -> (n,)
         """Image index of each row.
 
@@ -110,7 +126,10 @@ class RegionTable:
     def write(self, folder: Path) -> None:
         """Write images.parquet and regions.parquet, each atomically; equal tables give equal bytes."""
         images = [self.image_names, self.image_digests, *self.image_sizes.T, np.diff(self.first_row)]
-        regions = [self.keys.astype("U32"), self.class_ids, *self.xyxy.T]
+        keys = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(32), len(self), [None, pa.py_buffer(np.ascontiguousarray(self.keys).tobytes())]
+        )
+        regions = [keys.cast(pa.binary()).cast(pa.string()), self.class_ids, *self.xyxy.T]
         _write_parquet(folder / IMAGES_FILE, images, _IMAGES_SCHEMA, self._metadata())
         _write_parquet(folder / REGIONS_FILE, regions, _REGIONS_SCHEMA, self._metadata())
 
@@ -134,7 +153,7 @@ class RegionTable:
             first_row=_first_rows(images["regions"].to_numpy()),
             xyxy=np.stack([regions[side].to_numpy() for side in ("x1", "y1", "x2", "y2")], axis=1),
             class_ids=regions["class_id"].to_numpy(),
-            keys=np.array(regions["key"].to_pylist(), dtype="S32"),
+            keys=_keys(regions["key"]),
         )
         if table._metadata() != metadata or metadata != regions.schema.metadata or table.first_row[-1] != len(table):
             raise DatasetError(f"{folder}: {IMAGES_FILE} and {REGIONS_FILE} are not of one table; {_REBUILD}")
@@ -155,11 +174,38 @@ def region_key(digest: str, xyxy: NDArray[np.floating], class_name: str) -> str:
         xyxy: (4,) pixel corners.
         class_name: Name, not id, so that a class may move in the list.
     """
-    hundredths = np.floor(np.asarray(xyxy, np.float64) * 100 + 0.5).astype("<i8")
-    state = hashlib.blake2b(bytes.fromhex(digest), digest_size=16)
-    state.update(hundredths.tobytes())
-    state.update(class_name.encode())
-    return state.hexdigest()
+    return _key(bytes.fromhex(digest), _hundredths(xyxy).tobytes(), class_name.encode())
+
+
+def recompute_keys(table: RegionTable) -> NDArray[np.bytes_]:  # (N,) S32
+    """Keys as they follow from a table's image digests, boxes and class names; equal to `table.keys` in a sound one."""
+    images = np.repeat(np.arange(len(table.image_names)), np.diff(table.first_row)).tolist()
+    hundredths = _hundredths(table.xyxy).tobytes()
+    names = [name.encode() for name in table.class_names]
+    digests = [bytes.fromhex(digest) for digest in table.image_digests]
+    ids = table.class_ids.tolist()
+    keys = [
+        _key(digests[image], hundredths[32 * row : 32 * row + 32], names[ids[row]]) for row, image in enumerate(images)
+    ]
+    return np.array(keys, dtype="S32")
+
+
+def _hundredths(xyxy: NDArray[np.floating]) -> NDArray[np.int64]:  # (..., 4) -> (..., 4)
+    """Boxes in whole 1/100 px, from float32 so that a table tells the same keys as the boxes it was made from."""
+    return np.floor(np.asarray(xyxy, np.float32).astype(np.float64) * 100 + 0.5).astype("<i8")
+
+
+def _key(digest: bytes, hundredths: bytes, class_name: bytes) -> str:
+    return hashlib.blake2b(digest + hundredths + class_name, digest_size=16).hexdigest()
+
+
+def _keys(column: pa.ChunkedArray) -> NDArray[np.bytes_]:  # (N,) S32
+    """Hex keys of a string column, without a Python object per row."""
+    if not len(column):
+        return np.zeros(0, "S32")
+    array = column.combine_chunks()
+    fixed = array.cast(pa.binary()).cast(pa.binary(32))
+    return np.frombuffer(fixed.buffers()[1], dtype="S32", count=len(fixed), offset=32 * fixed.offset)
 
 
 def _first_rows(counts: Iterable[int]) -> NDArray[np.int64]:  # (I,) -> (I + 1,)
@@ -171,12 +217,15 @@ def _write_parquet(path: Path, columns: list[object], schema: pa.Schema, metadat
     table = pa.Table.from_arrays(arrays, schema=schema.with_metadata(metadata))
     with atomic_path(path) as temporary:
         # Every setting that decides bytes is fixed here, so that a newer default of pyarrow changes none.
-        pq.write_table(table, temporary, version="2.6", compression="zstd", compression_level=3, use_dictionary=False)
+        pq.write_table(
+            table, temporary, version="2.6", compression="zstd", compression_level=3,
+            use_dictionary=False, write_page_checksum=True,
+        )  # fmt: skip
 
 
 def _read_parquet(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path)
+        return pq.read_table(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise DatasetNotFoundError(f"{path}: no such file; run: mocha-pipe cache build") from None
     except (OSError, pa.ArrowException) as error:

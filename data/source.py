@@ -1,19 +1,24 @@
 """Opens a data set: a YOLO data.yaml or a COCO .json, one split at a time."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from data.errors import DatasetError, DatasetNotFoundError
 from data.readers import SplitReading, read_coco, read_yolo, split_of_coco_file, splits_of_yaml
-from data.types import DetectionSource
+from data.types import DetectionSource, Problem
 
 
-def open_source(data: Path, split: str = "train", *, progress: bool = False) -> DetectionSource:
+def open_source(
+    data: Path, split: str = "train", *, keep_unreadable: bool = False, progress: bool = False
+) -> DetectionSource:
     """Read one split and refuse it if anything in it is wrong.
 
     Args:
         data: A data.yaml as `yolo train data=` takes it (a split may also name a COCO .json), or a COCO .json.
         split: Key of data.yaml: train, val or test. A COCO .json is one split and ignores it.
+        keep_unreadable: Keep the place of an image that is there but cannot be decoded, with a warning, for callers
+            that set its boxes aside; otherwise it is an error like any other.
         progress: Show a bar when reading takes longer than two seconds.
 
     Raises:
@@ -21,7 +26,8 @@ def open_source(data: Path, split: str = "train", *, progress: bool = False) -> 
         DatasetError: The data set breaks a rule; the line gives the first problem and the command that lists all.
     """
     reading = read_split(data, split, progress=progress)
-    errors = [problem for problem in reading.problems if problem.severity == "error"]
+    problems = [_as_warning(found) if found.unreadable and keep_unreadable else found for found in reading.problems]
+    errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         line = f"{errors[0].where}: {errors[0].message}"
         if len(errors) > 1:
@@ -32,7 +38,13 @@ def open_source(data: Path, split: str = "train", *, progress: bool = False) -> 
         split=reading.split,
         class_names=reading.class_names,
         records=reading.records,
-        warnings=reading.problems,
+        warnings=tuple(problems),
+    )
+
+
+def _as_warning(problem: Problem) -> Problem:
+    return replace(
+        problem, severity="warning", message=f"{problem.message}; until then its boxes are set aside, in no training"
     )
 
 

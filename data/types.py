@@ -25,6 +25,8 @@ class ImageRecord:
     """Corners in pixels, x right and y down, clipped to the image."""
     class_ids: NDArray[np.int64]  # (n,)
     """Index into the source's class names."""
+    readable: bool = True
+    """False where the file is there but cannot be decoded; its size is then 1 x 1 where nothing else tells it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,8 @@ class Problem:
     """File, and line or field where known."""
     message: str
     """One line: rule, what was found, remedy."""
+    unreadable: bool = False
+    """Whether it is that an image which is there cannot be decoded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -69,6 +73,8 @@ class RegionTargets(Protocol):
 
     dim: int
     """Width of a target."""
+    set_aside: NDArray[np.int64]
+    """Rows that have no target, ascending."""
 
     def __len__(self) -> int:
         """Number of rows."""

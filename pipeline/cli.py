@@ -11,28 +11,25 @@ import typer
 from typer.core import TyperGroup
 
 from data.errors import MochaError
+from pipeline.cli_cache import cache_app
 from pipeline.console import print_json, print_report, print_stages, print_table, print_values
-
-_MINIATURE_TEACHER_NOTE = (
-    "the miniature teacher knows only the miniature world; for photographs name another one, such as "
-    "--teacher llava-hf/llava-1.5-7b-hf"
+from pipeline.options import (
+    NO_COMPLETION,
+    Assignments,
+    Batch,
+    Cache,
+    CacheOrUrl,
+    Data,
+    Device,
+    Epochs,
+    ImageSize,
+    Json,
+    Root,
+    Run,
+    Seed,
+    Toml,
+    cache_place,
 )
-
-Toml = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; flags win over it.")]
-Root = Annotated[Path | None, typer.Option(help="Folder for whatever has no folder of its own [default: work].")]
-Data = Annotated[Path | None, typer.Option(help="data.yaml or COCO json [default: the miniature world].")]
-Cache = Annotated[Path | None, typer.Option(help="Folder of the teacher cache [default: ROOT/cache].")]
-Json = Annotated[bool, typer.Option("--json", help="Print json on stdout instead of tables.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training split.")]
-ImageSize = Annotated[int | None, typer.Option("--imgsz", min=32, help="Side of the training images, pixels.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Images (training) or regions (teacher) per step.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed; equal seeds repeat a run.")]
-Device = Annotated[str | None, typer.Option(help="cpu, 0, 0,1, ... [default: chosen for you].")]
-Run = Annotated[Path | None, typer.Option("--run", help="Folder of the training run.")]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any argument of `yolo train`; repeatable."),
-]
 
 
 class _Group(TyperGroup):
@@ -53,13 +50,11 @@ class _Group(TyperGroup):
             raise typer.Exit(130) from None
 
 
-_NO_COMPLETION: dict[str, Any] = {"no_args_is_help": True, "add_completion": False}
 app = typer.Typer(
-    cls=_Group, pretty_exceptions_enable=False, **_NO_COMPLETION,
+    cls=_Group, pretty_exceptions_enable=False, **NO_COMPLETION,
     help="Distil a vision-language teacher into a light YOLO detector that learns a personal object from one photo.",
 )  # fmt: skip
-data_app = typer.Typer(help="Look at a data set, or make the miniature one.", **_NO_COMPLETION)
-cache_app = typer.Typer(help="Phase 1: run the teacher once over every box.", **_NO_COMPLETION)
+data_app = typer.Typer(help="Look at a data set, or make the miniature one.", **NO_COMPLETION)
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 
@@ -134,66 +129,6 @@ def data_miniature(
     print_stages([make_world(settings)])
 
 
-@cache_app.command("build")
-def cache_build(
-    data: Data = None,
-    teacher: Annotated[str | None, typer.Option(help="LLaVA hub id or folder [default: miniature].")] = None,
-    cache: Cache = None,
-    root: Root = None,
-    config: Toml = None,
-    revision: Annotated[str | None, typer.Option("--teacher-revision", help="Branch, tag or commit.")] = None,
-    mode: Annotated[str | None, typer.Option(help="prompt or generate.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="Question for the teacher; {label} is the class name.")] = None,
-    layer: Annotated[int | None, typer.Option(help="Hidden state that is pooled; -1 is the last.")] = None,
-    crop_margin: Annotated[float | None, typer.Option(help="Context around a box, share of each side.")] = None,
-    visual: Annotated[str | None, typer.Option(help="tower, or hub id or folder of a CLIP checkpoint.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: auto].")] = None,
-    batch: Batch = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Length limit of an answer (generate).")] = None,
-    num_beams: Annotated[int | None, typer.Option(help="Beams of the answer's search (generate).")] = None,
-    dim: Annotated[int | None, typer.Option(min=1, help="Width of the targets [default: 512 or what fits].")] = None,
-    as_json: Json = False,
-) -> None:
-    """Embed every ground-truth box of the training split; stopped builds go on where they were."""
-    from pipeline.configfile import load_config
-    from pipeline.stages import build_teacher_cache
-
-    flags = {
-        "root": root,
-        "data": {"path": data},
-        "cache": {"folder": cache, "dim": dim},
-        "teacher": {
-            "model": teacher, "revision": revision, "mode": mode, "prompt": prompt, "layer": layer,
-            "crop_margin": crop_margin, "visual": visual, "dtype": dtype, "device": device, "batch": batch,
-            "max_new_tokens": max_new_tokens, "num_beams": num_beams,
-        },
-    }  # fmt: skip
-    settings = load_config(config, flags)
-    if settings.teacher.model == "miniature" and not settings.uses_miniature:
-        typer.echo(f"note: {_MINIATURE_TEACHER_NOTE}", err=True)
-    done = build_teacher_cache(settings)
-    if as_json:
-        print_json({"cache": str(done.folder), "skipped": done.skipped, "seconds": done.seconds, **done.outputs})
-    else:
-        print_values(f"teacher cache {done.folder}", {**done.outputs, "already_complete": done.skipped})
-
-
-@cache_app.command("info")
-def cache_info(
-    cache: Annotated[Path, typer.Argument(help="Folder of a teacher cache.")] = Path("work/cache"),
-    as_json: Json = False,
-) -> None:
-    """What a cache holds, which teacher made it, and whether it is complete."""
-    from teacher_cache.cache import RegionCache
-
-    info = RegionCache.open(cache).info()
-    if as_json:
-        print_json(info)
-    else:
-        print_values(f"teacher cache {cache}", info)
-
-
 @app.command()
 def pretrain(
     data: Data = None,
@@ -221,7 +156,7 @@ def pretrain(
 @app.command()
 def distill(
     data: Data = None,
-    cache: Cache = None,
+    cache: CacheOrUrl = None,
     student: Annotated[
         str | None, typer.Option(help="Detector to start from, .pt or .yaml [default: the base detector].")
     ] = None,
@@ -245,7 +180,7 @@ def distill(
     training: dict[str, Any] = {"epochs": epochs, "image_size": imgsz, "batch": batch, "seed": seed, "device": device}
     training |= {"student": student, "folder": run, "train": parse_assignments(arguments or ())}
     training |= {"levels": levels, "lambda_dist": lambda_dist, "lambda_emb": lambda_emb}
-    flags = {"root": root, "data": {"path": data}, "cache": {"folder": cache}, "distill": training}
+    flags = {"root": root, "data": {"path": data}, "cache": cache_place(cache), "distill": training}
     done = distill_student(load_config(config, flags))
     print_values(f"distilled student {done.folder}", {**done.outputs, "already_complete": done.skipped})
 

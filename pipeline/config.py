@@ -42,8 +42,18 @@ class CacheConfig:
 
     folder: Path | None = None
     """Where the cache lies; ROOT/cache when not given."""
+    url: str | None = None
+    """A cache elsewhere (`s3://...`), whose targets `distill` reads in place of the folder's."""
     dim: int | None = None
     """Width of the targets after PCA; when not given 512, the paper's best, or less for a small teacher."""
+    reuse: tuple[Path, ...] = ()
+    """Other caches of the same teacher; rows with equal keys are copied from them."""
+    engine: Literal["local", "ray"] = "local"
+    """Who embeds: this process (and others like it, each for itself), or the workers of a Ray cluster."""
+    part: str | None = None
+    """`2/8`: only the third of eight parts of the shards, counted from 0."""
+    retry_failed: bool = False
+    """First try again the regions that were set aside."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,7 +121,9 @@ def _teacher() -> Check:
     except (MochaError, ImportError) as error:
         remedy = "install mocha-pipe again: pip install --force-reinstall --no-deps -e ."
         return Check(name=name, status="fail", found=str(error), remedy=remedy)
-    return Check(name=name, status="ok", found=f"loads, {teacher.hidden_dim} + {teacher.visual_dim} dimensions")
+    return Check(
+        name=name, status="ok", found=f"loads, {teacher.spec.hidden_dim} + {teacher.spec.visual_dim} dimensions"
+    )
 
 
 def _existing(folder: Path) -> Path:

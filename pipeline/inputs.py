@@ -1,6 +1,7 @@
 """What stages make of their settings: arguments of trainer and teacher, and digests of what a run starts from."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import TrainingConfig
 from pipeline.errors import ConfigError
-from pipeline.rundir import is_complete
+from pipeline.rundir import COMPLETE, is_complete, read_json
 from teacher_cache.config import TeacherConfig
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ _OWN_FLAGS = {"epochs": "--epochs", "imgsz": "--imgsz", "batch": "--batch", "see
 
 
 def teacher_config(teacher: TeacherConfig) -> TeacherConfig:
-    """The same teacher with the name `miniature` replaced by the folder of the shipped weights."""
+    """The same teacher on this process's device, the name `miniature` replaced by the folder of the shipped weights."""
+    if teacher.device == "auto" and "LOCAL_RANK" in os.environ and torch_device("auto") == "cuda":
+        teacher = replace(teacher, device=f"cuda:{os.environ['LOCAL_RANK']}")
     if teacher.model != MINIATURE_TEACHER:
         return teacher
     import teacher_cache.teachers
@@ -30,11 +33,51 @@ def teacher_config(teacher: TeacherConfig) -> TeacherConfig:
     return replace(teacher, model=str(Path(teacher_cache.teachers.__path__[0]) / MINIATURE_TEACHER))
 
 
+def is_first_rank() -> bool:
+    """Whether this process speaks for its job; torchrun numbers the processes that it starts."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def part_of(text: str | None) -> tuple[int, int] | None:
+    """Index and count of `2/8`.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if text is None:
+        return None
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ConfigError(
+            f"a part is INDEX/COUNT, counted from 0; found {text!r}: write --part 0/8 to --part 7/8 for eight parts"
+        )
+    return int(index), int(count)
+
+
+def teacher_of_cache(
+    cache: "RegionCache", named: str | None, *, device: str = "auto", batch: int = 16
+) -> TeacherConfig:
+    """How to load the teacher that made a cache: its spec says all but where a local folder lies.
+
+    Args:
+        cache: the cache.
+        named: hub id or folder; None takes what the build noted, or the spec's own name.
+        device: torch device to load it on.
+        batch: regions per forward pass.
+    """
+    spec = cache.spec
+    model = named or read_json(cache.path / COMPLETE).get("outputs", {}).get("teacher", spec.model)
+    is_folder = Path(teacher_config(TeacherConfig(model=model)).model).is_dir()
+    return TeacherConfig(
+        model=model, revision=None if is_folder else spec.revision, mode=spec.mode, prompt=spec.prompt,
+        layer=spec.layer, crop_margin=spec.crop_margin, visual=spec.visual, dtype=spec.dtype,  # type: ignore[arg-type]
+        device=device, batch=batch, max_new_tokens=max(spec.max_new_tokens, 1), num_beams=spec.num_beams,
+    )  # fmt: skip
+
+
 def cache_digest(cache: "RegionCache") -> str:
     """Identity of a cache's targets: teacher, regions and projection."""
-    from teacher_cache.cache import PROJECTION_NAME, file_digest
-
-    parts = (cache.spec.digest(), cache.table_digest, file_digest(cache.path / PROJECTION_NAME))
+    parts = (cache.spec.digest(), cache.table_digest, cache.projection_digest)
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 

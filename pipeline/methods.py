@@ -18,14 +18,13 @@ from data.images import read_image
 from data.types import DetectionSource
 from pipeline.config import FewshotConfig
 from pipeline.errors import ConfigError, StageMissingError
-from pipeline.inputs import MINIATURE_TEACHER, teacher_config, torch_device
-from pipeline.rundir import COMPLETE, Completion, read_json
+from pipeline.inputs import teacher_config, teacher_of_cache, torch_device
+from pipeline.rundir import Completion
 from student.checkpoint import Student, load_student
 from student.embedder import RegionEmbedder
 from student.histogram import colour_histogram
 from student.pool import PoolPass
 from teacher_cache.cache import RegionCache
-from teacher_cache.config import TeacherConfig
 from teacher_cache.crops import cut_crop
 from teacher_cache.teachers.base import load_teacher
 
@@ -116,20 +115,13 @@ def _load_oracle(cache_folder: Path) -> _Oracle:
     """
     cache = RegionCache.open(cache_folder)
     projection, spec = cache.projection(), cache.spec
-    named = read_json(cache_folder / COMPLETE).get("outputs", {}).get("teacher", spec.model)
-    is_folder = named == MINIATURE_TEACHER or Path(named).is_dir()
-    teacher = load_teacher(
-        teacher_config(
-            TeacherConfig(
-                model=named, revision=None if is_folder else spec.revision, mode=spec.mode, prompt=spec.prompt,
-                layer=spec.layer, crop_margin=spec.crop_margin, visual=spec.visual, dtype=spec.dtype,  # type: ignore[arg-type]
-                max_new_tokens=max(spec.max_new_tokens, 1), num_beams=spec.num_beams,
-            )
-        )
-    )  # fmt: skip
+    config = teacher_of_cache(cache, None)
+    teacher = load_teacher(teacher_config(config))
     differences = spec.differences(teacher.spec)
     if differences:
-        raise ConfigError(f"the teacher {named} is not the one that made {cache_folder} ({'; '.join(differences)})")
+        raise ConfigError(
+            f"the teacher {config.model} is not the one that made {cache_folder} ({'; '.join(differences)})"
+        )
 
     def describe(crops: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> NDArray[np.float32]:
         embeddings = teacher.embed(crops, names)

@@ -69,7 +69,8 @@ def run_stage(
         flag: the command-line flag that names another folder, for the error's remedy.
         replace: make a result with another identity anew instead of refusing: for a stage that is quick, or that
             checks by itself what lies in its folder. Such a stage leaves no trace before it is complete.
-        is_whole: asked before a complete stage is skipped; False does the work again.
+        is_whole: asked before a complete stage is skipped, where False does the work again, and after the work, where
+            False leaves the marker out: others do the rest of the stage.
 
     Raises:
         StageMismatchError: the folder was begun or completed with another identity.
@@ -87,7 +88,8 @@ def run_stage(
     outputs = json.loads(json.dumps(dict(work()), default=str))
     seconds = round(time.perf_counter() - start, 2)
     marker = {**wanted, "outputs": outputs, "versions": versions(), "seconds": seconds}
-    write_json(folder / COMPLETE, marker)
+    if is_whole():
+        write_json(folder / COMPLETE, marker)
     return _completion(folder, marker, skipped=False)
 
 

@@ -13,6 +13,7 @@ skips what is complete and goes on with what is not (pipeline/rundir.py). All of
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from pipeline.inputs import (
     base_run,
     cache_digest,
     device_argument,
+    is_first_rank,
     map50_95,
+    part_of,
     teacher_config,
     torch_device,
     train_arguments,
@@ -83,23 +86,33 @@ def build_teacher_cache(config: RunConfig) -> Completion:
     from teacher_cache.cache import RegionCache
     from teacher_cache.teachers.base import describe_teacher, load_teacher
 
-    source, table = _training_regions(config)
+    settings = config.cache
+    source, table = training_regions(config)
     teacher = teacher_config(config.teacher)
     spec = describe_teacher(teacher)
-    folder = _named(config.cache.folder)
+    folder = _named(settings.folder)
+    part = part_of(settings.part)
 
     def work() -> Mapping[str, Any]:
         report = build_cache(
-            source, table, folder, spec=spec, load_teacher=lambda: load_teacher(teacher), dim=config.cache.dim,
-            batch=teacher.batch, device=torch_device(teacher.device), progress=True,
+            source, table, folder, spec=spec, load_teacher=partial(load_teacher, teacher), dim=settings.dim,
+            batch=teacher.batch, device=torch_device(teacher.device), reuse=settings.reuse, part=part,
+            retry_failed=settings.retry_failed, engine=settings.engine, progress=is_first_rank(),
         )  # fmt: skip
-        figures = {key: value for key, value in asdict(report).items() if key != "seconds"}
         named = Path(config.teacher.model)
-        origin = str(named.resolve()) if named.is_dir() else config.teacher.model
-        return {**figures, "teacher": origin, "digest": cache_digest(RegionCache.open(folder))}
+        figures = {**asdict(report), "set_aside": len(report.set_aside)}
+        digest = None if report.missing_shards else cache_digest(RegionCache.open(folder))
+        return {
+            **figures,
+            "teacher": str(named.resolve()) if named.is_dir() else config.teacher.model,
+            "digest": digest,
+        }
 
-    settings = {"teacher": spec.to_json(), "dim": config.cache.dim}
-    identity = Identity(stage=CACHE, config=settings, inputs={"regions": table.digest})
+    identity = Identity(
+        stage=CACHE, config={"teacher": spec.to_json(), "dim": settings.dim}, inputs={"regions": table.digest}
+    )
+    if settings.retry_failed:
+        (folder / COMPLETE).unlink(missing_ok=True)
     # build_cache itself refuses, resumes or adapts what lies in the folder, and it sees a shard that is gone.
     return run_stage(
         folder, identity, work, flag="--cache", replace=True, is_whole=lambda: RegionCache.open(folder).is_complete
@@ -151,15 +164,18 @@ def distill_student(config: RunConfig) -> Completion:
     from student.pretrain import find_model
     from student.trainer import DistillSettings, distill
     from teacher_cache.cache import RegionCache
+    from teacher_cache.sharing import mirror
 
     settings = config.distill
     _data(config)
     cache_folder = _named(config.cache.folder)
+    if config.cache.url:
+        cache_folder = mirror(config.cache.url, config.root / "remote", progress=True)
     RegionCache.open(cache_folder)  # a missing cache should not show after an hour of pretraining
     base = pretrain_base(config) if settings.student is None else None
     model = find_model(str(base.folder / base.outputs["weights"]) if base else str(settings.student))
-    train, table = _training_regions(config)
-    val = open_source(_data(config), config.data.val, progress=True)
+    train, table = training_regions(config)
+    val = open_source(_data(config), config.data.val, keep_unreadable=True, progress=True)
     cache = RegionCache.open(cache_folder, expect_table=table)
     targets = cache.targets()
     folder = _named(settings.folder)
@@ -237,9 +253,10 @@ def _data(config: RunConfig) -> Path:
     return _named(config.data.path)
 
 
-def _training_regions(config: RunConfig) -> tuple[DetectionSource, RegionTable]:
-    source = open_source(_data(config), config.data.train, progress=True)
-    return source, RegionTable.build(source, progress=True)
+def training_regions(config: RunConfig) -> tuple[DetectionSource, RegionTable]:
+    """The training split and its region table; an image that cannot be decoded keeps its place in both."""
+    source = open_source(_data(config), config.data.train, keep_unreadable=True, progress=is_first_rank())
+    return source, RegionTable.build(source, progress=is_first_rank())
 
 
 def _split_digests(config: RunConfig) -> dict[str, str]:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from ultralytics.data.augment import Format
 from ultralytics.data.dataset import YOLODataset
 
+from data.errors import DatasetError
+from data.images import read_image
 from data.types import DetectionSource, ImageRecord, RegionTargets
 
 NO_TARGET = -1
@@ -81,25 +83,51 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         self.source = source
         self.first_row = first_row
         self.targets = targets
+        self._is_aside = _set_aside_mask(source, targets)
+        self._kept = [index for index in range(len(source.records)) if self._is_readable(index)]
         super().__init__(img_path=str(source.root), **arguments)
 
     def get_img_files(self, img_path: str) -> list[str]:  # noqa: ARG002  (the source names the files)
         """Files of the source in its order; the first part of them where `fraction` asks for less."""
-        records = self.source.records
-        count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(records) * self.fraction))
-        return [str(record.path) for record in records[:count]]
+        count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(self._kept) * self.fraction))
+        return [str(self.source.records[index].path) for index in self._kept[:count]]
 
     def get_labels(self) -> list[dict[str, Any]]:
         """One label per image, with `rows` (n, 1)."""
         return [
-            _label(record, self._rows(index, len(record.class_ids)))
-            for index, record in enumerate(self.source.records[: len(self.im_files)])
+            _label(self.source.records[index], self._rows(index, len(self.source.records[index].class_ids)))
+            for index in self._kept[: len(self.im_files)]
         ]
+
+    @property
+    def num_without_target(self) -> int:
+        """Boxes of the images in use that were set aside, and so count for detection only."""
+        return sum(int((label["rows"] == NO_TARGET).sum()) for label in self.labels) if self.targets is not None else 0
+
+    @property
+    def num_unreadable(self) -> int:
+        """Images left out because they cannot be decoded."""
+        return len(self.source.records) - len(self._kept)
 
     def _rows(self, index: int, count: int) -> NDArray[np.int64]:
         if self.first_row is None:
             return np.full(count, NO_TARGET, dtype=np.int64)
-        return np.arange(self.first_row[index], self.first_row[index + 1], dtype=np.int64)
+        rows = np.arange(self.first_row[index], self.first_row[index + 1], dtype=np.int64)
+        return np.where(self._is_aside[rows], NO_TARGET, rows)
+
+    def _is_readable(self, index: int) -> bool:
+        """Whether an image can be decoded; only one whose boxes were all set aside is tried."""
+        record = self.source.records[index]
+        if not record.readable:
+            return False
+        rows = self._rows(index, len(record.class_ids))
+        if self.targets is None or not len(rows) or (rows != NO_TARGET).any():
+            return True
+        try:
+            read_image(record.path)
+        except DatasetError:
+            return False
+        return True
 
     def update_labels(self, include_class: Sequence[int] | None) -> None:
         """Keeps the boxes of the given classes (all where None), and their rows with them."""
@@ -130,6 +158,14 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         if known.any():
             found[known] = targets.lookup(rows[known])
         return found
+
+
+def _set_aside_mask(source: DetectionSource, targets: RegionTargets | None) -> NDArray[np.bool_]:  # (rows,)
+    """Which rows of a source have no target; none where there are no targets at all."""
+    mask = np.zeros(source.num_regions if targets is None else len(targets), bool)
+    if targets is not None:
+        mask[targets.set_aside] = True
+    return mask
 
 
 def _label(record: ImageRecord, rows: NDArray[np.int64]) -> dict[str, Any]:

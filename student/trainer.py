@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from ultralytics.data.utils import get_split_fraction
-from ultralytics.utils import colorstr
+from ultralytics.utils import LOGGER, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
 from data.types import DetectionSource, RegionTargets
@@ -74,6 +74,19 @@ class DistillSetup:
             )
 
 
+def left_out(dataset: RegionDataset) -> list[str]:
+    """What a data set does not learn from, one line each; empty where it learns from all of it."""
+    lines = []
+    boxes = sum(len(label["rows"]) for label in dataset.labels)
+    if count := dataset.num_without_target:
+        lines.append(
+            f"{count} of {boxes} regions have no target, set aside by the teacher cache; they count for detection only"
+        )
+    if count := dataset.num_unreadable:
+        lines.append(f"{count} of {len(dataset.source.records)} images cannot be decoded and are left out")
+    return lines
+
+
 @dataclass(frozen=True, kw_only=True)
 class DistillResult:
     """A finished distillation."""
@@ -127,7 +140,7 @@ class DistillTrainer(ResumableTrainer):
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> RegionDataset:  # noqa: ARG002
         """Training images with their targets, or validation images without."""
         training = mode == "train"
-        return RegionDataset(
+        dataset = RegionDataset(
             self.setup.train if training else self.setup.val,
             first_row=self.setup.first_row if training else None,
             targets=self.setup.targets if training else None,
@@ -145,6 +158,9 @@ class DistillTrainer(ResumableTrainer):
             data=self.data,
             fraction=get_split_fraction(self.args.fraction, "train" if training else self.args.split),
         )
+        for line in left_out(dataset):
+            LOGGER.warning(f"{colorstr(f'{mode}: ')}{line}")
+        return dataset
 
     def label_loss_items(
         self, loss_items: dict[str, Tensor] | None = None, prefix: str = "train"

@@ -2,44 +2,41 @@
 
     missing shards -> crops -> teacher -> `hidden`, `visual` -> moments -> projection.safetensors -> `targets`
 
-Every arrow resumes: a shard file exists exactly when it is complete, the projection is written before the targets, and
-the targets name the projection that they belong to. A complete cache loads no teacher and computes nothing.
+Every arrow resumes: a shard file exists exactly when it is complete. Several builds of one cache at once share its
+shards (claims.py); whoever sees the last one done derives the targets. A complete cache loads no teacher.
 """
 
+import errno
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.errors import DatasetError
-from data.images import read_image
+from data.errors import DatasetError, MochaError
 from data.regions import RegionTable
 from data.types import DetectionSource
-from teacher_cache.cache import PROJECTION_NAME, RegionCache, file_digest, folder_bytes
-from teacher_cache.crops import cut_crop
-from teacher_cache.errors import CacheMismatchError, EmbeddingError, ProjectionError
-from teacher_cache.layout import (
-    TEACHER_ARRAYS,
-    ShardPlan,
-    create_array_atomically,
-    create_group,
-    exclusive,
-    remove_array,
-    sweep_stale,
-    write_shard,
-)
-from teacher_cache.projection import Moments, Projection, default_dim, joint_embedding
+from teacher_cache.cache import RegionCache, folder_bytes
+from teacher_cache.claims import POLL_SECONDS, ShardClaims
+from teacher_cache.derive import derive_targets
+from teacher_cache.embed import ShardEmbedder, Tally
+from teacher_cache.errors import CacheWriteError, ProjectionError, TeacherError
+from teacher_cache.forecast import MIN_WINDOWS, SAMPLE_WINDOWS, Forecast
+from teacher_cache.layout import ShardPlan, create_group, has_teacher_shard, sweep_stale
+from teacher_cache.quarantine import SetAside
+from teacher_cache.reuse import Donor
 from teacher_cache.spec import TeacherSpec
 from teacher_cache.teachers.base import Teacher
 
-FLOAT16_MAX = 65504.0
+Part = tuple[int, int]
+"""Index and count: this build owns the shards whose number leaves `index` when divided by `count`."""
+Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,15 +48,29 @@ class BuildReport:
     shards: int
     """Shards of an array."""
     computed_shards: int
-    """Shards that the teacher embedded in this call."""
+    """Shards written in this call."""
     skipped_shards: int
-    """Shards that were there before."""
+    """Shards that were there before, or that other builds wrote meanwhile."""
+    missing_shards: int
+    """Shards left to the other parts of a divided build."""
+    embedded: int
+    """Regions that the teacher looked at in this call."""
+    reused: int
+    """Regions copied from other caches."""
+    duplicates: int
+    """Regions copied from an equal region of this cache."""
+    set_aside: tuple[SetAside, ...]
+    """All regions of the cache that have no embedding, and why."""
     seconds: float
     """Wall time of the call."""
+    forecast: Forecast | None
+    """For the regions that the teacher looked at, made after its first windows; None where there were too few."""
+    embedding_seconds: float
+    """What the forecast turned out to be."""
     bytes: int
     """Size of the cache's folder."""
-    dim: int
-    """Width of a target."""
+    dim: int | None
+    """Width of a target; None while shards are missing."""
 
 
 def build_cache(
@@ -73,6 +84,10 @@ def build_cache(
     batch: int = 16,
     device: str = "cpu",
     rows_per_shard: int | None = None,
+    reuse: Sequence[Path] = (),
+    part: Part | None = None,
+    retry_failed: bool = False,
+    engine: Engine = "local",
     progress: bool = False,
 ) -> BuildReport:
     """Make a cache, or complete one.
@@ -82,20 +97,25 @@ def build_cache(
         table: the regions, one row each.
         folder: the cache's folder; made where missing.
         spec: what `load_teacher` will load; compared with the cache's before anything is computed.
-        load_teacher: called at most once, and only when a shard is missing.
+        load_teacher: called at most once, and only when a region needs it.
         dim: width of a target. None keeps the cache's, or takes `default_dim` for a new one; another width than the
             cache's computes projection and targets again, without the teacher.
-        batch: crops per call of the teacher.
+        batch: crops per forward pass.
         device: torch device for the covariance and its eigenvectors.
         rows_per_shard: S of a new cache; None follows its size. An existing cache keeps its own.
+        reuse: other caches of the same teacher; rows with equal keys are copied from them.
+        part: do only these shards, and wait for nobody. None does what no other build is at, until all is done.
+        retry_failed: first try again the regions that were set aside.
+        engine: `local` embeds in this process, `ray` on the workers of a Ray cluster.
         progress: show bars over the regions.
 
     Raises:
-        DatasetError: there is no region, or an image cannot be decoded. Shards written before stay.
+        DatasetError: there is no region. DatasetNotFoundError: an image is gone. Shards written before stay.
         CacheMismatchError: the folder holds another teacher's embeddings, or other regions.
         CacheFormatError: the folder holds something else.
-        CacheCorruptError: a shard that the projection needs is damaged.
-        EmbeddingError: the teacher returned a number that float16 cannot hold. Its shard is not written.
+        CacheCorruptError: a shard that is needed is damaged.
+        CacheWriteError: the disk failed. Shards written before stay.
+        EmbeddingError: the teacher returned nothing that float16 can hold.
         ProjectionError: the embeddings vary in fewer than `dim` directions.
     """
     started = time.perf_counter()
@@ -106,150 +126,190 @@ def build_cache(
     if dim is not None and dim < 1:
         raise ProjectionError(f"targets need at least one dimension; asked for {dim}; pass --dim 1 or more")
     assert tuple(record.name for record in source.records) == table.image_names, "the table is of another source"
-    sweep_stale(folder)
-    teacher = None
-    if _is_vacant(folder):
-        teacher = load_teacher()  # only it knows the widths of its embeddings
-        dims = {"hidden": teacher.hidden_dim, "visual": teacher.visual_dim}
-        plan = ShardPlan.for_rows(len(table), rows_per_shard)
-        create_group(folder, plan=plan, dims=dims, spec=spec, table=table)
-    cache = RegionCache.open(folder, expect_spec=spec, expect_table=table)
+    tally, computed = Tally(), 0
+    with _disk_errors(folder):
+        cache = open_or_create(folder, table, spec, rows_per_shard)
+        donors = [Donor(other, spec) for other in reuse]
+        is_wanted = retry_failed and bool(cache.quarantine())
+        if is_wanted or not cache.is_complete or dim not in (None, cache.rows("targets").dim):
+            with ShardClaims(folder) as claims, _bar(cache, progress) as bar:
+                embedder = ShardEmbedder(
+                    cache, source, table, load_teacher, donors=donors, batch=batch, on_rows=bar.update
+                )
+                with embedder:
+                    if retry_failed:
+                        _retry(cache, claims, embedder)
+                    if engine == "ray":
+                        computed, tally = _embed_on_ray(cache, source, table, load_teacher, reuse, batch, bar)
+                    else:
+                        computed = _embed_missing(cache, table, claims, embedder, part, bar)
+                tally.add(embedder.tally)
+                bar.close()
+                if not cache.missing_teacher_shards():
+                    derive_targets(cache, claims, dim, device=device, progress=progress)
     missing = cache.missing_teacher_shards()
-    if missing:
-        teacher = teacher or load_teacher()
-        _check_teacher(cache, teacher)
-        _embed_shards(cache, missing, source, table, teacher, batch=batch, progress=progress)
-    final_dim = _derive_targets(cache, table, dim, device=device, progress=progress)
     return BuildReport(
         rows=len(table),
         shards=len(cache.plan),
-        computed_shards=len(missing),
-        skipped_shards=len(cache.plan) - len(missing),
+        computed_shards=computed,
+        skipped_shards=len(cache.plan) - len(missing) - computed,
+        missing_shards=len(missing),
+        embedded=tally.embedded,
+        reused=tally.reused,
+        duplicates=tally.duplicates,
+        set_aside=cache.quarantine(),
         seconds=time.perf_counter() - started,
+        forecast=_forecast(tally),
+        embedding_seconds=sum(seconds for _, seconds in tally.windows),
         bytes=folder_bytes(folder),
-        dim=final_dim,
+        dim=None if missing else cache.rows("targets").dim,
     )
 
 
-def _is_vacant(folder: Path) -> bool:
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-
-
-def _check_teacher(cache: RegionCache, teacher: Teacher) -> None:
-    differences = cache.spec.differences(teacher.spec)
-    for name, dim in (("hidden", teacher.hidden_dim), ("visual", teacher.visual_dim)):
-        if cache.rows(name).dim != dim:
-            differences.append(f"width of '{name}': cache has {cache.rows(name).dim}, expected {dim}")
-    if differences:
-        raise CacheMismatchError(
-            f"cache {cache.path} was made by another teacher than the one loaded: {'; '.join(differences)}; "
-            "name another folder with --cache"
-        )
-
-
-def _embed_shards(
-    cache: RegionCache,
-    missing: tuple[int, ...],
-    source: DetectionSource,
-    table: RegionTable,
-    teacher: Teacher,
-    *,
-    batch: int,
-    progress: bool,
-) -> None:
-    """Embed and write shard after shard; batches start anew with each, so that a resumed build makes the same ones."""
-    dims = {name: cache.rows(name).dim for name in TEACHER_ARRAYS}
-    spans = [cache.plan.span(shard) for shard in missing]
-    num_done = len(table) - sum(stop - start for start, stop in spans)
-    with tqdm(total=len(table), initial=num_done, desc="teacher", unit="region", disable=not progress) as bar:
-        for shard, (start, stop) in zip(missing, spans, strict=True):
-            values = {name: np.empty((stop - start, dim), np.float16) for name, dim in dims.items()}
-            crops = _crops(source, table, cache.spec, start, stop)
-            for first in range(0, stop - start, batch):
-                pixels, names = zip(*islice(crops, batch), strict=True)
-                embeddings = teacher.embed(pixels, names)
-                for name in TEACHER_ARRAYS:
-                    block = to_float16(getattr(embeddings, name), table, start + first, name)
-                    values[name][first : first + len(names)] = block
-                bar.update(len(names))
-            for name in TEACHER_ARRAYS:
-                write_shard(cache.path / name, cache.plan, shard, values[name])
-
-
-def _crops(
-    source: DetectionSource, table: RegionTable, spec: TeacherSpec, start: int, stop: int
-) -> Iterator[tuple[NDArray[np.uint8], str]]:
-    """Crop and class name of each row; an image is decoded once for its consecutive rows."""
-    images = table.image_of_rows(np.arange(start, stop)).tolist()
-    decoded = -1
-    for row, image in zip(range(start, stop), images, strict=True):
-        if image != decoded:
-            pixels, decoded = read_image(source.records[image].path), image
-        crop = cut_crop(pixels, table.xyxy[row], spec.crop_margin, spec.crop_size)
-        yield crop, table.class_names[int(table.class_ids[row])]
-
-
-def to_float16(values_nD: NDArray[Any], table: RegionTable, first_row: int, name: str) -> NDArray[np.float16]:
-    """Cast embeddings of the rows from `first_row` on, refusing what float16 cannot hold.
+def open_or_create(
+    folder: Path, table: RegionTable, spec: TeacherSpec, rows_per_shard: int | None = None
+) -> RegionCache:
+    """The cache of these regions and this teacher in `folder`, made where there is nothing yet.
 
     Raises:
-        EmbeddingError: a value is NaN, infinite, or beyond 65504 in size.
+        CacheMismatchError, CacheFormatError, CacheCorruptError: as `RegionCache.open`.
     """
-    fits_nD = np.abs(values_nD) <= FLOAT16_MAX  # False for NaN
-    if not fits_nD.all():
-        position, feature = (int(index) for index in np.argwhere(~fits_nD)[0])
-        row = first_row + position
-        image = table.image_names[int(table.image_of_rows(np.array([row]))[0])]
-        raise EmbeddingError(
-            f"embeddings must be finite and at most {FLOAT16_MAX:.0f} in size; '{name}' has "
-            f"{values_nD[position, feature]} at row {row} (image {image}, class "
-            f"{table.class_names[int(table.class_ids[row])]}); try --dtype float32"
-        )
-    return values_nD.astype(np.float16)
+    sweep_stale(folder)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        create_group(folder, plan=ShardPlan.for_rows(len(table), rows_per_shard), spec=spec, table=table)
+    return RegionCache.open(folder, expect_spec=spec, expect_table=table)
 
 
-def _derive_targets(cache: RegionCache, table: RegionTable, dim: int | None, *, device: str, progress: bool) -> int:
-    """Projection and targets of a cache whose teacher arrays are complete; returns the width of a target."""
-    if cache.is_complete and dim in (None, cache.rows("targets").dim):
-        return cache.rows("targets").dim
-    with exclusive(cache.path):  # two processes must not replace each other's targets
-        path = cache.path / PROJECTION_NAME
-        projection = cache.projection() if path.is_file() else None
-        if projection is None or dim not in (None, projection.dim):
-            projection = _fit(cache, dim, device=device, progress=progress)
-            projection.save(path)
-        if cache.has("targets") and not cache.has_current_targets():
-            remove_array(cache.path, "targets")
-        if not cache.has("targets"):
-            attributes = {"projection_digest": file_digest(path)}
-            create_array_atomically(cache.path, "targets", cache.plan, projection.dim, attributes)
-        missing = cache.rows("targets").missing()
-        for shard, hidden, visual in _teacher_blocks(cache, missing, "targets", progress=progress):
-            first_row = cache.plan.span(shard)[0]
-            values = to_float16(projection.apply(hidden, visual), table, first_row, "targets")
-            write_shard(cache.path / "targets", cache.plan, shard, values)
-    return projection.dim
+def _embed_missing(
+    cache: RegionCache,
+    table: RegionTable,
+    claims: ShardClaims,
+    embedder: ShardEmbedder,
+    part: Part | None,
+    bar: "tqdm[Any]",
+) -> int:
+    """Embed shard after shard, the next one begun before the last is finished; returns how many."""
+    left, computed, begun, is_announced = _rows_left(cache), 0, None, False
+    for shard in _claimed(cache, table, claims, part, bar):
+        work = None if shard is None else embedder.begin(shard)
+        if begun:
+            embedder.finish(begun)
+            claims.release(begun.shard)
+            computed += 1
+            forecast = _forecast(embedder.tally, left)
+            if forecast and not is_announced:
+                bar.write(f"teacher: forecast {forecast} for {left} regions", file=sys.stderr)
+                is_announced = True
+        begun = work
+    return computed
 
 
-def _fit(cache: RegionCache, dim: int | None, *, device: str, progress: bool) -> Projection:
-    """Exact moments in one pass over the shards, always in their order, then the projection."""
-    hidden_dim = cache.rows("hidden").dim
-    moments = Moments(hidden_dim + cache.rows("visual").dim, device)
-    for _, hidden, visual in _teacher_blocks(cache, tuple(range(len(cache.plan))), "projection", progress=progress):
-        moments.add(joint_embedding(torch.from_numpy(hidden).to(device), torch.from_numpy(visual).to(device)))
-    if dim is None:
-        dim = default_dim(len(moments.mean_J), moments.count)
-    return Projection.fit(moments, hidden_dim=hidden_dim, dim=dim)
+def _embed_on_ray(
+    cache: RegionCache,
+    source: DetectionSource,
+    table: RegionTable,
+    load_teacher: Callable[[], Teacher],
+    reuse: Sequence[Path],
+    batch: int,
+    bar: "tqdm[Any]",
+) -> tuple[int, Tally]:
+    try:
+        from teacher_cache.ray_engine import embed_on_ray
+    except ModuleNotFoundError as error:
+        raise TeacherError(
+            f"--engine ray needs the package ray, which is not installed ({error.name}); "
+            "install it with: pip install 'mocha-pipe[ray]'"
+        ) from None
+    needs = _earlier_shards(table, cache.plan)
+    return embed_on_ray(cache, source, table, load_teacher, reuse=reuse, batch=batch, needs=needs, bar=bar)
 
 
-def _teacher_blocks(
-    cache: RegionCache, shards: tuple[int, ...], description: str, *, progress: bool
-) -> Iterator[tuple[int, NDArray[np.float16], NDArray[np.float16]]]:
-    """Shard number with its rows of `hidden` and `visual`, under a bar over the regions."""
-    hidden, visual = (cache.rows(name) for name in TEACHER_ARRAYS)
-    spans = [cache.plan.span(shard) for shard in shards]
-    total = sum(stop - start for start, stop in spans)
-    with tqdm(total=total, desc=description, unit="region", delay=2, disable=not progress) as bar:
-        for shard, (start, stop) in zip(shards, spans, strict=True):
-            yield shard, hidden.block(start, stop), visual.block(start, stop)
-            bar.update(stop - start)
+def _claimed(
+    cache: RegionCache, table: RegionTable, claims: ShardClaims, part: Part | None, bar: "tqdm[Any]"
+) -> Iterator[int | None]:
+    """Missing shards, claimed for this process; None where there is nothing to claim right now, and at the end."""
+    index, count = part or (0, 1)
+    needs = _earlier_shards(table, cache.plan)
+    mine: set[int] = set()
+
+    def is_ready(shard: int) -> bool:
+        # A part never waits for another: what it cannot copy it computes.
+        return part is not None or all(other in mine or has_teacher_shard(cache.path, other) for other in needs[shard])
+
+    while pending := [shard for shard in cache.missing_teacher_shards() if shard % count == index]:
+        claimed_any = False
+        for shard in pending:
+            if shard in mine or not is_ready(shard) or not claims.take(shard):
+                continue
+            if has_teacher_shard(cache.path, shard):  # another build finished it since the listing
+                claims.release(shard)
+                continue
+            mine.add(shard)
+            claimed_any = True
+            yield shard
+        yield None
+        if not claimed_any:
+            bar.set_postfix_str(f"waiting for {len(pending)} shards of other builds")
+            time.sleep(POLL_SECONDS)  # and take over what one of them leaves behind
+
+
+def _earlier_shards(table: RegionTable, plan: ShardPlan) -> dict[int, set[int]]:
+    """For each shard the earlier ones that hold the first row of a key of its own."""
+    needs: dict[int, set[int]] = defaultdict(set)
+    shards = np.arange(len(table)) // plan.rows_per_shard
+    owners = table.first_of_key // plan.rows_per_shard
+    for shard, owner in np.unique(np.stack([shards, owners], axis=1)[shards != owners], axis=0).tolist():
+        needs[shard].add(owner)
+    return needs
+
+
+def _retry(cache: RegionCache, claims: ShardClaims, embedder: ShardEmbedder) -> None:
+    """Try again what was set aside; a shard that another build is at is left to it."""
+    for shard in sorted({region.row // cache.plan.rows_per_shard for region in cache.quarantine()}):
+        if claims.take(shard):
+            embedder.retry(shard)
+            claims.release(shard)
+
+
+def _forecast(tally: Tally, regions: int | None = None) -> Forecast | None:
+    """From the windows after the first, which warms up; for the regions given, else for those embedded."""
+    sample = tally.windows[1 : 1 + SAMPLE_WINDOWS]
+    return Forecast.of(tally.embedded if regions is None else regions, sample) if len(sample) >= MIN_WINDOWS else None
+
+
+def _bar(cache: RegionCache, progress: bool) -> "tqdm[Any]":
+    done = cache.plan.rows - _rows_left(cache)
+    return tqdm(total=cache.plan.rows, initial=done, desc="teacher", unit="region", disable=not progress)
+
+
+def _rows_left(cache: RegionCache) -> int:
+    return sum(stop - start for start, stop in map(cache.plan.span, cache.missing_teacher_shards()))
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """What the system says of a disk that failed, in words."""
+    try:
+        yield
+    except MochaError:
+        raise
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise CacheWriteError(
+            f"the disk under {folder} must hold the cache; it does not ({error.strerror}); {_DISK[error.errno]} and "
+            "run the same command again: it goes on after the last finished shard"
+        ) from error
+
+
+_DISK = {
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "raise the quota or free space",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it writable",
+    errno.EIO: "bring it back",
+    errno.ESTALE: "bring it back",
+    errno.ENOTCONN: "bring it back",
+    errno.ETIMEDOUT: "bring it back",
+    errno.EHOSTDOWN: "bring it back",
+}

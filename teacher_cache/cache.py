@@ -3,14 +3,13 @@
 import hashlib
 import json
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.regions import RegionTable
+from teacher_cache.differences import table_differences
 from teacher_cache.errors import (
     CacheCorruptError,
     CacheFormatError,
@@ -21,36 +20,13 @@ from teacher_cache.errors import (
 )
 from teacher_cache.layout import FORMAT_NAME, FORMAT_VERSION, TEACHER_ARRAYS, ShardPlan
 from teacher_cache.projection import Projection
+from teacher_cache.quarantine import SetAside, read_set_aside
 from teacher_cache.reader import ShardRows
 from teacher_cache.spec import TeacherSpec
+from teacher_cache.targets import CachedTargets
 
 PROJECTION_NAME = "projection.safetensors"
 ARRAYS = (*TEACHER_ARRAYS, "targets")
-
-
-class CachedTargets:
-    """Whitened targets of all regions in memory (a `data.types.RegionTargets`)."""
-
-    def __init__(self, values: NDArray[np.float16]) -> None:  # (N, d)
-        """Take the array over; it becomes read-only, so that worker processes share its pages."""
-        values.setflags(write=False)
-        self.values = values
-        self.dim = values.shape[1]
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.values)
-
-    def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:  # (n,) -> (n, dim)
-        """Targets of the given rows, in their order.
-
-        Raises:
-            IndexError: a row is outside the table.
-        """
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
-            outside = int(rows[(rows < 0) | (rows >= len(self))][0])
-            raise IndexError(f"rows of the targets run from 0 to {len(self) - 1}; asked for {outside}")
-        return self.values[rows].astype(np.float32)
 
 
 class RegionCache:
@@ -60,6 +36,7 @@ class RegionCache:
         """Use `open`."""
         self.path = path
         self.spec = TeacherSpec.from_json(attributes["teacher"])
+        self.teacher_digest: str = attributes["teacher_digest"]
         self.table_digest: str = attributes["table_digest"]
         self.plan = ShardPlan(attributes["rows"], attributes["rows_per_shard"])
         self._attributes = attributes
@@ -89,10 +66,11 @@ class RegionCache:
                 )
         differences = [] if expect_spec is None else cache.spec.differences(expect_spec)
         if expect_table is not None and expect_table.digest != cache.table_digest:
-            differences += _table_differences(cache.table, expect_table)
+            differences += table_differences(cache.table, expect_table)
         if differences:
             raise CacheMismatchError(
-                f"cache {path} was made from something else: {'; '.join(differences)}; name another folder with --cache"
+                f"cache {path} was made from something else: {'; '.join(differences)}; name another folder with "
+                f"--cache, and copy what is equal from this one with --reuse {path}"
             )
         return cache
 
@@ -147,13 +125,37 @@ class RegionCache:
             )
         return Projection.load(self.path / PROJECTION_NAME)
 
-    def has_current_targets(self) -> bool:
-        """Whether the array `targets` exists and belongs to the projection beside it; shards may be missing."""
-        projection = self.path / PROJECTION_NAME
-        if not (projection.is_file() and self.has("targets")):
-            return False
+    def quarantine(self) -> tuple[SetAside, ...]:
+        """Regions that have no embedding, and why, by ascending row.
+
+        Raises:
+            CacheCorruptError: a list is damaged.
+        """
+        return read_set_aside(self.path)
+
+    @property
+    def projection_digest(self) -> str:
+        """Digest of the projection that the targets were made with.
+
+        Raises:
+            CacheIncompleteError: there are no targets yet.
+        """
+        if not self.has("targets"):
+            raise self._without_targets()
         attributes = json.loads((self.path / "targets" / "zarr.json").read_bytes()).get("attributes", {})
-        return bool(attributes.get("projection_digest") == file_digest(projection))
+        return str(attributes.get("projection_digest"))
+
+    def has_current_targets(self) -> bool:
+        """Whether the array `targets` exists and belongs to the projection beside it; shards may be missing.
+
+        A copy that took the targets only has no projection, and no shard of the teacher's arrays either.
+        """
+        projection = self.path / PROJECTION_NAME
+        if not self.has("targets"):
+            return False
+        if not projection.is_file():
+            return len(self.missing_teacher_shards()) == len(self.plan)
+        return self.projection_digest == file_digest(projection)
 
     @property
     def is_complete(self) -> bool:
@@ -161,23 +163,31 @@ class RegionCache:
         return not self.missing_teacher_shards() and self.has_current_targets() and not self.rows("targets").missing()
 
     def targets(self) -> CachedTargets:
-        """All targets, every checksum verified, in memory (2 N d bytes).
+        """All targets, every checksum verified, mapped from their files.
 
         Raises:
             CacheIncompleteError: they have not been computed, or not all.
             CacheCorruptError: a file is damaged.
+            CacheFormatError: another program rewrote them in another layout.
         """
         if not self.has_current_targets():
-            raise CacheIncompleteError(
-                f"cache {self.path} has no targets of its present projection yet; "
-                f"compute them with `{build_command(self.path)}`"
-            )
+            raise self._without_targets()
         reader = self.rows("targets")
-        values = np.empty((len(reader), reader.dim), np.float16)
+        if not reader.is_plain:
+            raise CacheFormatError(
+                f"training maps targets in the layout that mocha-pipe writes; {reader.folder} has another; "
+                f"remove that folder and run `{build_command(self.path)}`"
+            )
         for shard in range(len(reader.plan)):
-            start, stop = reader.plan.span(shard)
-            values[start:stop] = reader.block(start, stop)
-        return CachedTargets(values)
+            reader.check(shard)
+        set_aside = np.array([region.row for region in self.quarantine()], np.int64)
+        return CachedTargets(reader.folder, reader.plan, reader.dim, set_aside)
+
+    def _without_targets(self) -> CacheIncompleteError:
+        return CacheIncompleteError(
+            f"cache {self.path} has no targets of its present projection yet; "
+            f"compute them with `{build_command(self.path)}`"
+        )
 
     def info(self) -> dict[str, Any]:
         """What the cache is and how far it has come, as json values."""
@@ -191,6 +201,7 @@ class RegionCache:
             "bytes": folder_bytes(self.path),
             "dim": projection.dim if projection else None,
             "explained_variance": projection.explained_variance if projection else None,
+            "set_aside": len(self.quarantine()),
             "teacher": self.spec.to_json(),
             "teacher_digest": self.spec.digest(),
             "table_digest": self.table_digest,
@@ -223,36 +234,28 @@ def _read_attributes(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CacheNotFoundError(f"there is no teacher cache at {path}; make it with `{build_command(path)}`")
     try:
-        attributes: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())["attributes"]
+        content = (path / "zarr.json").read_bytes()
+    except OSError:
+        content = b""
+    return parse_attributes(content, str(path))
+
+
+def parse_attributes(content: bytes, place: str) -> dict[str, Any]:
+    """What the description of a cache, its `zarr.json`, says about it.
+
+    Raises:
+        CacheFormatError: it describes something else, or a cache of another version; `place` names it.
+    """
+    try:
+        attributes: dict[str, Any] = json.loads(content)["attributes"]
         is_ours = attributes["format"] == FORMAT_NAME
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         is_ours = False
     if not is_ours:
-        raise CacheFormatError(f"{path} holds something else than a teacher cache; name another folder with --cache")
+        raise CacheFormatError(f"{place} holds something else than a teacher cache; name another folder with --cache")
     if attributes["format_version"] != FORMAT_VERSION:
         raise CacheFormatError(
-            f"this mocha-pipe reads caches of format version {FORMAT_VERSION}; {path} has version "
+            f"this mocha-pipe reads caches of format version {FORMAT_VERSION}; {place} has version "
             f"{attributes['format_version']}; use the mocha-pipe that wrote it, or name another folder with --cache"
         )
     return attributes
-
-
-def _table_differences(cached: RegionTable, expected: RegionTable) -> list[str]:
-    found = []
-    for class_id, (name, other) in enumerate(zip_longest(cached.class_names, expected.class_names)):
-        if name != other:
-            found.append(f"class {class_id}: cache has {_quoted(name)}, expected {_quoted(other)}")
-            break
-    keys, counts = np.unique(cached.keys, return_counts=True)
-    other_keys, other_counts = np.unique(expected.keys, return_counts=True)
-    _, mine, theirs = np.intersect1d(keys, other_keys, assume_unique=True, return_indices=True)
-    num_differing = max(len(cached), len(expected)) - int(np.minimum(counts[mine], other_counts[theirs]).sum())
-    if num_differing:
-        found.append(f"table: {num_differing} regions differ (cache has {len(cached)}, expected {len(expected)})")
-    elif not np.array_equal(cached.keys, expected.keys):
-        found.append("table: the same regions in another order")
-    return found
-
-
-def _quoted(name: str | None) -> str:
-    return "none" if name is None else repr(name)

@@ -25,6 +25,14 @@ class CacheCorruptError(MochaError, ValueError):
     """A file of a cache is damaged."""
 
 
+class CacheWriteError(MochaError, OSError):
+    """The disk under a cache failed: full, read-only, or gone."""
+
+
+class TransferError(MochaError, OSError):
+    """A cache cannot travel: the other place is unknown, unreachable, or lets nobody in."""
+
+
 class EmbeddingError(MochaError, ArithmeticError):
     """A teacher returned something that cannot be stored: NaN, infinity, or a number beyond float16."""
 

@@ -6,7 +6,6 @@ Legend: N regions (rows), D width of an array, S rows per shard.
 
 import contextlib
 import errno
-import fcntl
 import glob
 import os
 import re
@@ -33,11 +32,10 @@ if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer
 
 FORMAT_NAME = "mocha-pipe teacher cache"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHUNK_ROWS = 32  # 8 to 32 rows a chunk read fastest through the zarr API; see README.md
 TEACHER_ARRAYS = ("hidden", "visual")  # what the teacher gives; `targets` follows from both
 STALE_SECONDS = 3600.0
-LOCK_NAME = "derive.lock"
 
 _SHARD_NAME = re.compile(r"c\.(\d+)\.0")
 
@@ -86,6 +84,13 @@ def shard_path(array_folder: Path, shard: int) -> Path:
     return array_folder / f"c.{shard}.0"
 
 
+def shard_bytes(plan: ShardPlan, dim: int) -> int:
+    """Size of all shard files of an array of width D: rows, a checksum per chunk, and an index per shard."""
+    chunks_per_shard = plan.rows_per_shard // CHUNK_ROWS
+    chunks = sum(-(-(stop - start) // CHUNK_ROWS) for start, stop in map(plan.span, range(len(plan))))
+    return chunks * (CHUNK_ROWS * dim * 2 + 4) + len(plan) * (16 * chunks_per_shard + 4)
+
+
 def done_shards(array_folder: Path) -> set[int]:
     """Shards present in an array, from one listing; temporary files do not count. Empty when there is no array."""
     try:
@@ -94,6 +99,11 @@ def done_shards(array_folder: Path) -> set[int]:
     except FileNotFoundError:
         return set()
     return {int(match[1]) for match in matches if match}
+
+
+def has_teacher_shard(folder: Path, shard: int) -> bool:
+    """Whether a shard of a cache is done: present in every array that the teacher gives."""
+    return all(shard_path(folder / name, shard).exists() for name in TEACHER_ARRAYS)
 
 
 def write_shard(array_folder: Path, plan: ShardPlan, shard: int, values_SD: NDArray[np.float16]) -> None:
@@ -123,7 +133,6 @@ def create_group(
     folder: Path,
     *,
     plan: ShardPlan,
-    dims: dict[str, int],
     spec: TeacherSpec,
     table: RegionTable,
 ) -> bool:
@@ -132,8 +141,7 @@ def create_group(
     Args:
         folder: the cache's folder; must not exist, or be empty.
         plan: rows and shards.
-        dims: width D of each of the teacher's arrays.
-        spec: the teacher.
+        spec: the teacher; it tells the width of each array.
         table: the regions, one per row.
 
     Returns:
@@ -149,25 +157,25 @@ def create_group(
         "rows_per_shard": plan.rows_per_shard,
         "versions": _versions(),
     }
-    with _temporary_folder(folder) as temporary:
+    with temporary_folder(folder) as temporary:
         zarr.create_group(temporary, attributes=attributes)
-        for name, dim in dims.items():
+        for name, dim in zip(TEACHER_ARRAYS, (spec.hidden_dim, spec.visual_dim), strict=True):
             _create_array(temporary, name, plan, dim, {})
         table.write(temporary)
-        return _publish(temporary, folder)
+        return publish(temporary, folder)
 
 
 def create_array_atomically(folder: Path, name: str, plan: ShardPlan, dim: int, attributes: dict[str, Any]) -> None:
     """Add an array without shards to a cache; the caller holds the cache's lock and knows that there is none yet."""
-    with _temporary_folder(folder / name) as temporary:
+    with temporary_folder(folder / name) as temporary:
         _create_array(temporary.parent, temporary.name, plan, dim, attributes)
-        published = _publish(temporary, folder / name)
+        published = publish(temporary, folder / name)
     assert published
 
 
 def remove_array(folder: Path, name: str) -> None:
     """Remove an array with its shards; its name is free at once."""
-    with _temporary_folder(folder / name) as temporary:
+    with temporary_folder(folder / name) as temporary:
         (folder / name).rename(temporary / name)
 
 
@@ -182,14 +190,6 @@ def sweep_stale(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # another build sweeps too
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Let one process at a time change what is derived from the shards; the system frees the lock of a dead process."""
-    with (folder / LOCK_NAME).open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _create_array(
@@ -212,7 +212,7 @@ def _create_array(
 
 
 @contextlib.contextmanager
-def _temporary_folder(target: Path) -> Iterator[Path]:
+def temporary_folder(target: Path) -> Iterator[Path]:
     """A new folder beside `target`, removed at the end unless it was published."""
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.partial"
     temporary.mkdir(parents=True)
@@ -222,7 +222,7 @@ def _temporary_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _publish(temporary: Path, target: Path) -> bool:
+def publish(temporary: Path, target: Path) -> bool:
     """Give a finished folder its name; False when there is something under that name already."""
     for path in [*temporary.rglob("*"), temporary]:
         _flush(path)

@@ -22,7 +22,7 @@ import zarr
 from numpy.typing import NDArray
 
 from teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheIncompleteError, build_command
-from teacher_cache.layout import ShardPlan, done_shards, shard_path
+from teacher_cache.layout import CHUNK_ROWS, ShardPlan, done_shards, shard_path
 
 OPEN_FILES = 256  # per array; three arrays stay below the usual limit of 1024 descriptors
 _ITEM = 2  # bytes of a float16
@@ -79,6 +79,11 @@ class ShardRows:
         """Shards without a file; always empty for a layout that is not ours, whose gaps show when they are read."""
         return () if self._chunk_rows is None else self.plan.missing(done_shards(self.folder))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the array is in our own layout, so that files can be read without zarr."""
+        return self._chunk_rows == CHUNK_ROWS
+
     def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:  # (n,) -> (n, D)
         """Rows in the order asked for. Checks each shard's size and index once, not the rows' own checksums.
 
@@ -96,6 +101,15 @@ class ShardRows:
             for first, last in _runs(rows, self._chunk_rows or self.plan.rows_per_shard):
                 self._read_run(files, int(rows[first]), values_nD[first:last])
         return values_nD
+
+    def check(self, shard: int) -> None:
+        """Verify every checksum of a shard; of a layout that is not ours, what zarr verifies when it reads.
+
+        Raises:
+            CacheIncompleteError: it has not been computed.
+            CacheCorruptError: its file is damaged.
+        """
+        self._verified_shard(shard)
 
     def block(self, start: int, stop: int) -> NDArray[np.float16]:  # (stop - start, D)
         """Consecutive rows with every checksum verified; fastest where they are whole shards.
@@ -136,9 +150,7 @@ class ShardRows:
             num_read = os.preadv(descriptor, [chunks.data.cast("B")], 0)
         if num_read != chunks.nbytes:
             raise _damaged(shard_path(self.folder, shard), "it became shorter while it was read")
-        for number, chunk in enumerate(chunks):
-            if google_crc32c.value(chunk[:-_CHECKSUM].tobytes()) != int(chunk[-_CHECKSUM:].view("<u4")[0]):
-                raise _damaged(shard_path(self.folder, shard), f"chunk {number} fails its checksum")
+        _check_chunks(chunks, shard_path(self.folder, shard))
         rows = np.ascontiguousarray(chunks[:, :-_CHECKSUM]).view(np.float16)
         return rows.reshape(-1, self.dim)[: stop - start]
 
@@ -177,22 +189,10 @@ class ShardRows:
         return descriptor
 
     def _is_plain(self, descriptor: int, shard: int) -> bool:
-        """Whether the shard's index, itself verified, says that chunk c lies at c times the chunk's bytes."""
         assert self._chunk_rows is not None
-        start, stop = self.plan.span(shard)
-        num_chunks = self.plan.rows_per_shard // self._chunk_rows
-        num_used = -(-(stop - start) // self._chunk_rows)
-        expected = np.full((num_chunks, 2), _ABSENT, "<u8")
-        expected[:num_used, 0] = np.arange(num_used) * self._chunk_bytes
-        expected[:num_used, 1] = self._chunk_bytes
-        size = os.fstat(descriptor).st_size
-        index = os.pread(descriptor, expected.nbytes + _CHECKSUM, max(0, size - expected.nbytes - _CHECKSUM))
-        if len(index) < expected.nbytes + _CHECKSUM:
-            raise _damaged(shard_path(self.folder, shard), f"{size} bytes are too few to hold its index")
-        if google_crc32c.value(index[:-_CHECKSUM]) != int.from_bytes(index[-_CHECKSUM:], "little"):
-            raise _damaged(shard_path(self.folder, shard), "its index fails the checksum")
-        is_whole = size == num_used * self._chunk_bytes + len(index)
-        return is_whole and index[:-_CHECKSUM] == expected.tobytes()
+        return _has_plain_index(
+            descriptor, shard_path(self.folder, shard), self.plan, shard, self._chunk_bytes, self._chunk_rows
+        )
 
     def _through_zarr(self, start: int, stop: int) -> NDArray[np.float16]:
         """Rows start to stop by zarr's own reader, which returns NaN where there is nothing."""
@@ -202,7 +202,7 @@ class ShardRows:
             raise CacheCorruptError(
                 f"array {self.folder} is damaged: {error}; restore its files, or name another folder with --cache"
             ) from error
-        if np.isnan(values).any():
+        if np.isnan(values).all():  # what zarr returns where there is nothing; a few rows of NaN were set aside
             raise self._not_there(start // self.plan.rows_per_shard)
         return values
 
@@ -214,8 +214,56 @@ class ShardRows:
         )
 
 
+def check_shard_file(path: Path, plan: ShardPlan, shard: int, dim: int) -> None:
+    """Verify a shard file in our layout, under its own name or a temporary one: size, index, every chunk's checksum.
+
+    Args:
+        path: the file.
+        plan: rows and shards of its array.
+        shard: which shard it should hold.
+        dim: D.
+
+    Raises:
+        CacheCorruptError: something of it is damaged.
+        FileNotFoundError: there is no such file.
+    """
+    chunk_bytes = CHUNK_ROWS * dim * _ITEM + _CHECKSUM
+    with path.open("rb") as stream:
+        if not _has_plain_index(stream.fileno(), path, plan, shard, chunk_bytes, CHUNK_ROWS):
+            raise _damaged(path, "its size or its index is not that of its shard")
+        start, stop = plan.span(shard)
+        chunks = np.fromfile(stream, np.uint8, -(-(stop - start) // CHUNK_ROWS) * chunk_bytes)
+    _check_chunks(chunks.reshape(-1, chunk_bytes), path)
+
+
+def _has_plain_index(
+    descriptor: int, path: Path, plan: ShardPlan, shard: int, chunk_bytes: int, chunk_rows: int
+) -> bool:
+    """Whether the shard's index, itself verified, says that chunk c lies at c times the chunk's bytes."""
+    start, stop = plan.span(shard)
+    num_chunks = plan.rows_per_shard // chunk_rows
+    num_used = -(-(stop - start) // chunk_rows)
+    expected = np.full((num_chunks, 2), _ABSENT, "<u8")
+    expected[:num_used, 0] = np.arange(num_used) * chunk_bytes
+    expected[:num_used, 1] = chunk_bytes
+    size = os.fstat(descriptor).st_size
+    index = os.pread(descriptor, expected.nbytes + _CHECKSUM, max(0, size - expected.nbytes - _CHECKSUM))
+    if len(index) < expected.nbytes + _CHECKSUM:
+        raise _damaged(path, f"{size} bytes are too few to hold its index")
+    if google_crc32c.value(index[:-_CHECKSUM]) != int.from_bytes(index[-_CHECKSUM:], "little"):
+        raise _damaged(path, "its index fails the checksum")
+    is_whole = size == num_used * chunk_bytes + len(index)
+    return is_whole and index[:-_CHECKSUM] == expected.tobytes()
+
+
+def _check_chunks(chunks: NDArray[np.uint8], path: Path) -> None:  # (chunks, bytes)
+    for number, chunk in enumerate(chunks):
+        if google_crc32c.value(chunk[:-_CHECKSUM].tobytes()) != int(chunk[-_CHECKSUM:].view("<u4")[0]):
+            raise _damaged(path, f"chunk {number} fails its checksum")
+
+
 def _damaged(path: Path, finding: str) -> CacheCorruptError:
-    remedy = f"delete it and run `{build_command(path.parent.parent)}`"
+    remedy = f"run `mocha-pipe cache verify {path.parent.parent} --repair`"
     return CacheCorruptError(f"{path} is damaged: {finding}; {remedy}")
 
 

@@ -41,6 +41,10 @@ class TeacherSpec:
     """Length limit of a description; 0 in `prompt` mode."""
     num_beams: int
     """Beams of the search for a description; 1 is greedy."""
+    hidden_dim: int
+    """Width of the hidden embedding."""
+    visual_dim: int
+    """Width of the visual embedding."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for a json file, fields in the order above."""
@@ -79,7 +83,7 @@ class TeacherSpec:
     def differences(self, other: "TeacherSpec") -> list[str]:
         """Fields in which this spec, a cache's, departs from the expected `other`, in plain words; empty when equal."""
         return [
-            f"{field.name}: cache has {getattr(self, field.name)!r}, expected {getattr(other, field.name)!r}"
+            f"{field.name} differs: cache has {getattr(self, field.name)!r}, expected {getattr(other, field.name)!r}"
             for field in fields(self)
             if getattr(self, field.name) != getattr(other, field.name)
         ]

@@ -203,11 +203,12 @@ def _read_image(
 ) -> tuple[ImageRecord | None, list[Problem]]:
     size, image_problem = inspect_image(path)
     problems = [image_problem] if image_problem else []
-    if size is None:
+    readable = size is not None
+    if not readable and not (image_problem and image_problem.unreadable):
         return None, problems
-    width, height = size
+    width, height = size or _stated_size(entry)
     stated = (entry.get("width", width), entry.get("height", height))
-    if stated != size:
+    if readable and stated != size:
         found = f"{width} x {height} (upright), but the json says {stated[0]} x {stated[1]}"
         return None, [*problems, error(path, f"the image is {found}; mend the json or put the right image there")]
     kept: dict[tuple[int, tuple[float, ...]], NDArray[np.float64]] = {}
@@ -230,5 +231,12 @@ def _read_image(
         height=height,
         xyxy=np.array(list(kept.values()), dtype=np.float64).reshape(-1, 4),
         class_ids=np.array([class_id for class_id, _ in kept], dtype=np.int64),
+        readable=readable,
     )
     return record, problems
+
+
+def _stated_size(entry: Mapping[str, object]) -> tuple[int, int]:
+    """Width and height as the json states them, for an image that cannot tell."""
+    width, height = entry.get("width"), entry.get("height")
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else (1, 1)

@@ -134,9 +134,10 @@ def _read_image(path: Path, name: str, layout: YoloLayout) -> tuple[ImageRecord 
     size, image_problem = inspect_image(path)
     labels = read_labels(label_path(path), len(layout.class_names), layout.keypoint_numbers)
     problems = [*([image_problem] if image_problem else []), *(labels.problems if labels else ())]
-    if size is None:
+    readable = size is not None
+    if not readable and not (image_problem and image_problem.unreadable):
         return None, problems, labels is not None
-    width, height = size
+    width, height = size or (1, 1)
     boxes = cxcywhn_to_xyxy(labels.cxcywhn if labels else [], width, height)
     record = ImageRecord(
         path=path,
@@ -145,6 +146,7 @@ def _read_image(path: Path, name: str, layout: YoloLayout) -> tuple[ImageRecord 
         height=height,
         xyxy=clip_boxes(boxes, width, height),
         class_ids=labels.class_ids if labels else np.zeros(0, np.int64),
+        readable=readable,
     )
     return record, problems, labels is not None
 

@@ -26,10 +26,6 @@ class Teacher(Protocol):
 
     spec: TeacherSpec
     """Everything that can change an embedding."""
-    hidden_dim: int
-    """Width of `RegionEmbeddings.hidden`."""
-    visual_dim: int
-    """Width of `RegionEmbeddings.visual`."""
 
     def embed(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> RegionEmbeddings:
         """Embed regions, any number of them.

@@ -13,7 +13,7 @@ from teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
 from teacher_cache.teachers.pixels import square_size
 from teacher_cache.teachers.pooling import POOLING_NAMES
 from teacher_cache.teachers.prompt import PromptEncoder
-from teacher_cache.teachers.visual import check_clip
+from teacher_cache.teachers.visual import check_clip, clip_dim
 from teacher_cache.teachers.weights import pick_device, pick_dtype
 
 TOWER = "tower"
@@ -68,6 +68,8 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
         visual_revision="" if visual is None else visual.revision,
         max_new_tokens=config.max_new_tokens if generates else 0,
         num_beams=config.num_beams if generates else 1,
+        hidden_dim=architecture.text_config.hidden_size,
+        visual_dim=architecture.vision_config.hidden_size if visual is None else clip_dim(visual),
     )
     return TeacherDescription(spec, checkpoint, architecture, visual, processor, prompts, device, dtype)
 

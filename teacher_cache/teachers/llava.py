@@ -7,6 +7,7 @@ Letters: N regions, L tokens of a padded prompt, T steps of a padded answer, D w
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,8 @@ from teacher_cache.errors import TeacherError
 from teacher_cache.spec import TeacherSpec
 from teacher_cache.teachers.base import RegionEmbeddings
 from teacher_cache.teachers.describe import describe
-from teacher_cache.teachers.pixels import pixel_values
+from teacher_cache.teachers.greedy import GreedyAnswers, end_tokens, is_plain_greedy
+from teacher_cache.teachers.pixels import PixelScaler, stack_crops
 from teacher_cache.teachers.pooling import (
     answer_lengths,
     answer_steps,
@@ -33,6 +35,23 @@ from teacher_cache.teachers.visual import ClipEncoder, mean_patch
 from teacher_cache.teachers.weights import load_weights
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedBatch:
+    """Regions on the device, ready for the forward pass."""
+
+    picks: list[int]
+    """Their places among the regions that were given."""
+    crops: Sequence[NDArray[np.uint8]]
+    pixels: Tensor  # (N, S, S, 3) uint8
+    ids: Tensor  # (N, L)
+    mask: Tensor | None  # (N, L)
+    """1 where a token is real; None where all are."""
+    text_start: int
+    """Column of the first token after a picture; the states before it are not pooled."""
+    weights: Tensor  # (N, T)
+    """What each state from `text_start` on counts in its row's mean."""
+
+
 class LlavaTeacher:
     """The teacher of the paper. See `Teacher` for the contract.
 
@@ -42,8 +61,6 @@ class LlavaTeacher:
     """
 
     spec: TeacherSpec
-    hidden_dim: int
-    visual_dim: int
 
     def __init__(self, config: TeacherConfig) -> None:
         """Load the checkpoint, from its folder or from the hub.
@@ -54,6 +71,7 @@ class LlavaTeacher:
         described = describe(config, weights=True)
         self.spec = described.spec
         self._processor = described.processor
+        self._scale_pixels = PixelScaler(described.processor.image_processor)
         self._prompts = described.prompts
         self._batch = config.batch
         self._model = load_weights(
@@ -66,9 +84,6 @@ class LlavaTeacher:
         self._clip = None
         if described.visual is not None:
             self._clip = ClipEncoder(described.visual, device=described.device, dtype=described.dtype)
-        self.hidden_dim = described.architecture.text_config.hidden_size
-        tower_dim = described.architecture.vision_config.hidden_size
-        self.visual_dim = tower_dim if self._clip is None else self._clip.dim
         tokenizer = self._processor.tokenizer
         self._pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
@@ -78,43 +93,76 @@ class LlavaTeacher:
         Raises:
             TeacherError: a class name contains the image token, or a batch does not fit into the device's memory.
         """
+        hidden = torch.empty(len(crops), self.spec.hidden_dim)
+        visual = torch.empty(len(crops), self.spec.visual_dim)
+        done = []
+        for batch in self.prepare(crops, class_names):
+            try:
+                done.append((batch.picks, *self.forward(batch)))
+            except torch.OutOfMemoryError as error:
+                raise TeacherError(
+                    f"a batch must fit into the device's memory; {len(batch.picks)} regions do not; "
+                    f"pass --batch {max(len(batch.picks) // 2, 1)}"
+                ) from error
+        for picks, hidden_ND, visual_ND in done:  # copied when all are on their way, so that a GPU never waits
+            hidden[picks], visual[picks] = hidden_ND.cpu(), visual_ND.cpu()
+        return RegionEmbeddings(hidden.numpy(), visual.numpy())
+
+    def prepare(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> list[PreparedBatch]:
+        """Batches of about equal prompt length, on the device, ready for `forward`.
+
+        Raises:
+            TeacherError: a class name contains the image token.
+        """
         assert len(crops) == len(class_names), f"{len(crops)} crops, {len(class_names)} class names"
         square = (self.spec.crop_size, self.spec.crop_size, 3)
         assert all(crop.shape == square and crop.dtype == np.uint8 for crop in crops), f"crops must be uint8 {square}"
-        hidden = np.empty((len(crops), self.hidden_dim), np.float32)
-        visual = np.empty((len(crops), self.visual_dim), np.float32)
         prompts = [self._prompts.encode(name) for name in class_names]
         by_length = sorted(range(len(crops)), key=lambda index: len(prompts[index]))
-        for start in range(0, len(crops), self._batch):
-            picks = by_length[start : start + self._batch]
-            try:
-                hidden_ND, visual_ND = self._embed_batch([crops[i] for i in picks], [prompts[i] for i in picks])
-            except torch.OutOfMemoryError as error:
-                raise TeacherError(
-                    f"a batch must fit into the device's memory; {len(picks)} regions do not; "
-                    f"pass --batch {max(len(picks) // 2, 1)}"
-                ) from error
-            hidden[picks], visual[picks] = hidden_ND.cpu().numpy(), visual_ND.cpu().numpy()
-        return RegionEmbeddings(hidden, visual)
+        return [
+            self._prepare_batch(picks, [crops[i] for i in picks], [prompts[i] for i in picks])
+            for start in range(0, len(crops), self._batch)
+            for picks in [by_length[start : start + self._batch]]
+        ]
+
+    def _prepare_batch(
+        self, picks: list[int], crops: Sequence[NDArray[np.uint8]], prompts: Sequence[Sequence[int]]
+    ) -> PreparedBatch:
+        side: Literal["left", "right"] = "left" if self.spec.mode == "generate" else "right"
+        ids_NL, mask_NL = pad_rows(prompts, pad_id=self._pad_id, side=side)
+        text_NL = text_after_image(ids_NL, mask_NL, self._prompts.image_token_id)
+        start = int(text_NL.any(dim=0).int().argmax())
+        weights_NT = text_NL[:, start:].to(torch.float32)
+        device = self._model.device
+        pixels = stack_crops(crops)
+        if device.type == "cuda":
+            pixels = pixels.pin_memory()
+        return PreparedBatch(
+            picks=picks,
+            crops=crops,
+            pixels=pixels.to(device, non_blocking=True),
+            ids=ids_NL.to(device, non_blocking=True),
+            # Without a mask attention may take its fastest path, which knows no padding.
+            mask=None if bool(mask_NL.all()) else mask_NL.to(device, non_blocking=True),
+            text_start=start,
+            weights=(weights_NT / weights_NT.sum(dim=1, keepdim=True)).to(device, non_blocking=True),
+        )
 
     @torch.inference_mode()
-    def _embed_batch(
-        self, crops: Sequence[NDArray[np.uint8]], prompts: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Tensor]:  # (N, Dh) float32, (N, Dv) float32
+    def forward(self, batch: PreparedBatch) -> tuple[Tensor, Tensor]:  # (N, Dh) float32, (N, Dv) float32
         """Embed one batch: pictures, then text, then pooling."""
-        pixels = pixel_values(self._processor.image_processor, crops).to(self._model.device, self._model.dtype)
+        pixels = self._scale_pixels(batch.pixels, self._model.dtype)
         pictures = self._model.model.get_image_features(pixel_values=pixels)
-        side: Literal["left", "right"] = "left" if self.spec.mode == "generate" else "right"
-        ids_NL, mask_NL = (part.to(pixels.device) for part in pad_rows(prompts, pad_id=self._pad_id, side=side))
-        inputs_NLD = self._merge(ids_NL, torch.stack(list(pictures.pooler_output)))
+        inputs_NLD = self._merge(batch.ids, torch.stack(list(pictures.pooler_output)))
         if self.spec.mode == "generate":
+            mask_NL = torch.ones_like(batch.ids) if batch.mask is None else batch.mask
             hidden_ND = self._describe(inputs_NLD, mask_NL)
         else:
-            text_NL = text_after_image(ids_NL, mask_NL, self._prompts.image_token_id)
-            hidden_ND = masked_mean(self._states(inputs_NLD, mask_NL), text_NL)
+            states_NTD = self._states(inputs_NLD, batch.mask)[:, batch.text_start :].to(torch.float32)
+            hidden_ND = torch.einsum("nt,ntd->nd", batch.weights, states_NTD)
         if self._clip is None:
             return hidden_ND, mean_patch(self._model.model.vision_tower, pictures.last_hidden_state)
-        return hidden_ND, self._clip.embed(crops)
+        return hidden_ND, self._clip.embed(batch.crops)
 
     def _merge(self, ids_NL: Tensor, pictures_NPD: Tensor) -> Tensor:  # (N, L, D)
         """Token embeddings of the prompts with each picture's tokens in its placeholders."""
@@ -122,21 +170,34 @@ class LlavaTeacher:
         placeholders_NL1 = (ids_NL == self._prompts.image_token_id)[..., None]
         return inputs_NLD.masked_scatter(placeholders_NL1, pictures_NPD.to(inputs_NLD.dtype))
 
-    def _states(self, inputs_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, L, D)
+    @property
+    def _pooled_layer(self) -> int | None:
+        """Index of the hidden state that is pooled; None for the last one, which needs no list of all."""
+        is_last = self.spec.layer in (-1, self._model.config.text_config.num_hidden_layers)
+        return None if is_last else self.spec.layer
+
+    def _states(self, inputs_NLD: Tensor, mask_NL: Tensor | None) -> Tensor:  # (N, L, D)
         """Hidden states of the spec's layer, one pass, without the language model's head."""
-        last = self.spec.layer in (-1, self._model.config.text_config.num_hidden_layers)
+        layer = self._pooled_layer
         output = self._model.model(
             inputs_embeds=inputs_NLD,
             attention_mask=mask_NL,
-            position_ids=positions(mask_NL),
+            position_ids=None if mask_NL is None else positions(mask_NL),
             use_cache=False,
-            output_hidden_states=not last,
+            output_hidden_states=layer is not None,
         )
-        states_NLD: Tensor = output.last_hidden_state if last else output.hidden_states[self.spec.layer]
+        states_NLD: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
         return states_NLD
 
     def _describe(self, inputs_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
-        """Let the model answer, then pool the states of the generated steps in one pass over prompt and answer."""
+        """Let the model answer, and pool the states of the generated steps."""
+        if self.spec.num_beams == 1 and is_plain_greedy(self._model.generation_config):
+            answers = GreedyAnswers(self._model, layer=self._pooled_layer, max_new_tokens=self.spec.max_new_tokens)
+            return answers.pooled(inputs_NLD, mask_NL)[0]
+        return self._describe_by_search(inputs_NLD, mask_NL)
+
+    def _describe_by_search(self, inputs_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
+        """Any search that transformers knows, then one pass over prompt and answer for the states."""
         answers_NT = self._model.generate(
             inputs_embeds=inputs_NLD,
             attention_mask=mask_NL,
@@ -145,9 +206,7 @@ class LlavaTeacher:
             max_new_tokens=self.spec.max_new_tokens,
             pad_token_id=self._pad_id,
         )
-        end_ids = self._model.generation_config.eos_token_id
-        end_ids = end_ids if isinstance(end_ids, list) else [end_ids]
-        lengths_N = answer_lengths(answers_NT, [index for index in end_ids if index is not None])
+        lengths_N = answer_lengths(answers_NT, end_tokens(self._model.generation_config))
         steps = answers_NT.shape[1]
         real_NT = torch.arange(steps, device=lengths_N.device)[None] < lengths_N[:, None]
         states_NLD = self._states(

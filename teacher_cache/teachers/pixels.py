@@ -1,4 +1,4 @@
-"""From crops to the numbers that a vision tower takes, by the checkpoint's own image processor."""
+"""From crops to the numbers that a vision tower takes, as the checkpoint's own image processor says."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from teacher_cache.errors import TeacherError
 
@@ -26,18 +27,27 @@ def square_size(image_processor: Any, name: str) -> int:
     return int(sides["height"])
 
 
-def pixel_values(
-    image_processor: Any, crops: Sequence[NDArray[np.uint8]]
-) -> torch.Tensor:  # N x (S, S, 3) -> (N, 3, S, S) float32
-    """Crops of the processor's own size, rescaled and normalised.
+class PixelScaler:
+    """Rescales and normalises crops where the model computes, by the numbers of the image processor.
 
-    The processor neither resizes nor cuts them: a crop is the whole box already (see `teacher_cache.crops`).
+    Crops travel as bytes, and have the processor's size already: a crop is the whole box (see `teacher_cache.crops`).
     """
-    values: torch.Tensor = image_processor(
-        images=list(crops),
-        do_resize=False,
-        do_center_crop=False,
-        input_data_format="channels_last",
-        return_tensors="pt",
-    )["pixel_values"]
-    return values
+
+    def __init__(self, image_processor: Any) -> None:
+        """Take the processor's factor, mean and standard deviation."""
+        factor = float(image_processor.rescale_factor) if image_processor.do_rescale else 1.0
+        has_norm = image_processor.do_normalize
+        mean = torch.tensor(image_processor.image_mean if has_norm else [0.0] * 3, dtype=torch.float64)
+        std = torch.tensor(image_processor.image_std if has_norm else [1.0] * 3, dtype=torch.float64)
+        self._scale = (factor / std).to(torch.float32)[:, None, None]
+        self._shift = (-mean / std).to(torch.float32)[:, None, None]
+
+    def __call__(self, crops: Tensor, dtype: torch.dtype) -> Tensor:  # (N, S, S, 3) uint8 -> (N, 3, S, S)
+        """Numbers for the tower, on the device of the crops."""
+        scale, shift = (part.to(crops.device) for part in (self._scale, self._shift))
+        return torch.addcmul(shift, crops.permute(0, 3, 1, 2).to(torch.float32), scale).to(dtype).contiguous()
+
+
+def stack_crops(crops: Sequence[NDArray[np.uint8]]) -> Tensor:  # N x (S, S, 3) -> (N, S, S, 3) uint8
+    """Crops as one tensor of bytes."""
+    return torch.from_numpy(np.stack(crops))

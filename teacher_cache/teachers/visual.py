@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoImageProcessor, CLIPModel
+from transformers import AutoImageProcessor, CLIPConfig, CLIPModel
 
 from teacher_cache.crops import squash
 from teacher_cache.errors import TeacherError
 from teacher_cache.teachers.checkpoint import Checkpoint
-from teacher_cache.teachers.pixels import pixel_values, square_size
+from teacher_cache.teachers.pixels import PixelScaler, square_size, stack_crops
 from teacher_cache.teachers.weights import load_weights
 
 
@@ -37,13 +37,13 @@ class ClipEncoder:
         loader: Any = AutoImageProcessor  # its methods are not typed
         self._processor = loader.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
         self._size = square_size(self._processor, checkpoint.name)
+        self._scale_pixels = PixelScaler(self._processor)
         self._model = load_weights(CLIPModel, checkpoint, device=device, dtype=dtype, flag="--visual")
-        self.dim: int = self._model.config.projection_dim
 
     def embed(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:  # N x (S, S, 3) -> (N, dim) float32
         """Embed crops of any one size; they are squashed to CLIP's own."""
-        pixels = pixel_values(self._processor, [squash(crop, self._size) for crop in crops])
-        states = self._model.vision_model(pixels.to(self._model.device, self._model.dtype))
+        pixels = stack_crops([squash(crop, self._size) for crop in crops]).to(self._model.device)
+        states = self._model.vision_model(self._scale_pixels(pixels, self._model.dtype))
         embeddings_ND: Tensor = self._model.visual_projection(states.pooler_output)
         return torch.nn.functional.normalize(embeddings_ND.to(torch.float32), dim=1)
 
@@ -60,3 +60,10 @@ def check_clip(checkpoint: Checkpoint) -> None:
             f"the visual encoder must be tower or a CLIP checkpoint; '{checkpoint.name}' is of type '{kind}'; "
             "pass --visual tower or --visual openai/clip-vit-base-patch32"
         )
+
+
+def clip_dim(checkpoint: Checkpoint) -> int:
+    """Width of a CLIP checkpoint's projected embedding, from its config.json."""
+    dim = CLIPConfig.from_dict(checkpoint.settings).projection_dim
+    assert dim is not None, "CLIP has a default"
+    return int(dim)

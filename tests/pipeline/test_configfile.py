@@ -79,7 +79,7 @@ def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load_config(path, {})
     assert str(refused.value).splitlines() == [
-        f"{path}: [cache] has no 'foldr'; it knows dim, folder",
+        f"{path}: [cache] has no 'foldr'; it knows dim, engine, folder, part, retry_failed, reuse, url",
         f"{path}: distill.epochs must be a whole number, found 'many'",
         f"{path}: distill.levels must be one of 'fine', 'paper', found 'all'",
         f"{path}: distill.lambda_emb must be a number, found True",

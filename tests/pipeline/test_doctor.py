@@ -16,7 +16,9 @@ from teacher_cache.teachers import base
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], dict[str, doctor.Check]]:
     """Run all checks with a teacher that loads at once."""
-    monkeypatch.setattr(base, "load_teacher", lambda _config: SimpleNamespace(hidden_dim=128, visual_dim=64))
+    monkeypatch.setattr(
+        base, "load_teacher", lambda _config: SimpleNamespace(spec=SimpleNamespace(hidden_dim=128, visual_dim=64))
+    )
     return lambda: {check.name: check for check in doctor.examine(tmp_path / "work", tmp_path / "work/cache")}
 
 

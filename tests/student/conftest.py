@@ -34,6 +34,7 @@ class ArrayTargets:
         self.values = values
         self.dim = values.shape[1]
         self.asked: list[int] = []
+        self.set_aside = np.flatnonzero(np.isnan(values).any(axis=1))
 
     def __len__(self) -> int:
         return len(self.values)

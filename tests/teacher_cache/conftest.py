@@ -34,6 +34,8 @@ SPEC = TeacherSpec(
     visual_revision="0123abcd",
     max_new_tokens=0,
     num_beams=1,
+    hidden_dim=HIDDEN_DIM,
+    visual_dim=VISUAL_DIM,
 )
 
 
@@ -64,8 +66,6 @@ class FakeTeacher:
     """Deterministic, in numpy, and the same for a crop alone or in any batch."""
 
     spec: TeacherSpec = SPEC
-    hidden_dim: int = HIDDEN_DIM
-    visual_dim: int = VISUAL_DIM
     delay: float = 0.0
     log: Path | None = None
     damage: Callable[[RegionEmbeddings, int], RegionEmbeddings] | None = None
@@ -87,10 +87,11 @@ class FakeTeacher:
         assert crop.shape == (size, size, 3)
         assert crop.dtype == np.uint8
         cells = crop.reshape(4, size // 4, 4, size // 4, 3).mean(axis=(1, 3)).ravel() / 255 - 0.5
-        weights = np.random.default_rng(7).normal(size=(self.hidden_dim + self.visual_dim, len(cells)))
+        weights = np.random.default_rng(7).normal(size=(self.spec.hidden_dim + self.spec.visual_dim, len(cells)))
         bias = np.random.default_rng(int(region_name(np.zeros(0, np.uint8), class_name), 16)).normal(size=len(weights))
         values = weights @ cells + 0.3 * bias
-        return (4 * values[: self.hidden_dim]).astype(np.float32), np.tanh(values[self.hidden_dim :]).astype(np.float32)
+        hidden_dim = self.spec.hidden_dim
+        return (4 * values[:hidden_dim]).astype(np.float32), np.tanh(values[hidden_dim:]).astype(np.float32)
 
 
 def build(source: DetectionSource, folder: Path, teacher: FakeTeacher | None, **options: Any) -> BuildReport:

@@ -24,13 +24,12 @@ from teacher_cache.layout import (
 )
 
 PLAN = ShardPlan(85, 32)
-DIMS = {"hidden": 24, "visual": 8}
 
 
 @pytest.fixture
 def group(tmp_path: Path, helpers: SimpleNamespace, table: RegionTable) -> Path:
     folder = tmp_path / "cache"
-    assert create_group(folder, plan=PLAN, dims=DIMS, spec=helpers.spec, table=table)
+    assert create_group(folder, plan=PLAN, spec=helpers.spec, table=table)
     return folder
 
 
@@ -101,7 +100,7 @@ def test_attributes_say_what_the_cache_is(group: Path, helpers: SimpleNamespace,
     assert attributes.pop("versions").keys() >= {"numpy", "torch", "zarr"}  # type: ignore[union-attr]
     assert attributes == {
         "format": "mocha-pipe teacher cache",
-        "format_version": 1,
+        "format_version": 2,
         "teacher": helpers.spec.to_json(),
         "teacher_digest": helpers.spec.digest(),
         "table_digest": table.digest,
@@ -143,7 +142,7 @@ def test_creation_fails_without_traces(
 
     monkeypatch.setattr(RegionTable, "write", fail)
     with pytest.raises(OSError, match="No space left"):
-        create_group(tmp_path / "cache", plan=PLAN, dims=DIMS, spec=helpers.spec, table=table)
+        create_group(tmp_path / "cache", plan=PLAN, spec=helpers.spec, table=table)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,7 +153,7 @@ def test_one_of_many_creators_wins(tmp_path: Path, helpers: SimpleNamespace, tab
     def create(rows_per_shard: int) -> None:
         barrier.wait()
         plan = ShardPlan(85, rows_per_shard)
-        if create_group(tmp_path / "cache", plan=plan, dims=DIMS, spec=helpers.spec, table=table):
+        if create_group(tmp_path / "cache", plan=plan, spec=helpers.spec, table=table):
             won.append(rows_per_shard)
 
     threads = [threading.Thread(target=create, args=(32 * count,)) for count in (1, 2, 3, 4)]
@@ -171,7 +170,7 @@ def test_creation_leaves_what_is_there(tmp_path: Path, helpers: SimpleNamespace,
     (tmp_path / "cache" / "thesis.tex").write_text("precious")
     (tmp_path / "file").write_text("precious")
     for name in ("cache", "file"):
-        assert not create_group(tmp_path / name, plan=PLAN, dims=DIMS, spec=helpers.spec, table=table)
+        assert not create_group(tmp_path / name, plan=PLAN, spec=helpers.spec, table=table)
     assert helpers.file_tree(tmp_path) == {"cache/thesis.tex": b"precious", "file": b"precious"}
 
 

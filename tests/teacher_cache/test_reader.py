@@ -117,7 +117,7 @@ def test_truncated_shard_is_named(array: Path, size: int) -> None:
         with pytest.raises(CacheCorruptError) as caught:
             read()
         assert str(caught.value) == (
-            f"{path} is damaged: {finding}; delete it and run `mocha-pipe cache build --cache {array.parent}`"
+            f"{path} is damaged: {finding}; run `mocha-pipe cache verify {array.parent} --repair`"
         )
 
 
@@ -137,7 +137,7 @@ def test_flipped_bit_in_the_index_is_noticed(array: Path, from_end: int) -> None
 
 def test_flipped_bit_in_a_chunk_is_noticed_by_block(array: Path) -> None:
     damage(shard_path(array, 1), 400)
-    message = rf"{shard_path(array, 1)} is damaged: chunk 1 fails its checksum; delete it and run "
+    message = rf"{shard_path(array, 1)} is damaged: chunk 1 fails its checksum; run `mocha-pipe cache verify"
     with pytest.raises(CacheCorruptError, match=message):
         ShardRows(array).block(0, ROWS)
 

@@ -24,6 +24,8 @@ CHANGES: dict[str, Any] = {
     "visual_revision": "eeee",
     "max_new_tokens": 64,
     "num_beams": 3,
+    "hidden_dim": 25,
+    "visual_dim": 9,
 }
 
 
@@ -45,7 +47,7 @@ def test_whole_number_of_a_json_file_is_a_float(helpers: SimpleNamespace) -> Non
 
 
 def test_digest_is_pinned(helpers: SimpleNamespace) -> None:
-    assert helpers.spec.digest() == "58924fdb05da3a806c93f5c2443fd92b"
+    assert helpers.spec.digest() == "65cb43a7ced70e9880c442c8111939f7"
 
 
 def test_changes_cover_every_field() -> None:
@@ -56,7 +58,7 @@ def test_changes_cover_every_field() -> None:
 def test_every_field_counts(helpers: SimpleNamespace, name: str) -> None:
     other = replace(helpers.spec, **{name: CHANGES[name]})
     assert other.digest() != helpers.spec.digest()
-    expected = [f"{name}: cache has {getattr(helpers.spec, name)!r}, expected {CHANGES[name]!r}"]
+    expected = [f"{name} differs: cache has {getattr(helpers.spec, name)!r}, expected {CHANGES[name]!r}"]
     assert helpers.spec.differences(other) == expected
 
 
@@ -69,7 +71,8 @@ def test_unknown_or_missing_field_is_refused(helpers: SimpleNamespace) -> None:
     del values["layer"]
     message = (
         "a teacher spec has exactly the fields model, revision, prompt, mode, layer, pooling, crop_margin, crop_size, "
-        "dtype, visual, visual_revision, max_new_tokens, num_beams; missing or unknown here: layer, temperature; "
+        "dtype, visual, visual_revision, max_new_tokens, num_beams, hidden_dim, visual_dim; "
+        "missing or unknown here: layer, temperature; "
         "read this cache with the version of mocha-pipe that wrote it"
     )
     with pytest.raises(CacheFormatError) as caught:

@@ -40,8 +40,8 @@ class TeacherContract:
         self, teacher: Teacher, crops: list[NDArray[np.uint8]]
     ) -> None:
         found = teacher.embed(crops, CLASS_NAMES)
-        assert found.hidden.shape == (len(crops), teacher.hidden_dim)
-        assert found.visual.shape == (len(crops), teacher.visual_dim)
+        assert found.hidden.shape == (len(crops), teacher.spec.hidden_dim)
+        assert found.visual.shape == (len(crops), teacher.spec.visual_dim)
         assert found.hidden.dtype == found.visual.dtype == np.float32
         assert np.isfinite(found.hidden).all()
         assert np.isfinite(found.visual).all()
@@ -80,8 +80,8 @@ class TeacherContract:
 
     def test_no_regions_give_no_rows(self, teacher: Teacher) -> None:
         found = teacher.embed([], [])
-        assert found.hidden.shape == (0, teacher.hidden_dim)
-        assert found.visual.shape == (0, teacher.visual_dim)
+        assert found.hidden.shape == (0, teacher.spec.hidden_dim)
+        assert found.visual.shape == (0, teacher.spec.visual_dim)
 
     def test_spec_survives_json(self, teacher: Teacher) -> None:
         assert TeacherSpec.from_json(teacher.spec.to_json()) == teacher.spec

@@ -46,6 +46,8 @@ def test_the_spec_holds_all_that_changes_an_embedding(small_llava: Path) -> None
         visual_revision="",
         max_new_tokens=0,
         num_beams=1,
+        hidden_dim=32,
+        visual_dim=48,
     )
 
 

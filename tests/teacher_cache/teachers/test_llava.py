@@ -186,7 +186,7 @@ def test_generate_mode_computes_logits_at_the_last_position_only(
     calls = count_calls(teacher._model.lm_head)
     teacher.embed(make_crops(2, 28), ["cat", "can"])
     assert calls
-    assert all(shape[1] == 1 for shape in calls)
+    assert all(len(shape) == 2 for shape in calls)  # (regions, width): one position of each
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "generate", "max_new_tokens": 4, "num_beams": 3}])
@@ -216,6 +216,21 @@ def test_prompts_are_padded_on_the_right_and_before_an_answer_on_the_left(
     assert sorted(masks[0][:, -1 - real_column].tolist()) == [0, 1]
 
 
+def test_equal_lengths_need_no_mask(
+    fresh_teacher: Callable[..., LlavaTeacher], make_crops: Callable[..., Crops]
+) -> None:
+    teacher = fresh_teacher()
+    masks: list[torch.Tensor | None] = []
+    teacher._model.model.register_forward_pre_hook(
+        lambda _module, _inputs, named: masks.append(named["attention_mask"]), with_kwargs=True
+    )
+    crops = make_crops(3, 28)
+    together = teacher.embed(crops, ["cat", "cat", "cat"])
+    padded = teacher.embed([*crops, crops[0]], ["cat", "cat", "cat", "kitchen & dining room table"])
+    assert [mask is None for mask in masks] == [True, False]
+    np.testing.assert_allclose(together.hidden, padded.hidden[:3], **TOLERANCE)
+
+
 def test_a_batch_takes_prompts_of_like_length(
     fresh_teacher: Callable[..., LlavaTeacher], make_crops: Callable[..., Crops]
 ) -> None:
@@ -240,7 +255,7 @@ def test_a_batch_that_exceeds_memory_says_what_to_pass(
     def exceed(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(teacher, "_embed_batch", exceed)
+    monkeypatch.setattr(teacher, "forward", exceed)
     with pytest.raises(TeacherError) as caught:
         teacher.embed(make_crops(4, 28), ["cat"] * 4)
     assert str(caught.value) == ("a batch must fit into the device's memory; 4 regions do not; pass --batch 2")
@@ -248,4 +263,4 @@ def test_a_batch_that_exceeds_memory_says_what_to_pass(
 
 def test_llava_is_a_teacher(small_llava: Path, make_teacher: MakeTeacher) -> None:
     teacher: Teacher = make_teacher(small_llava)
-    assert (teacher.hidden_dim, teacher.visual_dim) == (32, 48)
+    assert (teacher.spec.hidden_dim, teacher.spec.visual_dim) == (32, 48)

@@ -76,7 +76,7 @@ def test_training_repeats_bitwise_and_what_it_writes_loads(tmp_path: Path) -> No
         train(tmp_path / name, steps=2, batch=4, scenes=3, seed=1)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "again")]
     assert weights[0] == weights[1]
-    assert load_teacher(TeacherConfig(model=str(tmp_path / "first"))).hidden_dim == 128
+    assert load_teacher(TeacherConfig(model=str(tmp_path / "first"))).spec.hidden_dim == 128
 
 
 def test_it_tells_objects_apart_that_share_colours(miniature: Teacher) -> None:

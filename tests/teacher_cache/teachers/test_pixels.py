@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPImageProcessor
 
 from teacher_cache.errors import TeacherError
-from teacher_cache.teachers.pixels import pixel_values, square_size
+from teacher_cache.teachers.pixels import PixelScaler, square_size, stack_crops
+
+
+def scaled(processor: Any, crops: list[NDArray[np.uint8]], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return PixelScaler(processor)(stack_crops(crops), dtype)
 
 
 def test_a_crop_equals_the_processors_own_treatment(
@@ -20,16 +25,18 @@ def test_a_crop_equals_the_processors_own_treatment(
     processor = AutoProcessor.from_pretrained(toy_llava).image_processor
     crops = make_crops(2, 336)
     own = processor(images=[Image.fromarray(crop) for crop in crops], return_tensors="pt")["pixel_values"]
-    assert torch.equal(pixel_values(processor, crops), own)
+    torch.testing.assert_close(scaled(processor, crops), own, rtol=0, atol=2e-6)
+    assert scaled(processor, crops, torch.bfloat16).dtype == torch.bfloat16
 
 
-def test_a_crop_is_not_cut_by_a_processor_that_enlarges_first() -> None:
-    processor = CLIPImageProcessor(size={"shortest_edge": 20}, crop_size={"height": 16, "width": 16})
-    crop = np.zeros((16, 16, 3), np.uint8)
-    crop[0] = 255
-    values = pixel_values(processor, [crop])[0]
-    assert values.shape == (3, 16, 16)
-    assert (values[:, 0] > values[:, 1]).all()
+@pytest.mark.parametrize("options", [{"do_rescale": False}, {"do_normalize": False}])
+def test_what_the_processor_leaves_out_is_left_out(
+    options: dict[str, bool], make_crops: Callable[..., list[NDArray[np.uint8]]]
+) -> None:
+    processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}, **options)
+    crops = make_crops(3, 16)
+    own = processor(images=crops, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+    torch.testing.assert_close(scaled(processor, crops), own, rtol=1e-6, atol=2e-6)
 
 
 def test_size_is_that_of_the_square() -> None:

@@ -1,0 +1,110 @@
+"""The workers of a Ray cluster embed the missing shards; Ray places them and replaces those that die.
+
+One actor per GPU, or per CPU where the cluster has no GPU. Actors claim a shard like any other build does, so a cluster
+and separate builds can work on one cache. The cache's folder and the images must lie on a disk that all nodes see.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util import ActorPool
+from tqdm import tqdm
+
+from data.regions import RegionTable
+from data.types import DetectionSource
+from teacher_cache.cache import RegionCache
+from teacher_cache.claims import POLL_SECONDS, ShardClaims
+from teacher_cache.embed import ShardEmbedder, Tally
+from teacher_cache.layout import has_teacher_shard
+from teacher_cache.reuse import Donor
+from teacher_cache.teachers.base import Teacher
+
+
+class ShardWorker:
+    """An actor: one teacher, one shard at a time."""
+
+    def __init__(
+        self,
+        folder: Path,
+        source: DetectionSource,
+        table: RegionTable,
+        load_teacher: Callable[[], Teacher],
+        reuse: Sequence[Path],
+        batch: int,
+    ) -> None:
+        """Open the cache; the teacher is loaded with the first region that needs it."""
+        cache = RegionCache.open(folder)
+        donors = [Donor(other, cache.spec) for other in reuse]
+        self._cache = cache
+        self._claims = ShardClaims(folder).__enter__()  # held as long as the actor lives
+        self._embedder = ShardEmbedder(cache, source, table, load_teacher, donors=donors, batch=batch)
+
+    def embed(self, shard: int) -> tuple[int, Tally | None]:
+        """Do one shard; no tally where another build is at it or has done it."""
+        if not self._claims.take(shard):
+            return shard, None
+        try:
+            if has_teacher_shard(self._cache.path, shard):
+                return shard, None
+            self._embedder.tally = Tally()
+            self._embedder.finish(self._embedder.begin(shard))
+        finally:
+            self._claims.release(shard)
+        return shard, self._embedder.tally
+
+
+def embed_on_ray(
+    cache: RegionCache,
+    source: DetectionSource,
+    table: RegionTable,
+    load_teacher: Callable[[], Teacher],
+    *,
+    reuse: Sequence[Path],
+    batch: int,
+    needs: dict[int, set[int]],
+    bar: "tqdm[Any]",
+) -> tuple[int, Tally]:
+    """Embed all missing shards on the cluster that RAY_ADDRESS names, or on this machine.
+
+    Args:
+        cache: open, on a disk that every node sees.
+        source: the images, likewise.
+        table: the regions.
+        load_teacher: called by each actor; must pickle.
+        reuse: folders of caches to copy equal regions from.
+        batch: crops per forward pass.
+        needs: for each shard the earlier ones that it copies rows from.
+        bar: moved on by the rows of each finished shard.
+
+    Returns:
+        Shards that this call computed, and the sum of what the actors did.
+    """
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False)
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    actor = ray.remote(num_cpus=1, num_gpus=min(gpus, 1), max_restarts=-1, max_task_retries=-1)(ShardWorker)
+    arguments = (cache.path.resolve(), ray.put(source), ray.put(table), load_teacher)
+    others = [folder.resolve() for folder in reuse]
+    count = min(gpus or cpus, len(cache.missing_teacher_shards()))
+    actors: list[Any] = [actor.remote(*arguments, others, batch) for _ in range(count)]
+    pool, total, computed = ActorPool(actors), Tally(), 0
+    try:
+        while missing := set(cache.missing_teacher_shards()):
+            ready = [shard for shard in sorted(missing) if not needs[shard] & missing]
+            computed_before = computed
+            for shard, tally in pool.map_unordered(lambda worker, shard: worker.embed.remote(shard), ready):
+                if tally is not None:
+                    computed += 1
+                    total.add(tally)
+                    start, stop = cache.plan.span(shard)
+                    bar.update(stop - start)
+            if computed == computed_before:
+                time.sleep(POLL_SECONDS)  # other builds are at the rest
+    finally:
+        for handle in actors:
+            ray.kill(handle)
+    return computed, total

@@ -1,0 +1,227 @@
+"""verify_cache: every byte of a cache against its checksum, every row and key against what it must be.
+
+What it cannot see is a sound file in another's place, such as two shards swapped: that takes the teacher (audit.py).
+Legend: n rows of one shard, D width of an array.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data.errors import MochaError
+from data.regions import IMAGES_FILE, REGIONS_FILE, recompute_keys
+from teacher_cache.cache import ARRAYS, PROJECTION_NAME, RegionCache, file_digest, folder_bytes
+from teacher_cache.errors import CacheCorruptError
+from teacher_cache.layout import shard_path
+from teacher_cache.projection import Projection
+from teacher_cache.quarantine import QUARANTINE_FOLDER, quarantine_path, read_quarantine_file
+from teacher_cache.reader import ShardRows
+
+NORM_SPREAD = 100.0
+"""A row's norm must lie within this factor of its array's median."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Something at fault, and the file that it was found in."""
+
+    kind: Literal["missing", "damaged", "suspect"]
+    """`missing`: not there yet. `damaged`: not the bytes that were written. `suspect`: no embedding looks like that."""
+    file: str
+    """Relative to the cache's folder."""
+    message: str
+    array: str | None = None
+    shard: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyReport:
+    """What was checked, and what was found."""
+
+    findings: tuple[Finding, ...]
+    arrays: dict[str, int]
+    """Shards checked, by array."""
+    rows: int
+    """Regions in the table."""
+    set_aside: int
+    """Regions without an embedding."""
+    bytes: int
+    seconds: float
+
+
+def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
+    """Check a whole cache, one shard in memory at a time.
+
+    Args:
+        folder: of the cache.
+        progress: show a bar over the shards.
+
+    Raises:
+        CacheNotFoundError, CacheFormatError: there is no cache that could be checked.
+    """
+    started = time.perf_counter()
+    cache = RegionCache.open(folder)
+    findings = [*_table(cache), *_lists(cache), *_projection(cache)]
+    aside = _set_aside(cache, findings)
+    arrays = [name for name in ARRAYS if cache.has(name)]
+    checked = dict.fromkeys(arrays, 0)
+    with tqdm(total=len(arrays) * len(cache.plan), desc="verify", unit="shard", delay=2, disable=not progress) as bar:
+        for name in arrays:
+            array = _Array(cache, name, aside)
+            for shard in range(len(cache.plan)):
+                findings += array.check(shard)
+                bar.update()
+            findings += array.check_norms()
+            checked[name] = array.num_checked
+    return VerifyReport(
+        findings=tuple(findings),
+        arrays=checked,
+        rows=cache.plan.rows,
+        set_aside=int(aside.sum()),
+        bytes=folder_bytes(folder),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
+    """Delete just the files that a build then computes again; returns them.
+
+    A shard of `hidden` or `visual` goes with its whole shard, as the rows of one shard belong together.
+
+    Raises:
+        CacheCorruptError: the region table or the cache's description is at fault; nothing is deleted then.
+    """
+    beyond = [finding for finding in report.findings if finding.file in (IMAGES_FILE, REGIONS_FILE, "zarr.json")]
+    if beyond:
+        raise CacheCorruptError(
+            f"{folder / beyond[0].file} cannot be computed again ({beyond[0].message}); fetch it from a copy with "
+            f"`mocha-pipe cache pull`, or build in another folder with --reuse {folder}"
+        )
+    doomed: set[Path] = set()
+    for finding in report.findings:
+        if finding.kind == "missing":
+            continue
+        doomed.add(folder / finding.file)
+        if finding.shard is not None and finding.array != "targets":
+            doomed |= {shard_path(folder / name, finding.shard) for name in ARRAYS}
+            doomed.add(quarantine_path(folder, finding.shard))
+    removed = sorted(path for path in doomed if path.is_file())
+    for path in removed:
+        path.unlink()
+    return removed
+
+
+class _Array:
+    """The shards of one array."""
+
+    def __init__(self, cache: RegionCache, name: str, is_aside: NDArray[np.bool_]) -> None:
+        self.name, self.num_checked = name, 0
+        self._reader: ShardRows = cache.rows(name)
+        self._is_aside = is_aside
+        self._missing = set(self._reader.missing())
+        self._norms = np.full(cache.plan.rows, np.nan, np.float32)
+
+    def check(self, shard: int) -> Iterator[Finding]:
+        """Bytes, gaps and values of one shard."""
+        if shard in self._missing:
+            yield self._finding("missing", shard, "not computed yet")
+            return
+        self.num_checked += 1
+        start, stop = self._reader.plan.span(shard)
+        try:
+            values_nD = self._reader.block(start, stop).astype(np.float32)
+        except MochaError as error:
+            yield self._finding("damaged", shard, str(error).partition(" is damaged: ")[2].partition("; ")[0])
+            return
+        is_aside = self._is_aside[start:stop]
+        is_finite = np.isfinite(values_nD).all(axis=1)
+        if (wrong := np.flatnonzero(~is_finite & ~is_aside)).size:
+            yield self._finding("suspect", shard, f"{_rows(wrong + start)} not finite and not set aside")
+        if (wrong := np.flatnonzero(is_aside & ~np.isnan(values_nD).all(axis=1))).size:
+            yield self._finding("suspect", shard, f"{_rows(wrong + start)} set aside but not empty")
+        is_flat = is_finite & (values_nD.max(axis=1) == values_nD.min(axis=1))
+        if values_nD.shape[1] > 1 and (wrong := np.flatnonzero(is_flat)).size:
+            yield self._finding("suspect", shard, f"{_rows(wrong + start)} the same number throughout")
+        norms = np.linalg.norm(values_nD, axis=1)
+        self._norms[start:stop] = np.where(is_finite & ~is_flat, norms, np.nan)
+
+    def check_norms(self) -> Iterator[Finding]:
+        """Norms against those of the whole array."""
+        if np.isnan(self._norms).all():
+            return
+        median = float(np.nanmedian(self._norms))
+        low, high = median / NORM_SPREAD, median * NORM_SPREAD
+        outside = np.flatnonzero((self._norms < low) | (self._norms > high))
+        shards = outside // self._reader.plan.rows_per_shard
+        for shard in np.unique(shards).tolist():
+            rows = outside[shards == shard]
+            message = f"{_rows(rows)} of norm {self._norms[rows[0]]:.3g}, outside {low:.3g} to {high:.3g}"
+            yield self._finding("suspect", shard, message)
+
+    def _finding(self, kind: Literal["missing", "damaged", "suspect"], shard: int, message: str) -> Finding:
+        file = f"{self.name}/{shard_path(Path(), shard).name}"
+        return Finding(kind=kind, file=file, message=message, array=self.name, shard=shard)
+
+
+def _rows(rows: NDArray[np.int64]) -> str:
+    return f"row {rows[0]} is" if len(rows) == 1 else f"{len(rows)} rows (the first is {rows[0]}) are"
+
+
+def _table(cache: RegionCache) -> Iterator[Finding]:
+    """The region table against the cache's digest, and its keys against boxes, class names and image digests."""
+    if cache.spec.digest() != cache.teacher_digest:
+        yield Finding(kind="damaged", file="zarr.json", message="the teacher's spec is not the one of its digest")
+    try:
+        table = cache.table
+    except MochaError as error:
+        yield Finding(kind="damaged", file=REGIONS_FILE, message=str(error).partition("; ")[0])
+        return
+    if len(table) != cache.plan.rows:
+        message = f"the table has {len(table)} regions, the arrays {cache.plan.rows}"
+        yield Finding(kind="damaged", file="zarr.json", message=message)
+    wrong = np.flatnonzero(recompute_keys(table) != table.keys)
+    if wrong.size:
+        message = f"keys of {_rows(wrong)} not those of image, box and class"
+        yield Finding(kind="damaged", file=REGIONS_FILE, message=message)
+
+
+def _lists(cache: RegionCache) -> Iterator[Finding]:
+    """Files of the quarantine."""
+    for shard in range(len(cache.plan)):
+        path = quarantine_path(cache.path, shard)
+        if path.is_file():
+            yield from _caught(lambda path=path: read_quarantine_file(path), path, cache.path, shard)  # type: ignore[misc]
+
+
+def _projection(cache: RegionCache) -> Iterator[Finding]:
+    path = cache.path / PROJECTION_NAME
+    if not path.is_file():
+        return
+    faults = list(_caught(lambda: Projection.load(path), path, cache.path, None))
+    yield from faults
+    if not faults and cache.has("targets") and cache.projection_digest != file_digest(path):
+        yield Finding(kind="damaged", file=path.name, message="is not the projection that the targets were made with")
+
+
+def _caught(read: Callable[[], object], path: Path, folder: Path, shard: int | None) -> Iterator[Finding]:
+    try:
+        read()
+    except MochaError as error:
+        message = str(error).partition(" is damaged: ")[2].partition("; ")[0]
+        yield Finding(kind="damaged", file=path.relative_to(folder).as_posix(), message=message, shard=shard)
+
+
+def _set_aside(cache: RegionCache, findings: list[Finding]) -> NDArray[np.bool_]:  # (N,)
+    """Which rows were set aside, as far as the lists can be read."""
+    unreadable = {finding.file for finding in findings if finding.file.startswith(QUARANTINE_FOLDER)}
+    is_aside = np.zeros(cache.plan.rows, bool)
+    for path in (cache.path / QUARANTINE_FOLDER).glob("*.json"):
+        if path.relative_to(cache.path).as_posix() not in unreadable:
+            is_aside[[region.row for region in read_quarantine_file(path)]] = True
+    return is_aside
