@@ -18,7 +18,7 @@ STUDENT_FLAG = $(if $(STUDENT),--student '$(STUDENT)')
 RUN_FLAG     = $(if $(RUN),--run '$(RUN)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cache-teacher distill fewshot test lint format coverage miniature-teacher clean
+.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu soak test lint format coverage miniature-teacher clean
 
 # ---- Getting started ------------------------------------------------------------------------------------------------
 
@@ -45,6 +45,17 @@ distill: $(STAMP) ## phase 2 [DATA= CACHE= STUDENT= RUN=]: train a student on th
 
 fewshot: $(STAMP) ## one photo per object: the last distilled student against its base detector
 	$(BIN)/mocha-pipe fewshot --shots 1
+
+# ---- Measurements ---------------------------------------------------------------------------------------------------
+
+bench: $(STAMP) ## speed of the teacher cache against named alternatives, on the CPU; leaves work/bench.json
+	$(BIN)/python -m pipeline.bench
+
+bench-gpu: $(STAMP) ## speed at the size of LLaVA-1.5-7B on a CUDA GPU; leaves work/bench-gpu.json
+	$(BIN)/python -m pipeline.bench.gpu
+
+soak: $(STAMP) ## kill 200 real builds at random moments; leaves work/soak.json
+	$(BIN)/python -m pipeline.bench.soak
 
 # ---- Development ----------------------------------------------------------------------------------------------------
 

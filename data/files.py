@@ -1,10 +1,11 @@
 """Files that appear whole or not at all: written beside their place, flushed to disk, then renamed."""
 
+import hashlib
 import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _UMASK = os.umask(0)  # can only be read by setting it
@@ -37,6 +38,27 @@ def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON, atomically; NaN and infinity are refused (ValueError), as JSON has none."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def file_digest(path: Path) -> str:
+    """Hex of blake2b-16 over a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs; another process that wants it waits. The system frees it when we die.
+
+    The file stays behind, empty. On a disk that knows no locks the block runs without one.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        with suppress(OSError):
+            fcntl.lockf(handle, fcntl.LOCK_EX)
+        yield
 
 
 def _flush_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ Boxes live in the frame of the upright image: the EXIF orientation is applied to
 does for both (cv2.imread and its label verification).
 """
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from data.errors import DatasetError, DatasetNotFoundError
-from data.types import Problem
+from data.errors import DatasetError, DatasetNotFoundError, MochaError
+from data.types import ImageFile, Problem
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
@@ -26,7 +27,7 @@ _FORMATS = {"AVIF", "BMP", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WE
 _SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:  # (H, W, 3)
+def read_image(path: ImageFile) -> NDArray[np.uint8]:  # (H, W, 3)
     """Decode an image, upright, as RGB; transparency is dropped and 16-bit grey keeps its high byte.
 
     Raises:
@@ -34,29 +35,32 @@ def read_image(path: Path) -> NDArray[np.uint8]:  # (H, W, 3)
         DatasetError: The file is no image, or is damaged.
     """
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as stream, Image.open(stream) as image:
             return _rgb(_upright(image))
+    except MochaError:
+        raise
     except FileNotFoundError:
         raise DatasetNotFoundError(f"{path}: {_MISSING}") from None
     except Exception as error:  # on a broken file Pillow lets through whatever its parsing meets
         if isinstance(error, OSError) and not _is_content(error):
-            raise DatasetNotFoundError(
-                f"{path}: cannot be reached ({error.strerror}); bring the disk back and run the same command again"
-            ) from error
+            raise DatasetNotFoundError(f"{path}: {_unreachable(error)}") from error
         raise DatasetError(f"{path}: {_unreadable(error)}") from None
 
 
-def image_digest(path: Path) -> str:
+def image_digest(path: ImageFile) -> str:
     """Hex of blake2b-16 over the file's bytes.
 
     Raises:
-        DatasetNotFoundError: There is no such file.
+        DatasetNotFoundError: There is no such file, or the disk that holds it does not answer.
     """
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except MochaError:
+        raise
     except FileNotFoundError:
         raise DatasetNotFoundError(f"{path}: {_MISSING}") from None
+    except OSError as error:
+        raise DatasetNotFoundError(f"{path}: {_unreachable(error)}") from error
 
 
 def inspect_image(path: Path) -> tuple[tuple[int, int] | None, Problem | None]:
@@ -84,9 +88,9 @@ def inspect_image(path: Path) -> tuple[tuple[int, int] | None, Problem | None]:
     except FileNotFoundError:
         return None, _error(path, _MISSING)
     except Exception as error:  # on a broken file Pillow lets through whatever its parsing meets
-        return None, Problem(
-            severity="error", where=str(path), message=_unreadable(error), unreadable=_is_content(error)
-        )
+        if isinstance(error, OSError) and not _is_content(error):
+            return None, _error(path, _unreachable(error))
+        return None, Problem(severity="error", where=str(path), message=_unreadable(error), unreadable=True)
 
 
 _MISSING = "no such image; put the file there or remove it from the data set"
@@ -96,9 +100,13 @@ _TRAILING = (
 )
 
 
-def _is_content(error: Exception) -> bool:
-    """Whether the file's content is at fault, and not the disk that holds it."""
-    return not (isinstance(error, OSError) and error.errno is not None)
+def _is_content(error: OSError) -> bool:
+    """Whether the file's content is at fault, and not the disk that holds it; a broken header may lead nowhere."""
+    return error.errno in (None, errno.EINVAL)
+
+
+def _unreachable(error: OSError) -> str:
+    return f"cannot be reached ({error.strerror}); bring the disk back and run the same command again"
 
 
 def _unreadable(error: Exception) -> str:
@@ -137,4 +145,4 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:  # (H, W, 3)
     if image.mode.startswith("I"):
         grey = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

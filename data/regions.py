@@ -145,8 +145,12 @@ class RegionTable:
         metadata = images.schema.metadata or {}
         if not images.schema.equals(_IMAGES_SCHEMA) or not regions.schema.equals(_REGIONS_SCHEMA):
             raise DatasetError(f"{folder}: {IMAGES_FILE} or {REGIONS_FILE} has other columns; {_REBUILD}")
+        try:
+            class_names = tuple(json.loads(metadata.get(b"class_names", b"[]")))
+        except ValueError:  # damaged, as the digests below then say
+            class_names = ()
         table = cls(
-            class_names=tuple(json.loads(metadata.get(b"class_names", b"[]"))),
+            class_names=class_names,
             image_names=tuple(images["name"].to_pylist()),
             image_digests=tuple(images["digest"].to_pylist()),
             image_sizes=np.stack([images["width"].to_numpy(), images["height"].to_numpy()], axis=1),
@@ -160,7 +164,12 @@ class RegionTable:
         return table
 
     def _metadata(self) -> dict[bytes, bytes]:
-        return {b"class_names": json.dumps(self.class_names).encode(), b"digest": self.digest.encode()}
+        # Beyond the digest, what no key tells: pages have checksums, but the footer that says where they lie has none.
+        state = hashlib.blake2b(json.dumps([self.image_names, self.image_digests]).encode(), digest_size=16)
+        for column in (self.image_sizes, self.first_row, self.xyxy, self.class_ids):
+            state.update(np.ascontiguousarray(column).tobytes())
+        names, digest, content = json.dumps(self.class_names), self.digest, state.hexdigest()
+        return {b"class_names": names.encode(), b"digest": digest.encode(), b"content": content.encode()}
 
 
 _REBUILD = "remove the folder and run: mocha-pipe cache build"

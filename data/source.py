@@ -1,11 +1,21 @@
-"""Opens a data set: a YOLO data.yaml or a COCO .json, one split at a time."""
+"""Opens a data set: a YOLO data.yaml, a COCO .json or packed shards, one split at a time."""
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from data.errors import DatasetError, DatasetNotFoundError
-from data.readers import SplitReading, read_coco, read_yolo, split_of_coco_file, splits_of_yaml
+from data.readers import (
+    SplitReading,
+    is_packed,
+    read_coco,
+    read_packed,
+    read_yolo,
+    split_of_coco_file,
+    splits_of_shards,
+    splits_of_yaml,
+)
 from data.types import DetectionSource, Problem
 
 
@@ -15,7 +25,8 @@ def open_source(
     """Read one split and refuse it if anything in it is wrong.
 
     Args:
-        data: A data.yaml as `yolo train data=` takes it (a split may also name a COCO .json), or a COCO .json.
+        data: A data.yaml as `yolo train data=` takes it (a split may also name a COCO .json), a COCO .json, or what
+            `data pack` wrote: its dataset.json, or its shards as `train-{000000..000031}.tar`.
         split: Key of data.yaml: train, val or test. A COCO .json is one split and ignores it.
         keep_unreadable: Keep the place of an image that is there but cannot be decoded, with a warning, for callers
             that set its boxes aside; otherwise it is an error like any other.
@@ -25,7 +36,15 @@ def open_source(
         DatasetNotFoundError: The file, the split's folder or its list is not there.
         DatasetError: The data set breaks a rule; the line gives the first problem and the command that lists all.
     """
-    reading = read_split(data, split, progress=progress)
+    return source_of(read_split(data, split, progress=progress), data, keep_unreadable=keep_unreadable)
+
+
+def source_of(reading: SplitReading, data: Path | str, *, keep_unreadable: bool = False) -> DetectionSource:
+    """The source that a reading is when nothing in it is wrong.
+
+    Raises:
+        DatasetError: As `open_source`.
+    """
     problems = [_as_warning(found) if found.unreadable and keep_unreadable else found for found in reading.problems]
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
@@ -54,6 +73,9 @@ def read_split(data: Path, split: str, *, progress: bool = False) -> SplitReadin
     Raises:
         DatasetNotFoundError, DatasetError: The file or the split cannot be read at all.
     """
+    _refuse_url(data)
+    if is_packed(data):
+        return read_packed(data, split)
     if _is_coco(data):
         return read_coco(data, split_of_coco_file(data), progress=progress)
     return read_yolo(data, split, progress=progress)
@@ -65,7 +87,15 @@ def splits_of(data: Path) -> tuple[str, ...]:
     Raises:
         DatasetNotFoundError, DatasetError: The file cannot be read.
     """
+    _refuse_url(data)
+    if is_packed(data):
+        return splits_of_shards(data)
     return (split_of_coco_file(data),) if _is_coco(data) else splits_of_yaml(data)
+
+
+def _refuse_url(data: Path) -> None:
+    if re.match(r"[a-z0-9]{2,}:/", str(data)):  # a path keeps one of a URL's slashes
+        raise DatasetError(f"{data}: a URL is read by `mocha-pipe distill` only; copy the shards into a local folder")
 
 
 def _is_coco(data: Path) -> bool:

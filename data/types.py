@@ -3,18 +3,44 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class ImageFile(Protocol):
+    """What holds an image's bytes: a path, or a member of a tar (data/tars.py)."""
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        ...
+
+    @property
+    def suffix(self) -> str:
+        """Such as `.jpg`."""
+        ...
+
+    def open(self, mode: Literal["rb"]) -> BinaryIO:
+        """A stream over the bytes."""
+        ...
+
+    def read_bytes(self) -> bytes:
+        """The bytes."""
+        ...
+
+    def __fspath__(self) -> str:
+        """What to call it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ImageRecord:
     """One image and its ground-truth boxes."""
 
-    path: Path
-    """The image file."""
+    path: ImageFile
+    """The image file, or its place in a tar."""
     name: str
     """POSIX path relative to the data set's root; unique within a source."""
     width: int

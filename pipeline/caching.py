@@ -14,6 +14,7 @@ from teacher_cache.cache import RegionCache
 from teacher_cache.forecast import Forecast
 
 if TYPE_CHECKING:
+    from pipeline.rundir import Completion
     from teacher_cache.audit import AuditReport
     from teacher_cache.sharing import TransferReport
     from teacher_cache.spec import TeacherSpec
@@ -107,8 +108,8 @@ def default_target_dim(spec: "TeacherSpec", rows: int) -> int:
     return default_dim(spec.hidden_dim + spec.visual_dim, rows)
 
 
-def repair_cache(config: RunConfig, report: "VerifyReport", *, teacher_is_named: bool) -> Any:
-    """Delete the files at fault and build again, which computes just these.
+def repair_cache(config: RunConfig, report: "VerifyReport", *, teacher_is_named: bool) -> "Completion":
+    """Delete the files at fault and build again, which computes just these, in the widths that are there.
 
     Raises:
         CacheCorruptError: something is at fault that cannot be computed again.
@@ -121,7 +122,7 @@ def repair_cache(config: RunConfig, report: "VerifyReport", *, teacher_is_named:
     named = config.teacher.model if teacher_is_named else None
     teacher = teacher_of_cache(cache, named, device=config.teacher.device, batch=config.teacher.batch)
     remove_faults(folder, report)
-    return build_teacher_cache(replace(config, teacher=teacher)).outputs
+    return build_teacher_cache(replace(config, teacher=teacher, cache=replace(config.cache, dim=None)))
 
 
 def audit(config: RunConfig, rows: int, seed: int, *, teacher_is_named: bool) -> "AuditReport":

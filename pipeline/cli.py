@@ -3,6 +3,7 @@
 Nothing heavy is imported here: each command imports what it needs, so that `--help` answers at once.
 """
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from pipeline.options import (
     Cache,
     CacheOrUrl,
     Data,
+    DataOrUrl,
     Device,
     Epochs,
     ImageSize,
@@ -29,6 +31,7 @@ from pipeline.options import (
     Seed,
     Toml,
     cache_place,
+    data_place,
 )
 
 
@@ -114,6 +117,33 @@ def data_check(data: Annotated[Path, typer.Argument(help="data.yaml or COCO json
         raise DatasetError(f"{data} has {errors} error{'s' * (errors != 1)}: mend what is listed above and check again")
 
 
+@data_app.command("pack")
+def data_pack(
+    out: Annotated[Path, typer.Option(help="Folder for the shards; other splits in it stay.")],
+    data: Data = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to pack; repeatable [default: train and val].")] = None,
+    shard_size: Annotated[float | None, typer.Option(min=0.001, help="Megabytes in a shard [default: 256].")] = None,
+    root: Root = None,
+    config: Toml = None,
+    as_json: Json = False,
+) -> None:
+    """Write images and boxes as WebDataset tar shards, which train like the folder, also from a bucket."""
+    from pipeline.configfile import load_config
+    from pipeline.packing import pack_shards
+
+    settings = load_config(config, {"root": root, "data": {"path": data}})
+    packed = pack_shards(settings, out, splits=split or (), shard_mb=shard_size)
+    if as_json:
+        print_json([asdict(part) for part in packed])
+        return
+    for part in packed:
+        print_values(f"split {part.split}", {key: getattr(part, key) for key in _PACKED})
+    typer.echo(f"train from them: mocha-pipe distill --data {shlex.quote(str(packed[0].pattern))}")
+
+
+_PACKED = ("images", "regions", "shards", "bytes", "written")
+
+
 @data_app.command("miniature")
 def data_miniature(
     out: Annotated[Path | None, typer.Argument(help="Folder to write [default: ROOT/miniature].")] = None,
@@ -155,7 +185,7 @@ def pretrain(
 
 @app.command()
 def distill(
-    data: Data = None,
+    data: DataOrUrl = None,
     cache: CacheOrUrl = None,
     student: Annotated[
         str | None, typer.Option(help="Detector to start from, .pt or .yaml [default: the base detector].")
@@ -180,7 +210,7 @@ def distill(
     training: dict[str, Any] = {"epochs": epochs, "image_size": imgsz, "batch": batch, "seed": seed, "device": device}
     training |= {"student": student, "folder": run, "train": parse_assignments(arguments or ())}
     training |= {"levels": levels, "lambda_dist": lambda_dist, "lambda_emb": lambda_emb}
-    flags = {"root": root, "data": {"path": data}, "cache": cache_place(cache), "distill": training}
+    flags = {"root": root, "data": data_place(data), "cache": cache_place(cache), "distill": training}
     done = distill_student(load_config(config, flags))
     print_values(f"distilled student {done.folder}", {**done.outputs, "already_complete": done.skipped})
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -72,7 +72,7 @@ def cache_plan(
     if as_json:
         print_json(plan.to_json())
     else:
-        from pipeline.tables import plan_table
+        from pipeline.cache_tables import plan_table
 
         print_table(plan_table(plan))
 
@@ -129,7 +129,7 @@ def cache_build(
         },
     }  # fmt: skip
     settings = load_config(config, flags)
-    if settings.teacher.model == "miniature" and not settings.uses_miniature:
+    if is_first_rank() and settings.teacher.model == "miniature" and not settings.uses_miniature:
         typer.echo(f"note: {_MINIATURE_TEACHER_NOTE}", err=True)
     done = build_teacher_cache(settings)
     if not is_first_rank():
@@ -137,7 +137,7 @@ def cache_build(
     if as_json:
         print_json({"cache": str(done.folder), "skipped": done.skipped, "seconds": done.seconds, **done.outputs})
     else:
-        from pipeline.tables import build_values
+        from pipeline.cache_tables import build_values
 
         print_values(f"teacher cache {done.folder}", build_values(done))
     if done.outputs["set_aside"]:
@@ -154,7 +154,9 @@ def cache_info(cache: CacheFolder = _DEFAULT, as_json: Json = False) -> None:
     if as_json:
         print_json(info)
     else:
-        print_values(f"teacher cache {cache}", info)
+        from pipeline.cache_tables import info_values
+
+        print_values(f"teacher cache {cache}", info_values(info))
 
 
 @cache_app.command("verify")
@@ -178,7 +180,7 @@ def cache_verify(
     if as_json:
         print_json({"cache": str(cache), **asdict(report)})
     else:
-        from pipeline.tables import verify_lines
+        from pipeline.cache_tables import verify_lines
 
         for line in verify_lines(report):
             typer.echo(line)
@@ -189,7 +191,8 @@ def cache_verify(
     teacher_flags = {"model": teacher, "device": device, "batch": batch}
     flags = {"root": root, "data": {"path": data}, "cache": {"folder": cache}, "teacher": teacher_flags}
     built = repair_cache(load_config(config, flags), report, teacher_is_named=teacher is not None)
-    typer.echo(f"repaired: {built.computed_shards} shards and {built.embedded} regions computed again", err=as_json)
+    shards, regions = built.outputs["computed_shards"], built.outputs["embedded"]
+    typer.echo(f"repaired: {shards} shards computed again, {regions} regions embedded", err=as_json)
 
 
 @cache_app.command("audit")
@@ -215,7 +218,7 @@ def cache_audit(
     if as_json:
         print_json({"cache": str(cache), "ok": report.ok, **asdict(report)})
     else:
-        from pipeline.tables import audit_table
+        from pipeline.cache_tables import audit_table
 
         print_table(audit_table(report))
     if not report.ok:
@@ -263,14 +266,15 @@ def cache_ls(place: Place = "work", as_json: Json = False) -> None:
     if as_json:
         print_json([asdict(listing) for listing in found])
     else:
-        from pipeline.tables import listings_table
+        from pipeline.cache_tables import listings_table
 
         print_table(listings_table(place, found))
 
 
 def _print_transfer(report: "TransferReport") -> None:
-    values: dict[str, Any] = asdict(report)
-    print_values("transfer", values)
+    from pipeline.cache_tables import transfer_line
+
+    typer.echo(transfer_line(report))
 
 
 def _report_set_aside(folder: Path) -> None:
@@ -284,5 +288,7 @@ def _report_set_aside(folder: Path) -> None:
         typer.echo(f"set aside: and {len(regions) - 10} more, listed in {folder / 'quarantine'}", err=True)
     number = f"{len(regions)} region{'s have' if len(regions) != 1 else ' has'} no embedding"
     typer.echo(
-        f"{number}; training leaves them out. Mend the cause and add --retry-failed to the same command", err=True
+        f"{number}, and training leaves that out; when the images are mended, build in a new folder with "
+        f"--reuse {folder}, or where nothing in them changed, add --retry-failed to the same command",
+        err=True,
     )

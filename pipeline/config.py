@@ -29,7 +29,12 @@ class DataConfig:
     """The detection data set that both phases read."""
 
     path: Path | None = None
-    """`data.yaml` (whatever `yolo train` accepts) or a COCO json; the miniature world when not given."""
+    """`data.yaml` (whatever `yolo train` accepts), a COCO json, or shards of `data pack` (dataset.json, or the tars as
+    `train-{000000..000031}.tar`); the miniature world when not given."""
+    url: str = ""
+    """Shards behind a URL (`s3://.../train-{000000..000031}.tar`), which `distill` streams in place of that."""
+    window: int = 1000
+    """Images that each worker of a stream draws the next one from; more mix better and take more memory."""
     train: str = "train"
     """Split whose boxes the teacher embeds and the student learns from."""
     val: str = "val"
@@ -154,6 +159,8 @@ class RunConfig:
     @property
     def uses_miniature(self) -> bool:
         """Whether the data set is the procedural world under this root."""
+        if self.data.url:
+            return False
         return self.data.path is None or self.data.path.resolve() == (self.miniature_folder / "data.yaml").resolve()
 
     def resolved(self) -> "RunConfig":

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from data.shards import recipe_of
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.recipes import miniature, photographs
@@ -35,7 +36,7 @@ def load_config(path: Path | None, flags: Values, *, recipe: Callable[..., RunCo
     for layer, where in ((values, str(path)), (given, "the command line")):
         named = apply_values(named, layer, where=where)
     # The miniature's small settings would starve a detector on photographs, and the other way round.
-    recipe = recipe or (miniature if _is_miniature(named) else photographs)
+    recipe = recipe or (miniature if is_miniature(named) else photographs)
     config = apply_values(recipe(named.root), values, where=str(path))
     return apply_values(config, given, where="the command line").resolved()
 
@@ -91,10 +92,12 @@ def parse_assignments(assignments: Iterable[str], *, flag: str = "--set") -> dic
     return parsed
 
 
-def _is_miniature(config: RunConfig) -> bool:
+def is_miniature(config: RunConfig) -> bool:
     """Whether the data set is the procedural world, this root's or one made elsewhere."""
     path = config.data.path
-    return config.uses_miniature or (path is not None and is_complete(path.parent, stage="miniature"))
+    if config.uses_miniature or path is None:
+        return config.uses_miniature
+    return is_complete(path.parent, stage="miniature") or recipe_of(path) == "miniature"
 
 
 def _given(flags: Values) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from data.benchmark import PersonalBenchmark, open_benchmark
 from data.boxes import box_iou
 from data.episodes import Episode, draw_episodes
 from data.errors import MochaError
-from data.files import write_json
+from data.files import file_digest, write_json
 from data.images import read_image
 from pipeline.config import FewshotConfig, RunConfig
 from pipeline.inputs import BASE, CACHE, FEWSHOT, WORLD
@@ -23,7 +23,7 @@ from student.bootstrap import mean_interval, paired_gain
 from student.checkpoint import DETECTOR_FILE, TRANSLATION_FILE
 from student.fewshot import EpisodeScores, evaluate_episodes, name_detections, source_regions
 from student.pool import PoolPass
-from teacher_cache.cache import RegionCache, file_digest
+from teacher_cache.cache import RegionCache
 
 _METRICS = ("map50_95", "map50", "accuracy")
 _NUM_SCENES = 12

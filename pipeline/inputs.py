@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import TrainingConfig
+from pipeline.config import RunConfig, TrainingConfig
 from pipeline.errors import ConfigError
 from pipeline.rundir import COMPLETE, is_complete, read_json
 from teacher_cache.config import TeacherConfig
@@ -83,9 +83,15 @@ def cache_digest(cache: "RegionCache") -> str:
 
 def weights_digest(model: str) -> dict[str, str]:
     """Digest of the weights that a run starts from; the name itself where it starts from none."""
-    from teacher_cache.cache import file_digest
+    from data.files import file_digest
 
     return {"model": file_digest(Path(model)) if Path(model).is_file() else model}
+
+
+def remote_copy(config: RunConfig) -> Path:
+    """Where that lies which is copied of a data set behind a URL."""
+    folder = config.data.url.rpartition("/")[0]
+    return config.root / "remote" / f"data-{hashlib.blake2b(folder.encode(), digest_size=8).hexdigest()}"
 
 
 def base_run(model: str) -> str | None:

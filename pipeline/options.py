@@ -7,7 +7,17 @@ import typer
 
 Toml = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; flags win over it.")]
 Root = Annotated[Path | None, typer.Option(help="Folder for whatever has no folder of its own [default: work].")]
-Data = Annotated[Path | None, typer.Option(help="data.yaml or COCO json [default: the miniature world].")]
+Data = Annotated[
+    Path | None, typer.Option(help="data.yaml, COCO json, or shards of `data pack` [default: the miniature world].")
+]
+DataOrUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="data.yaml, COCO json, or shards: dataset.json or 'train-{000..031}.tar', also behind a URL "
+        "[default: the miniature world].",
+    ),
+]
 Cache = Annotated[Path | None, typer.Option(help="Folder of the teacher cache [default: ROOT/cache].")]
 CacheOrUrl = Annotated[
     str | None, typer.Option("--cache", help="Folder or URL of the teacher cache [default: ROOT/cache].")
@@ -47,3 +57,10 @@ def cache_place(cache: str | None) -> dict[str, Any]:
     if cache is None:
         return {}
     return {"url": cache} if "://" in cache else {"folder": Path(cache)}
+
+
+def data_place(data: str | None) -> dict[str, Any]:
+    """The settings that a data set's path or URL stands for."""
+    if data is None:
+        return {}
+    return {"url": data} if "://" in data else {"path": Path(data), "url": ""}

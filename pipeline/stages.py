@@ -11,16 +11,18 @@ skips what is complete and goes on with what is not (pipeline/rundir.py). All of
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data.errors import DatasetError
-from data.files import write_json
+from data.files import exclusive, write_json
 from data.miniature import make_miniature
+from data.readers import is_packed, read_place
 from data.regions import RegionTable
+from data.remote import RemoteShard, copy_split, open_shards
 from data.source import open_source
 from data.types import DetectionSource
 from pipeline.config import RunConfig
@@ -36,6 +38,7 @@ from pipeline.inputs import (
     is_first_rank,
     map50_95,
     part_of,
+    remote_copy,
     teacher_config,
     torch_device,
     train_arguments,
@@ -61,6 +64,11 @@ def make_world(config: RunConfig) -> Completion:
         StageMismatchError: it holds a world of another size or seed.
     """
     folder = config.miniature_folder
+    with exclusive(folder.with_name(f".{folder.name}.lock")):  # the processes of one job all start here
+        return _make_world(config, folder)
+
+
+def _make_world(config: RunConfig, folder: Path) -> Completion:
     strangers = sorted({entry.name for entry in folder.iterdir()} - _WORLD_ENTRIES) if folder.is_dir() else []
     if strangers:
         raise DatasetError(
@@ -115,8 +123,9 @@ def build_teacher_cache(config: RunConfig) -> Completion:
         (folder / COMPLETE).unlink(missing_ok=True)
     # build_cache itself refuses, resumes or adapts what lies in the folder, and it sees a shard that is gone.
     return run_stage(
-        folder, identity, work, flag="--cache", replace=True, is_whole=lambda: RegionCache.open(folder).is_complete
-    )
+        folder, identity, work, flag="--cache", replace=True,
+        is_whole=lambda: is_first_rank() and RegionCache.open(folder).is_complete,
+    )  # fmt: skip
 
 
 def pretrain_base(config: RunConfig) -> Completion:
@@ -128,9 +137,10 @@ def pretrain_base(config: RunConfig) -> Completion:
     from student.pretrain import find_model, pretrain
 
     data = _data(config)
-    if data.suffix == ".json":
+    if config.data.url or data.suffix in (".json", ".tar"):
+        what = "shards" if config.data.url or is_packed(data) else "a COCO json"
         raise ConfigError(
-            f"{data}: pretraining is a plain ultralytics run and reads a data.yaml, not a COCO json: "
+            f"{config.data.url or data}: pretraining is a plain ultralytics run and reads a data.yaml, not {what}: "
             "write a data.yaml, or name a detector with --student"
         )
     settings = config.pretrain
@@ -174,8 +184,7 @@ def distill_student(config: RunConfig) -> Completion:
     RegionCache.open(cache_folder)  # a missing cache should not show after an hour of pretraining
     base = pretrain_base(config) if settings.student is None else None
     model = find_model(str(base.folder / base.outputs["weights"]) if base else str(settings.student))
-    train, table = training_regions(config)
-    val = open_source(_data(config), config.data.val, keep_unreadable=True, progress=True)
+    train, table, val, shards = _distill_data(config)
     cache = RegionCache.open(cache_folder, expect_table=table)
     targets = cache.targets()
     folder = _named(settings.folder)
@@ -186,10 +195,11 @@ def distill_student(config: RunConfig) -> Completion:
         result = distill(
             DistillSettings(
                 levels=settings.levels, lambda_dist=settings.lambda_dist, lambda_emb=settings.lambda_emb,
-                temperature=settings.temperature, train_arguments={**arguments, **device_argument(settings)},
+                temperature=settings.temperature, window=config.data.window,
+                train_arguments={**arguments, **device_argument(settings)},
             ),
-            model=model, train=train, val=val, targets=targets, first_row=table.first_row, run=folder, resume=True,
-            meta=made_from,
+            model=model, train=train, val=val, targets=targets, first_row=table.first_row, run=folder, shards=shards,
+            resume=True, meta=made_from,
         )  # fmt: skip
         return {
             "student": str(result.folder.resolve().relative_to(folder.resolve())),
@@ -203,7 +213,7 @@ def distill_student(config: RunConfig) -> Completion:
     losses = {name: getattr(settings, name) for name in ("levels", "lambda_dist", "lambda_emb", "temperature")}
     identity = Identity(
         stage=DISTILL,
-        config={**losses, **arguments},
+        config={**losses, **arguments, **({"window": config.data.window} if shards else {})},
         inputs={**made_from, "val": val.fingerprint(), **weights_digest(model)},
     )
     done = run_stage(folder, identity, work, flag="--run")
@@ -255,8 +265,24 @@ def _data(config: RunConfig) -> Path:
 
 def training_regions(config: RunConfig) -> tuple[DetectionSource, RegionTable]:
     """The training split and its region table; an image that cannot be decoded keeps its place in both."""
-    source = open_source(_data(config), config.data.train, keep_unreadable=True, progress=is_first_rank())
+    data = _data(config)
+    if is_packed(data):
+        read_place(data).check_split(config.data.train)
+    source = open_source(data, config.data.train, keep_unreadable=True, progress=is_first_rank())
     return source, RegionTable.build(source, progress=is_first_rank())
+
+
+def _distill_data(
+    config: RunConfig,
+) -> tuple[DetectionSource, RegionTable, DetectionSource, Sequence[RemoteShard]]:
+    """Training images, their regions, validation images, and the shards to stream the training images from, if any."""
+    if not config.data.url:
+        train, table = training_regions(config)
+        return train, table, open_source(_data(config), config.data.val, keep_unreadable=True, progress=True), ()
+    copy = remote_copy(config)
+    remote = open_shards(config.data.url, copy, config.data.train)
+    val = copy_split(config.data.url, copy, config.data.val, progress=True)
+    return remote.source, remote.table, open_source(val, config.data.val, keep_unreadable=True), remote.shards
 
 
 def _split_digests(config: RunConfig) -> dict[str, str]:

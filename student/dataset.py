@@ -6,6 +6,7 @@ one. Targets are then looked up by row while the batch is put together, which ha
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import student.environment  # noqa: F401  (before ultralytics)
@@ -21,6 +22,8 @@ from ultralytics.data.dataset import YOLODataset
 from data.errors import DatasetError
 from data.images import read_image
 from data.types import DetectionSource, ImageRecord, RegionTargets
+from student import pixels  # noqa: F401  (lets ultralytics read members of tars)
+from student.errors import TrainArgumentError
 
 NO_TARGET = -1
 """Row of a box that has no target; it counts for detection only."""
@@ -68,6 +71,9 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         targets: looked up for every batch, which then has `targets` (n, D) float32 beside `rows` (n,) int64; None
             adds neither.
         **arguments: those of `YOLODataset`.
+
+    Raises:
+        TrainArgumentError: cache="disk" for images in tars, which have no place of their own on the disk.
     """
 
     format_class = RowFormat
@@ -80,6 +86,12 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         targets: RegionTargets | None = None,
         **arguments: Any,
     ) -> None:
+        in_tars = any(not isinstance(record.path, Path) for record in source.records[:1])
+        if in_tars and arguments.get("cache") == "disk":
+            raise TrainArgumentError(
+                "Training argument cache=disk writes beside each image, and images in shards have no place of their "
+                "own; use cache=ram, or leave it out."
+            )
         self.source = source
         self.first_row = first_row
         self.targets = targets
@@ -87,10 +99,11 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         self._kept = [index for index in range(len(source.records)) if self._is_readable(index)]
         super().__init__(img_path=str(source.root), **arguments)
 
-    def get_img_files(self, img_path: str) -> list[str]:  # noqa: ARG002  (the source names the files)
-        """Files of the source in its order; the first part of them where `fraction` asks for less."""
+    def get_img_files(self, img_path: str) -> list[Any]:  # noqa: ARG002  (the source names the files)
+        """Files of the source in its order, or members of tars; the first part where `fraction` asks for less."""
         count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(self._kept) * self.fraction))
-        return [str(self.source.records[index].path) for index in self._kept[:count]]
+        files = [self.source.records[index].path for index in self._kept[:count]]
+        return [str(file) if isinstance(file, Path) else file for file in files]
 
     def get_labels(self) -> list[dict[str, Any]]:
         """One label per image, with `rows` (n, 1)."""

@@ -4,7 +4,8 @@
 - `run/student/`: what later stages read (see checkpoint.py), the averaged weights after the last epoch
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ultralytics.data.utils import get_split_fraction
 from ultralytics.utils import LOGGER, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
+from data.remote import RemoteShard
 from data.types import DetectionSource, RegionTargets
 from student.checkpoint import load_checkpoint, save_student
 from student.dataset import RegionDataset
@@ -27,6 +29,7 @@ from student.errors import RegionTargetError, TrainArgumentError
 from student.features import FeatureLevels
 from student.model import DISTILLATION_ITEMS, DistillModel
 from student.pretrain import ResumableTrainer, checked_arguments, read_metrics, train_to_end
+from student.streamstate import STATE_FILE, StreamKeeper
 
 DEFAULT_TRAIN_ARGUMENTS: Mapping[str, Any] = {"optimizer": "AdamW", "lr0": 1e-3, "warmup_bias_lr": 0.0}
 """Where we differ from `yolo train`, whose automatic choice may be MuSGD, made for convolutions."""
@@ -44,6 +47,8 @@ class DistillSettings:
     """Weight of L_emb."""
     temperature: float = 1.0
     """T of L_emb."""
+    window: int = 1000
+    """Images that each worker of a stream draws the next one from; more mix better and take more memory."""
     train_arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `yolo train` (epochs, imgsz, batch, mosaic, ...); they win over DEFAULT_TRAIN_ARGUMENTS."""
 
@@ -58,6 +63,8 @@ class DistillSetup:
     first_row: NDArray[np.int64]  # (training images + 1,)
     """Rows of training image i in `targets` are first_row[i]:first_row[i + 1], in the order of its boxes."""
     settings: DistillSettings
+    shards: Sequence[RemoteShard] = ()
+    """Where the training images come from as a stream; when empty they are read from where their records say."""
 
     def check(self) -> None:
         """Raises RegionTargetError where boxes and targets, or the two splits, do not belong together."""
@@ -111,6 +118,8 @@ class DistillTrainer(ResumableTrainer):
             raise TrainArgumentError(
                 f"Distillation runs on one device, found device={self.args.device!r}; name one of them."
             )
+        if setup.shards:
+            StreamKeeper(self)
 
     def get_dataset(self) -> dict[str, Any]:
         """What ultralytics keeps of a data.yaml."""
@@ -140,7 +149,8 @@ class DistillTrainer(ResumableTrainer):
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> RegionDataset:  # noqa: ARG002
         """Training images with their targets, or validation images without."""
         training = mode == "train"
-        dataset = RegionDataset(
+        kind = self._dataset_kind(training)
+        dataset = kind(
             self.setup.train if training else self.setup.val,
             first_row=self.setup.first_row if training else None,
             targets=self.setup.targets if training else None,
@@ -161,6 +171,29 @@ class DistillTrainer(ResumableTrainer):
         for line in left_out(dataset):
             LOGGER.warning(f"{colorstr(f'{mode}: ')}{line}")
         return dataset
+
+    def _dataset_kind(self, training: bool) -> type[RegionDataset]:
+        if training and self.setup.shards:
+            from student.streaming import StreamDataset
+
+            return StreamDataset
+        return RegionDataset
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Ultralytics' own loader, or that of the stream for training images that come as one."""
+        if mode != "train" or not self.setup.shards:
+            return super().get_dataloader(dataset_path, batch_size, rank, mode)
+        from student.streamloader import StreamLoader
+
+        return StreamLoader(
+            self.build_dataset(dataset_path, mode, batch_size),
+            self.setup.shards,
+            batch_size=batch_size,
+            workers=min(self.args.workers, os.cpu_count() or 1),
+            window=self.setup.settings.window,
+            seed=self.args.seed,
+            pin_memory=self.device.type == "cuda",
+        )
 
     def label_loss_items(
         self, loss_items: dict[str, Tensor] | None = None, prefix: str = "train"
@@ -184,6 +217,7 @@ def distill(
     targets: RegionTargets,
     first_row: NDArray[np.int64],
     run: Path,
+    shards: Sequence[RemoteShard] = (),
     resume: bool = False,
     meta: Mapping[str, Any] | None = None,
 ) -> DistillResult:
@@ -200,6 +234,7 @@ def distill(
         targets: by row of the region table.
         first_row: (training images + 1,) rows of each training image.
         run: folder of the run.
+        shards: tars that the training images are streamed from.
         resume: go on with a stopped run, and keep what a finished one trained; otherwise start anew.
         meta: json-able facts to keep in student.json, such as digests of the inputs.
 
@@ -208,7 +243,9 @@ def distill(
         TrainArgumentError: an argument is unknown, has a wrong value, or is set by the pipeline.
         RegionTargetError: targets, boxes and classes do not belong together.
     """
-    setup = DistillSetup(train=train, val=val, targets=targets, first_row=first_row, settings=settings)
+    setup = DistillSetup(train=train, val=val, targets=targets, first_row=first_row, settings=settings, shards=shards)
+    if not resume:
+        (run / "train" / "weights" / STATE_FILE).unlink(missing_ok=True)
     setup.check()
     arguments = {**DEFAULT_TRAIN_ARGUMENTS, **checked_arguments(settings.train_arguments)}
     folder = train_to_end(

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from data.types import DetectionSource
 from teacher_cache.cache import RegionCache
-from teacher_cache.errors import CacheMismatchError
+from teacher_cache.errors import CacheIncompleteError, CacheMismatchError
 from teacher_cache.feed import CropFeed
 from teacher_cache.layout import TEACHER_ARRAYS
 from teacher_cache.teachers.base import Teacher
@@ -75,7 +75,7 @@ def audit_cache(
 
     Raises:
         CacheMismatchError: the teacher is not the one that made the cache.
-        CacheIncompleteError, CacheCorruptError: a row is not there, or damaged.
+        CacheIncompleteError, CacheCorruptError: a row is not there, or damaged, or all were set aside.
         DatasetError: an image cannot be decoded any more.
     """
     differences = cache.spec.differences(teacher.spec)
@@ -87,6 +87,11 @@ def audit_cache(
     is_there = np.ones(len(cache.table), bool)
     is_there[[region.row for region in cache.quarantine()]] = False
     candidates = np.flatnonzero(is_there)
+    if not len(candidates):
+        raise CacheIncompleteError(
+            f"an audit compares embeddings; all {len(cache.table)} regions of {cache.path} were set aside; mend the "
+            "cause and build again with --retry-failed"
+        )
     picks = np.sort(np.random.default_rng(seed).choice(candidates, min(rows, len(candidates)), replace=False))
     live = _live_rows(cache, source, teacher, picks, progress=progress)
     cosines, audits = np.ones(len(picks)), {}

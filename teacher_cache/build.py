@@ -3,39 +3,36 @@
     missing shards -> crops -> teacher -> `hidden`, `visual` -> moments -> projection.safetensors -> `targets`
 
 Every arrow resumes: a shard file exists exactly when it is complete. Several builds of one cache at once share its
-shards (claims.py); whoever sees the last one done derives the targets. A complete cache loads no teacher.
+shards (claims.py, schedule.py); whoever sees the last one done derives the targets. A complete cache loads no teacher.
 """
 
-import errno
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from tqdm import tqdm
 
-from data.errors import DatasetError, MochaError
+from data.errors import DatasetError
 from data.regions import RegionTable
 from data.types import DetectionSource
 from teacher_cache.cache import RegionCache, folder_bytes
-from teacher_cache.claims import POLL_SECONDS, ShardClaims
+from teacher_cache.claims import ShardClaims
 from teacher_cache.derive import derive_targets
-from teacher_cache.embed import ShardEmbedder, Tally
-from teacher_cache.errors import CacheWriteError, ProjectionError, TeacherError
-from teacher_cache.forecast import MIN_WINDOWS, SAMPLE_WINDOWS, Forecast
+from teacher_cache.disk import disk_errors
+from teacher_cache.embed import ShardEmbedder
+from teacher_cache.errors import ProjectionError, TeacherError
+from teacher_cache.forecast import Forecast
 from teacher_cache.layout import ShardPlan, create_group, has_teacher_shard, sweep_stale
 from teacher_cache.quarantine import SetAside
 from teacher_cache.reuse import Donor
+from teacher_cache.schedule import Part, claimed_shards, earlier_shards, pending_shards, rows_to_embed
 from teacher_cache.spec import TeacherSpec
+from teacher_cache.tally import Tally
 from teacher_cache.teachers.base import Teacher
 
-Part = tuple[int, int]
-"""Index and count: this build owns the shards whose number leaves `index` when divided by `count`."""
 Engine = Literal["local", "ray"]
 
 
@@ -127,12 +124,12 @@ def build_cache(
         raise ProjectionError(f"targets need at least one dimension; asked for {dim}; pass --dim 1 or more")
     assert tuple(record.name for record in source.records) == table.image_names, "the table is of another source"
     tally, computed = Tally(), 0
-    with _disk_errors(folder):
-        cache = open_or_create(folder, table, spec, rows_per_shard)
+    with disk_errors(folder):
         donors = [Donor(other, spec) for other in reuse]
+        cache = open_or_create(folder, table, spec, rows_per_shard)
         is_wanted = retry_failed and bool(cache.quarantine())
         if is_wanted or not cache.is_complete or dim not in (None, cache.rows("targets").dim):
-            with ShardClaims(folder) as claims, _bar(cache, progress) as bar:
+            with ShardClaims(folder) as claims, _bar(cache, part, progress) as bar:
                 embedder = ShardEmbedder(
                     cache, source, table, load_teacher, donors=donors, batch=batch, on_rows=bar.update
                 )
@@ -142,7 +139,8 @@ def build_cache(
                     if engine == "ray":
                         computed, tally = _embed_on_ray(cache, source, table, load_teacher, reuse, batch, bar)
                     else:
-                        computed = _embed_missing(cache, table, claims, embedder, part, bar)
+                        to_embed = rows_to_embed(cache, table, part, donors)
+                        computed = _embed_missing(cache, table, claims, embedder, part, to_embed, bar)
                 tally.add(embedder.tally)
                 bar.close()
                 if not cache.missing_teacher_shards():
@@ -159,7 +157,7 @@ def build_cache(
         duplicates=tally.duplicates,
         set_aside=cache.quarantine(),
         seconds=time.perf_counter() - started,
-        forecast=_forecast(tally),
+        forecast=tally.forecast(tally.embedded),
         embedding_seconds=sum(seconds for _, seconds in tally.windows),
         bytes=folder_bytes(folder),
         dim=None if missing else cache.rows("targets").dim,
@@ -186,19 +184,24 @@ def _embed_missing(
     claims: ShardClaims,
     embedder: ShardEmbedder,
     part: Part | None,
+    to_embed: int,
     bar: "tqdm[Any]",
 ) -> int:
     """Embed shard after shard, the next one begun before the last is finished; returns how many."""
-    left, computed, begun, is_announced = _rows_left(cache), 0, None, False
-    for shard in _claimed(cache, table, claims, part, bar):
+    computed, begun, is_announced = 0, None, False
+
+    def say_waiting(shards: int) -> None:
+        bar.set_postfix_str(f"waiting for {shards} shards of other builds")
+
+    for shard in claimed_shards(cache, table, claims, part, say_waiting):
         work = None if shard is None else embedder.begin(shard)
         if begun:
             embedder.finish(begun)
             claims.release(begun.shard)
             computed += 1
-            forecast = _forecast(embedder.tally, left)
+            forecast = embedder.tally.forecast(to_embed)
             if forecast and not is_announced:
-                bar.write(f"teacher: forecast {forecast} for {left} regions", file=sys.stderr)
+                bar.write(f"teacher: forecast {forecast} for {to_embed} regions", file=sys.stderr)
                 is_announced = True
         begun = work
     return computed
@@ -220,96 +223,25 @@ def _embed_on_ray(
             f"--engine ray needs the package ray, which is not installed ({error.name}); "
             "install it with: pip install 'mocha-pipe[ray]'"
         ) from None
-    needs = _earlier_shards(table, cache.plan)
+    needs = earlier_shards(table, cache.plan)
     return embed_on_ray(cache, source, table, load_teacher, reuse=reuse, batch=batch, needs=needs, bar=bar)
 
 
-def _claimed(
-    cache: RegionCache, table: RegionTable, claims: ShardClaims, part: Part | None, bar: "tqdm[Any]"
-) -> Iterator[int | None]:
-    """Missing shards, claimed for this process; None where there is nothing to claim right now, and at the end."""
-    index, count = part or (0, 1)
-    needs = _earlier_shards(table, cache.plan)
-    mine: set[int] = set()
-
-    def is_ready(shard: int) -> bool:
-        # A part never waits for another: what it cannot copy it computes.
-        return part is not None or all(other in mine or has_teacher_shard(cache.path, other) for other in needs[shard])
-
-    while pending := [shard for shard in cache.missing_teacher_shards() if shard % count == index]:
-        claimed_any = False
-        for shard in pending:
-            if shard in mine or not is_ready(shard) or not claims.take(shard):
-                continue
-            if has_teacher_shard(cache.path, shard):  # another build finished it since the listing
-                claims.release(shard)
-                continue
-            mine.add(shard)
-            claimed_any = True
-            yield shard
-        yield None
-        if not claimed_any:
-            bar.set_postfix_str(f"waiting for {len(pending)} shards of other builds")
-            time.sleep(POLL_SECONDS)  # and take over what one of them leaves behind
-
-
-def _earlier_shards(table: RegionTable, plan: ShardPlan) -> dict[int, set[int]]:
-    """For each shard the earlier ones that hold the first row of a key of its own."""
-    needs: dict[int, set[int]] = defaultdict(set)
-    shards = np.arange(len(table)) // plan.rows_per_shard
-    owners = table.first_of_key // plan.rows_per_shard
-    for shard, owner in np.unique(np.stack([shards, owners], axis=1)[shards != owners], axis=0).tolist():
-        needs[shard].add(owner)
-    return needs
-
-
 def _retry(cache: RegionCache, claims: ShardClaims, embedder: ShardEmbedder) -> None:
-    """Try again what was set aside; a shard that another build is at is left to it."""
+    """Try again what was set aside; a shard that another build is at is left to it, one not written to this one."""
     for shard in sorted({region.row // cache.plan.rows_per_shard for region in cache.quarantine()}):
-        if claims.take(shard):
-            embedder.retry(shard)
+        if has_teacher_shard(cache.path, shard) and claims.take(shard):
+            embedder.retry(shard, claims.deriving)
             claims.release(shard)
 
 
-def _forecast(tally: Tally, regions: int | None = None) -> Forecast | None:
-    """From the windows after the first, which warms up; for the regions given, else for those embedded."""
-    sample = tally.windows[1 : 1 + SAMPLE_WINDOWS]
-    return Forecast.of(tally.embedded if regions is None else regions, sample) if len(sample) >= MIN_WINDOWS else None
+def _bar(cache: RegionCache, part: Part | None, progress: bool) -> "tqdm[Any]":
+    """A bar over the regions, or those of a part, that starts behind what is there."""
+    index, count = part or (0, 1)
+    total = _num_rows(cache, range(index, len(cache.plan), count))
+    done = total - _num_rows(cache, pending_shards(cache, part))
+    return tqdm(total=total, initial=done, desc="teacher", unit="region", disable=not progress)
 
 
-def _bar(cache: RegionCache, progress: bool) -> "tqdm[Any]":
-    done = cache.plan.rows - _rows_left(cache)
-    return tqdm(total=cache.plan.rows, initial=done, desc="teacher", unit="region", disable=not progress)
-
-
-def _rows_left(cache: RegionCache) -> int:
-    return sum(stop - start for start, stop in map(cache.plan.span, cache.missing_teacher_shards()))
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """What the system says of a disk that failed, in words."""
-    try:
-        yield
-    except MochaError:
-        raise
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        raise CacheWriteError(
-            f"the disk under {folder} must hold the cache; it does not ({error.strerror}); {_DISK[error.errno]} and "
-            "run the same command again: it goes on after the last finished shard"
-        ) from error
-
-
-_DISK = {
-    errno.ENOSPC: "free space",
-    errno.EDQUOT: "raise the quota or free space",
-    errno.EROFS: "make it writable",
-    errno.EACCES: "make it writable",
-    errno.EIO: "bring it back",
-    errno.ESTALE: "bring it back",
-    errno.ENOTCONN: "bring it back",
-    errno.ETIMEDOUT: "bring it back",
-    errno.EHOSTDOWN: "bring it back",
-}
+def _num_rows(cache: RegionCache, shards: Iterable[int]) -> int:
+    return sum(stop - start for start, stop in map(cache.plan.span, shards))

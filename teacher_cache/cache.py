@@ -1,6 +1,5 @@
 """RegionCache: an existing cache, opened only when it holds what the caller expects."""
 
-import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from data.files import file_digest
 from data.regions import RegionTable
 from teacher_cache.differences import table_differences
 from teacher_cache.errors import (
@@ -18,7 +18,7 @@ from teacher_cache.errors import (
     CacheNotFoundError,
     build_command,
 )
-from teacher_cache.layout import FORMAT_NAME, FORMAT_VERSION, TEACHER_ARRAYS, ShardPlan
+from teacher_cache.layout import FORMAT_NAME, FORMAT_VERSION, TEACHER_ARRAYS, ShardPlan, attributes_digest
 from teacher_cache.projection import Projection
 from teacher_cache.quarantine import SetAside, read_set_aside
 from teacher_cache.reader import ShardRows
@@ -38,6 +38,7 @@ class RegionCache:
         self.spec = TeacherSpec.from_json(attributes["teacher"])
         self.teacher_digest: str = attributes["teacher_digest"]
         self.table_digest: str = attributes["table_digest"]
+        self.table_files: dict[str, str] = attributes["table_files"]
         self.plan = ShardPlan(attributes["rows"], attributes["rows_per_shard"])
         self._attributes = attributes
 
@@ -55,7 +56,7 @@ class RegionCache:
         Raises:
             CacheNotFoundError: there is nothing at `path`.
             CacheFormatError: what is there is no cache, or one of another version.
-            CacheCorruptError: it lacks the description of an array.
+            CacheCorruptError: its description is damaged, or it lacks the one of an array.
             CacheMismatchError: teacher or regions are not the expected ones.
         """
         cache = cls(path, _read_attributes(path))
@@ -199,7 +200,7 @@ class RegionCache:
             "rows_per_shard": self.plan.rows_per_shard,
             "arrays": {name: self._array_info(name) for name in ARRAYS if self.has(name)},
             "bytes": folder_bytes(self.path),
-            "dim": projection.dim if projection else None,
+            "dim": self.rows("targets").dim if self.has("targets") else None,
             "explained_variance": projection.explained_variance if projection else None,
             "set_aside": len(self.quarantine()),
             "teacher": self.spec.to_json(),
@@ -217,12 +218,6 @@ class RegionCache:
             "shards_total": len(reader.plan),
             "bytes": folder_bytes(self.path / name),
         }
-
-
-def file_digest(path: Path) -> str:
-    """Hex of blake2b-16 over a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def folder_bytes(folder: Path) -> int:
@@ -245,10 +240,13 @@ def parse_attributes(content: bytes, place: str) -> dict[str, Any]:
 
     Raises:
         CacheFormatError: it describes something else, or a cache of another version; `place` names it.
+        CacheCorruptError: it is not what was written.
     """
     try:
-        attributes: dict[str, Any] = json.loads(content)["attributes"]
-        is_ours = attributes["format"] == FORMAT_NAME
+        document = json.loads(content)
+        attributes: dict[str, Any] = document["attributes"]
+        is_ours = attributes["format"] == FORMAT_NAME and "format_version" in attributes
+        is_ours = is_ours and (document["zarr_format"], document["node_type"]) == (3, "group")
     except (ValueError, KeyError, TypeError):
         is_ours = False
     if not is_ours:
@@ -257,5 +255,9 @@ def parse_attributes(content: bytes, place: str) -> dict[str, Any]:
         raise CacheFormatError(
             f"this mocha-pipe reads caches of format version {FORMAT_VERSION}; {place} has version "
             f"{attributes['format_version']}; use the mocha-pipe that wrote it, or name another folder with --cache"
+        )
+    if attributes.get("digest") != attributes_digest(attributes):
+        raise CacheCorruptError(
+            f"{place}/zarr.json is damaged: it is not the description that was written; copy it there from a sound copy"
         )
     return attributes

@@ -34,6 +34,8 @@ class TeacherConfig:
     """Torch device (`cpu`, `cuda`, `cuda:1`, ...); `auto` is CUDA where there is one, else the CPU."""
     batch: int = 16
     """Regions per forward pass. Embeddings do not depend on it beyond rounding."""
+    compile: bool = False
+    """Compile tower and language model with `torch.compile`: minutes at the start, for long jobs on CUDA."""
     max_new_tokens: int = 300
     """Length limit of an answer, in tokens; `generate` only."""
     num_beams: int = 1

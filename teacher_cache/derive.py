@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from teacher_cache.cache import PROJECTION_NAME, RegionCache, file_digest
+from data.files import file_digest
+from teacher_cache.cache import PROJECTION_NAME, RegionCache
 from teacher_cache.claims import ShardClaims
 from teacher_cache.errors import EmbeddingError
 from teacher_cache.layout import TEACHER_ARRAYS, create_array_atomically, remove_array, write_shard
@@ -40,6 +41,8 @@ def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, 
     with claims.deriving():
         path = cache.path / PROJECTION_NAME
         projection = cache.projection() if path.is_file() else None
+        if dim is None and projection is None and cache.has("targets"):
+            dim = cache.rows("targets").dim
         if projection is None or dim not in (None, projection.dim):
             projection = _fit(cache, dim, device=device, progress=progress)
             projection.save(path)
@@ -58,7 +61,7 @@ def _fit(cache: RegionCache, dim: int | None, *, device: str, progress: bool) ->
     hidden_dim = cache.rows("hidden").dim
     moments = Moments(hidden_dim + cache.rows("visual").dim, device)
     for _, hidden, visual in _teacher_blocks(cache, tuple(range(len(cache.plan))), "projection", progress=progress):
-        is_there = ~np.isnan(hidden[:, 0])
+        is_there = _is_there(hidden, visual)
         if is_there.any():
             hidden_nH, visual_nZ = (torch.from_numpy(block[is_there]).to(device) for block in (hidden, visual))
             moments.add(joint_embedding(hidden_nH, visual_nZ))
@@ -68,7 +71,7 @@ def _fit(cache: RegionCache, dim: int | None, *, device: str, progress: bool) ->
 
 
 def _targets(projection: Projection, hidden: NDArray[np.float16], visual: NDArray[np.float16]) -> NDArray[np.float16]:
-    is_there = ~np.isnan(hidden[:, 0])
+    is_there = _is_there(hidden, visual)
     targets = np.full((len(hidden), projection.dim), np.nan, np.float16)
     values = projection.apply(hidden[is_there], visual[is_there])
     if (np.abs(values) > FLOAT16_MAX).any():
@@ -78,6 +81,11 @@ def _targets(projection: Projection, hidden: NDArray[np.float16], visual: NDArra
         )
     targets[is_there] = values
     return targets
+
+
+def _is_there(hidden: NDArray[np.float16], visual: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """Rows that were not set aside; a retry that was killed may have filled only one of their arrays."""
+    return ~(np.isnan(hidden[:, 0]) | np.isnan(visual[:, 0]))
 
 
 def _teacher_blocks(

@@ -30,7 +30,8 @@ def table_differences(cached: RegionTable, expected: RegionTable) -> list[str]:
     ]
     found = [f"{number} {_plural(noun, number)} {what}" for number, noun, what in counted if number]
     if found:
-        phrases.append(f"{', '.join(found)} (cache has {len(cached)} regions, expected {len(expected)})")
+        here = f"{len(cached)} {_plural('region', len(cached))}"
+        phrases.append(f"{', '.join(found)} (cache has {here}, expected {len(expected)})")
     elif not phrases and cached.keys.tolist() != expected.keys.tolist():
         phrases.append("the same regions in another order")
     return phrases

@@ -1,15 +1,12 @@
-"""One shard: every row comes from where it is cheapest, and the shard is written whole.
+"""One shard: every row is filled from its source (rowplan.py), and the shard is written whole.
 
-    a row with the key of an earlier row      copied from there
-    a row whose key another cache holds       copied from there
-    any other row                             crop -> teacher
-    no crop, or an embedding not finite       set aside with the reason; the row holds NaN
-
-Legend: n rows of a shard or of a part of it, D width of an array.
+A region whose image gives no crop, or whose embedding is not finite, is set aside with the reason; its row holds NaN.
+Legend: n rows of a shard or of a part of it, D width of an array. A position is a place among the n rows.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,55 +19,23 @@ from teacher_cache.errors import CacheMismatchError, EmbeddingError
 from teacher_cache.feed import BATCHES_AHEAD, CropFeed, RegionCrop
 from teacher_cache.layout import TEACHER_ARRAYS, has_teacher_shard, shard_path, write_shard
 from teacher_cache.quarantine import SetAside, write_set_aside
-from teacher_cache.reuse import NOT_THERE, Donor, verified_rows
+from teacher_cache.reuse import Donor, verified_rows
+from teacher_cache.rowplan import RowPlan, Rows, owners_before, plan_rows
+from teacher_cache.tally import Tally
 from teacher_cache.teachers.base import RegionEmbeddings, Teacher
 
 FLOAT16_MAX = 65504.0
 HOPELESS = 16  # embeddings not finite, and none finite before: the teacher is at fault, not the regions
 
-Rows = NDArray[np.int64]
-"""Row numbers, or positions among the rows of a piece of work."""
 Values = dict[str, NDArray[np.float16]]
 
 
-@dataclass(slots=True)
-class Tally:
-    """What a build did, in regions, and how long each window of crops took."""
-
-    embedded: int = 0
-    """Regions that went through the teacher."""
-    reused: int = 0
-    """Regions copied from other caches."""
-    duplicates: int = 0
-    """Regions copied from an equal region of this cache."""
-    set_aside: int = 0
-    """Regions that got no embedding."""
-    windows: list[tuple[int, float]] = field(default_factory=list)
-    """Regions and seconds of each call of the teacher, crops and writing included."""
-
-    def add(self, other: "Tally") -> None:
-        """Take in what another worker did."""
-        self.embedded += other.embedded
-        self.reused += other.reused
-        self.duplicates += other.duplicates
-        self.set_aside += other.set_aside
-        self.windows += other.windows
-
-
 @dataclass(slots=True, eq=False)
-class _Work:
+class Work:
     """A shard, or a part of one, that was begun: its crops are being cut."""
 
     shard: int
-    rows: Rows  # (n,) ascending
-    earlier: Rows
-    """Positions in `rows` whose key stands in an earlier shard."""
-    todo: Rows
-    """Positions that go through the teacher."""
-    copies: list[tuple[Donor, Rows, Rows]]
-    """Other caches, the positions that they fill, and their rows for these."""
-    original: Rows  # (n,)
-    """For each position the one with the same key that is filled first; itself where it is that one."""
+    plan: RowPlan
     crops: Iterator[list[RegionCrop]]
     values: Values
     reasons: dict[int, str] = field(default_factory=dict)
@@ -110,7 +75,7 @@ class ShardEmbedder:
         self._load_teacher = load_teacher
         self._teacher: Teacher | None = None
         self._donors, self._window, self._on_rows = tuple(donors), batch * BATCHES_AHEAD, on_rows
-        self._readers = {name: cache.rows(name) for name in TEACHER_ARRAYS}
+        self._dims = {name: cache.rows(name).dim for name in TEACHER_ARRAYS}
         self._feed = CropFeed(source, table, cache.spec)
         self._begun: set[int] = set()
         self._any_finite = False
@@ -122,7 +87,7 @@ class ShardEmbedder:
     def __exit__(self, *_: object) -> None:
         self._feed.close()
 
-    def begin(self, shard: int, rows: Rows | None = None) -> _Work:
+    def begin(self, shard: int, rows: Rows | None = None) -> Work:
         """Plan a shard, or only some ascending rows of it, and start to cut the first crops.
 
         Shards begun earlier must be finished earlier.
@@ -130,31 +95,17 @@ class ShardEmbedder:
         if rows is None:
             rows = np.arange(*self._cache.plan.span(shard))
         self._begun.add(shard)
-        first = self._table.first_of_key[rows]
-        is_earlier = self._is_filled_before(first, shard)
-        here = np.flatnonzero(~is_earlier)
-        _, leaders, followers = np.unique(first[here], return_index=True, return_inverse=True)
-        original = np.arange(len(rows))
-        original[here] = here[leaders][followers]
-        todo = np.sort(here[leaders])
-        copies = []
-        for donor in self._donors:
-            found = donor.find(self._table.keys[rows[todo]])
-            is_there = found != NOT_THERE
-            copies.append((donor, todo[is_there], found[is_there]))
-            todo = todo[~is_there]
-        return _Work(
+        owners = owners_before(self._table, self._cache.plan, rows, shard)
+        filled = {other for other in owners if other in self._begun or has_teacher_shard(self._cache.path, other)}
+        plan = plan_rows(self._table, self._cache.plan, rows, filled, self._donors)
+        return Work(
             shard=shard,
-            rows=rows,
-            earlier=np.flatnonzero(is_earlier),
-            todo=todo,
-            copies=copies,
-            original=original,
-            crops=self._feed.windows(rows[todo], self._window),
-            values={name: np.full((len(rows), r.dim), np.nan, np.float16) for name, r in self._readers.items()},
+            plan=plan,
+            crops=self._feed.windows(rows[plan.todo], self._window),
+            values={name: np.full((len(rows), dim), np.nan, np.float16) for name, dim in self._dims.items()},
         )
 
-    def finish(self, work: _Work) -> None:
+    def finish(self, work: Work) -> None:
         """Fill the rows of a whole shard and write it.
 
         Raises:
@@ -168,8 +119,12 @@ class ShardEmbedder:
         for name in TEACHER_ARRAYS:
             write_shard(self._cache.path / name, self._cache.plan, work.shard, work.values[name])
 
-    def retry(self, shard: int) -> None:
+    def retry(self, shard: int, changing: Callable[[], AbstractContextManager[object]]) -> None:
         """Compute only the rows of a shard that were set aside, and write it again if any has an embedding now.
+
+        Args:
+            shard: one that is done.
+            changing: entered while the files change; keeps those away who derive targets from them.
 
         Raises:
             As `finish`.
@@ -180,64 +135,59 @@ class ShardEmbedder:
         self._fill(work)
         if len(work.reasons) == len(rows):
             return
-        # Targets go first: a file of them must never be older than its shard.
-        shard_path(self._cache.path / "targets", shard).unlink(missing_ok=True)
-        for name, reader in self._readers.items():
-            values = np.array(reader.block(start, stop))
-            values[rows - start] = work.values[name]
-            write_shard(self._cache.path / name, self._cache.plan, shard, values)
-        # The list goes last: killed before, the rows stay set aside and the next retry does them again.
-        write_set_aside(self._cache.path, shard, self._list_set_aside(work))
+        with changing():
+            # Targets go first: a file of them must never be older than its shard.
+            shard_path(self._cache.path / "targets", shard).unlink(missing_ok=True)
+            for name in TEACHER_ARRAYS:
+                values = np.array(self._cache.rows(name).block(start, stop))
+                values[rows - start] = work.values[name]
+                write_shard(self._cache.path / name, self._cache.plan, shard, values)
+            # The list goes last: killed before, the rows stay set aside and the next retry does them again.
+            write_set_aside(self._cache.path, shard, self._list_set_aside(work))
 
-    def _is_filled_before(self, first: Rows, shard: int) -> NDArray[np.bool_]:
-        """Whether the first row of a key lies in an earlier shard that is done, or will be before this one."""
-        owners = first // self._cache.plan.rows_per_shard
-        filled = [
-            other for other in np.unique(owners[owners < shard]).tolist()
-            if other in self._begun or has_teacher_shard(self._cache.path, other)
-        ]  # fmt: skip
-        return np.isin(owners, filled)
-
-    def _fill(self, work: _Work) -> None:
-        first = self._table.first_of_key[work.rows[work.earlier]]
-        for name, reader in self._readers.items():
-            work.values[name][work.earlier] = verified_rows(reader, first)
-        if len(first):
+    def _fill(self, work: Work) -> None:
+        plan = work.plan
+        if len(plan.earlier):
+            # The list goes first, and the files are opened anew: another build may be trying those rows again.
             aside = {region.row: region.reason for region in self._cache.quarantine()}
-            pairs = zip(work.earlier.tolist(), first.tolist(), strict=True)
+            for name in TEACHER_ARRAYS:
+                work.values[name][plan.earlier] = verified_rows(self._cache.rows(name), plan.originals)
+            pairs = zip(plan.earlier.tolist(), plan.originals.tolist(), strict=True)
             work.reasons.update((position, aside[row]) for position, row in pairs if row in aside)
-        for donor, positions, rows in work.copies:
+        for donor, positions, rows in plan.copies:
             for name, copied in donor.read(rows).items():
                 work.values[name][positions] = copied
             self._count("reused", len(positions))
         self._embed(work)
-        repeats = np.flatnonzero(work.original != np.arange(len(work.rows)))
         for name in TEACHER_ARRAYS:
-            work.values[name][repeats] = work.values[name][work.original[repeats]]
-        for position in repeats.tolist():
-            if (original := int(work.original[position])) in work.reasons:
-                work.reasons[position] = work.reasons[original]
-        self._count("duplicates", len(work.earlier) + len(repeats))
+            work.values[name][plan.repeats] = work.values[name][plan.leaders]
+        pairs = zip(plan.repeats.tolist(), plan.leaders.tolist(), strict=True)
+        work.reasons.update((position, work.reasons[leader]) for position, leader in pairs if leader in work.reasons)
+        for name in TEACHER_ARRAYS:
+            work.values[name][list(work.reasons)] = np.nan
+        self._count("duplicates", len(plan.earlier) + len(plan.repeats))
         self.tally.set_aside += len(work.reasons)
 
-    def _embed(self, work: _Work) -> None:
-        position_of = dict(zip(work.rows[work.todo].tolist(), work.todo.tolist(), strict=True))
+    def _embed(self, work: Work) -> None:
+        plan = work.plan
+        position_of = dict(zip(plan.rows[plan.todo].tolist(), plan.todo.tolist(), strict=True))
         for window in work.crops:
-            teacher = self._ready_teacher()
             positions = [position_of[crop.row] for crop in window]
             pairs = list(zip(positions, window, strict=True))
             work.reasons.update((position, crop.reason) for position, crop in pairs if crop.pixels is None)
             seen = [(position, crop) for position, crop in pairs if crop.pixels is not None]
             if seen:
                 names = [self._table.class_names[int(self._table.class_ids[crop.row])] for _, crop in seen]
-                embeddings = teacher.embed([crop.pixels for _, crop in seen if crop.pixels is not None], names)
+                pixels = [crop.pixels for _, crop in seen if crop.pixels is not None]
+                embeddings = self._ready_teacher().embed(pixels, names)
                 self._keep(work, np.array([position for position, _ in seen]), embeddings)
-            self._count("embedded", len(window))
+            self._count("embedded", len(seen))
+            self._on_rows(len(window) - len(seen))
             now = time.perf_counter()
             self.tally.windows.append((len(window), now - self._last))
             self._last = now
 
-    def _keep(self, work: _Work, positions: Rows, embeddings: RegionEmbeddings) -> None:
+    def _keep(self, work: Work, positions: Rows, embeddings: RegionEmbeddings) -> None:
         """Store embeddings as float16, and set those aside that it cannot hold."""
         is_fine = np.ones(len(positions), bool)
         for name in TEACHER_ARRAYS:
@@ -254,7 +204,7 @@ class ShardEmbedder:
         if not self._any_finite and len(positions) >= HOPELESS:
             raise EmbeddingError(
                 f"embeddings must be finite and at most {FLOAT16_MAX:.0f} in size; none of the first {len(positions)} "
-                f"regions has one (row {work.rows[positions[0]]}: {work.reasons[int(positions[0])]}); "
+                f"regions has one (row {work.plan.rows[positions[0]]}: {work.reasons[int(positions[0])]}); "
                 "try --dtype float32"
             )
 
@@ -271,10 +221,10 @@ class ShardEmbedder:
             self._last = time.perf_counter()  # loading is not the speed of the job
         return self._teacher
 
-    def _list_set_aside(self, work: _Work) -> list[SetAside]:
+    def _list_set_aside(self, work: Work) -> list[SetAside]:
         found = []
         for position in sorted(work.reasons):
-            row = int(work.rows[position])
+            row = int(work.plan.rows[position])
             image = int(self._table.image_of_rows(np.array([row]))[0])
             found.append(
                 SetAside(

@@ -108,4 +108,4 @@ def _by_image(table: RegionTable, rows: NDArray[np.int64]) -> Iterator[_Group]:
     """Image index and its rows, in the order of the rows."""
     images = table.image_of_rows(rows)
     starts = np.flatnonzero(np.diff(images, prepend=-1))
-    yield from zip(images[starts].tolist(), np.split(rows, starts[1:]), strict=True)
+    yield from zip(images[starts].tolist(), np.split(rows, starts)[1:], strict=True)

@@ -7,12 +7,14 @@ Legend: N regions (rows), D width of an array, S rows per shard.
 import contextlib
 import errno
 import glob
+import hashlib
+import json
 import os
 import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,8 +26,8 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from data.files import atomic_path
-from data.regions import RegionTable
+from data.files import atomic_path, file_digest
+from data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from teacher_cache.spec import TeacherSpec
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ def create_group(
     Returns:
         False when somebody else created something in `folder` first; that is left as it is.
     """
-    attributes = {
+    attributes: dict[str, Any] = {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
         "teacher": spec.to_json(),
@@ -158,10 +160,12 @@ def create_group(
         "versions": _versions(),
     }
     with temporary_folder(folder) as temporary:
+        table.write(temporary)
+        attributes["table_files"] = {name: file_digest(temporary / name) for name in (IMAGES_FILE, REGIONS_FILE)}
+        attributes["digest"] = attributes_digest(attributes)
         zarr.create_group(temporary, attributes=attributes)
         for name, dim in zip(TEACHER_ARRAYS, (spec.hidden_dim, spec.visual_dim), strict=True):
             _create_array(temporary, name, plan, dim, {})
-        table.write(temporary)
         return publish(temporary, folder)
 
 
@@ -171,6 +175,13 @@ def create_array_atomically(folder: Path, name: str, plan: ShardPlan, dim: int, 
         _create_array(temporary.parent, temporary.name, plan, dim, attributes)
         published = publish(temporary, folder / name)
     assert published
+
+
+def attributes_digest(attributes: Mapping[str, Any]) -> str:
+    """Hex of blake2b-16 over a cache's attributes without their own `digest`, whatever the order of the fields."""
+    others = {name: value for name, value in attributes.items() if name != "digest"}
+    canonical = json.dumps(others, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
 def remove_array(folder: Path, name: str) -> None:

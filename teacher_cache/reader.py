@@ -196,13 +196,17 @@ class ShardRows:
 
     def _through_zarr(self, start: int, stop: int) -> NDArray[np.float16]:
         """Rows start to stop by zarr's own reader, which returns NaN where there is nothing."""
+        first, last = self.plan.span(start // self.plan.rows_per_shard)
         try:
-            values = np.asarray(zarr.open_array(self.folder, mode="r")[start:stop], np.float16)
+            array = zarr.open_array(self.folder, mode="r")
+            values = np.asarray(array[start:stop], np.float16)
+            # Of another layout no file tells whether a shard is there; rows that were set aside hold NaN too.
+            is_absent = np.isnan(values).all() and self._chunk_rows is None and np.isnan(array[first:last]).all()
         except ValueError as error:
             raise CacheCorruptError(
                 f"array {self.folder} is damaged: {error}; restore its files, or name another folder with --cache"
             ) from error
-        if np.isnan(values).all():  # what zarr returns where there is nothing; a few rows of NaN were set aside
+        if is_absent:
             raise self._not_there(start // self.plan.rows_per_shard)
         return values
 
@@ -212,6 +216,25 @@ class ShardRows:
             f"shard {shard} of '{self.folder.name}' (rows {first} to {stop - 1}) is not in the cache "
             f"{self.folder.parent}; compute it with `{build_command(self.folder.parent)}`"
         )
+
+
+def is_described(folder: Path, plan: ShardPlan, dim: int | None = None) -> bool:
+    """Whether an array's `zarr.json` is as layout.py writes it for these rows and shards.
+
+    Args:
+        folder: of the array.
+        plan: its rows and shards.
+        dim: D; None takes what the description says.
+    """
+    try:
+        zarr.open_array(folder, mode="r", zarr_format=3)  # refuses a field that it does not know
+        document = json.loads((folder / "zarr.json").read_bytes())
+        reader = ShardRows(folder)
+    except Exception:  # on a damaged description zarr lets through whatever its parsing meets
+        return False
+    details = (document.get("fill_value"), document.get("dimension_names"))
+    is_ours = reader.is_plain and reader.plan == plan and details == ("NaN", ["row", "feature"])
+    return is_ours and dim in (None, reader.dim)
 
 
 def check_shard_file(path: Path, plan: ShardPlan, shard: int, dim: int) -> None:

@@ -8,6 +8,7 @@ Legend: N regions, d width, S rows per shard, C rows per chunk, n rows asked for
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
@@ -59,7 +60,9 @@ class CachedTargets:
     def _map(self, shard: int) -> NDArray[np.float16]:  # (chunks, C, d)
         """The rows of one file, past the checksums between its chunks."""
         start, stop = self._plan.span(shard)
-        content = np.memmap(shard_path(self._folder, shard), np.uint8, mode="r")
+        path = shard_path(self._folder, shard)
+        # Not np.memmap: Python's mmap keeps a descriptor per file, and a large cache has more files than descriptors.
+        content = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
         chunk_bytes = CHUNK_ROWS * self.dim * _ITEM + _CHECKSUM
         num_chunks = -(-(stop - start) // CHUNK_ROWS)
         rows = content[: num_chunks * chunk_bytes].view(np.float16)

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.errors import MochaError
+from data.files import file_digest
 from data.regions import IMAGES_FILE, REGIONS_FILE, recompute_keys
-from teacher_cache.cache import ARRAYS, PROJECTION_NAME, RegionCache, file_digest, folder_bytes
+from teacher_cache.cache import ARRAYS, PROJECTION_NAME, RegionCache, folder_bytes
 from teacher_cache.errors import CacheCorruptError
-from teacher_cache.layout import shard_path
+from teacher_cache.layout import TEACHER_ARRAYS, shard_path
 from teacher_cache.projection import Projection
 from teacher_cache.quarantine import QUARANTINE_FOLDER, quarantine_path, read_quarantine_file
-from teacher_cache.reader import ShardRows
+from teacher_cache.reader import ShardRows, is_described
 
 NORM_SPREAD = 100.0
 """A row's norm must lie within this factor of its array's median."""
@@ -64,12 +65,16 @@ def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
 
     Raises:
         CacheNotFoundError, CacheFormatError: there is no cache that could be checked.
+        CacheCorruptError: the cache's own description is damaged, or the one of an array is missing.
     """
     started = time.perf_counter()
     cache = RegionCache.open(folder)
-    findings = [*_table(cache), *_lists(cache), *_projection(cache)]
+    findings = [*_table(cache), *_descriptions(cache), *_lists(cache)]
+    # Without a sound description every shard would seem damaged.
+    undescribed = {finding.array for finding in findings}
+    arrays = [name for name in ARRAYS if cache.has(name) and name not in undescribed]
+    findings += _projection(cache, has_targets="targets" in arrays)
     aside = _set_aside(cache, findings)
-    arrays = [name for name in ARRAYS if cache.has(name)]
     checked = dict.fromkeys(arrays, 0)
     with tqdm(total=len(arrays) * len(cache.plan), desc="verify", unit="shard", delay=2, disable=not progress) as bar:
         for name in arrays:
@@ -97,7 +102,8 @@ def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
     Raises:
         CacheCorruptError: the region table or the cache's description is at fault; nothing is deleted then.
     """
-    beyond = [finding for finding in report.findings if finding.file in (IMAGES_FILE, REGIONS_FILE, "zarr.json")]
+    given = {IMAGES_FILE, REGIONS_FILE, "zarr.json", *(f"{name}/zarr.json" for name in TEACHER_ARRAYS)}
+    beyond = [finding for finding in report.findings if finding.file in given]
     if beyond:
         raise CacheCorruptError(
             f"{folder / beyond[0].file} cannot be computed again ({beyond[0].message}); fetch it from a copy with "
@@ -108,6 +114,8 @@ def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
         if finding.kind == "missing":
             continue
         doomed.add(folder / finding.file)
+        if finding.file == "targets/zarr.json":
+            doomed |= set((folder / "targets").iterdir())  # the array is made anew, description first
         if finding.shard is not None and finding.array != "targets":
             doomed |= {shard_path(folder / name, finding.shard) for name in ARRAYS}
             doomed.add(quarantine_path(folder, finding.shard))
@@ -177,11 +185,11 @@ def _table(cache: RegionCache) -> Iterator[Finding]:
     """The region table against the cache's digest, and its keys against boxes, class names and image digests."""
     if cache.spec.digest() != cache.teacher_digest:
         yield Finding(kind="damaged", file="zarr.json", message="the teacher's spec is not the one of its digest")
-    try:
-        table = cache.table
-    except MochaError as error:
-        yield Finding(kind="damaged", file=REGIONS_FILE, message=str(error).partition("; ")[0])
-        return
+    for file, digest in cache.table_files.items():
+        if not (cache.path / file).is_file() or file_digest(cache.path / file) != digest:
+            yield Finding(kind="damaged", file=file, message="is not the file that was written")
+            return
+    table = cache.table
     if len(table) != cache.plan.rows:
         message = f"the table has {len(table)} regions, the arrays {cache.plan.rows}"
         yield Finding(kind="damaged", file="zarr.json", message=message)
@@ -191,21 +199,36 @@ def _table(cache: RegionCache) -> Iterator[Finding]:
         yield Finding(kind="damaged", file=REGIONS_FILE, message=message)
 
 
+def _descriptions(cache: RegionCache) -> Iterator[Finding]:
+    """The `zarr.json` of each array."""
+    dims = {"hidden": cache.spec.hidden_dim, "visual": cache.spec.visual_dim}
+    for name in ARRAYS:
+        if cache.has(name) and not is_described(cache.path / name, cache.plan, dims.get(name)):
+            message = "does not describe an array of this cache in the layout that mocha-pipe writes"
+            yield Finding(kind="damaged", file=f"{name}/zarr.json", message=message, array=name)
+
+
 def _lists(cache: RegionCache) -> Iterator[Finding]:
     """Files of the quarantine."""
     for shard in range(len(cache.plan)):
         path = quarantine_path(cache.path, shard)
         if path.is_file():
-            yield from _caught(lambda path=path: read_quarantine_file(path), path, cache.path, shard)  # type: ignore[misc]
+            yield from _caught(lambda path=path, shard=shard: _check_list(cache, path, shard), path, cache.path, shard)  # type: ignore[misc]
 
 
-def _projection(cache: RegionCache) -> Iterator[Finding]:
+def _check_list(cache: RegionCache, path: Path, shard: int) -> None:
+    start, stop = cache.plan.span(shard)
+    if not all(start <= region.row < stop for region in read_quarantine_file(path)):
+        raise CacheCorruptError(f"{path} is damaged: it is the list of another shard")
+
+
+def _projection(cache: RegionCache, *, has_targets: bool) -> Iterator[Finding]:
     path = cache.path / PROJECTION_NAME
     if not path.is_file():
         return
     faults = list(_caught(lambda: Projection.load(path), path, cache.path, None))
     yield from faults
-    if not faults and cache.has("targets") and cache.projection_digest != file_digest(path):
+    if not faults and has_targets and cache.projection_digest != file_digest(path):
         yield Finding(kind="damaged", file=path.name, message="is not the projection that the targets were made with")
 
 
@@ -221,7 +244,8 @@ def _set_aside(cache: RegionCache, findings: list[Finding]) -> NDArray[np.bool_]
     """Which rows were set aside, as far as the lists can be read."""
     unreadable = {finding.file for finding in findings if finding.file.startswith(QUARANTINE_FOLDER)}
     is_aside = np.zeros(cache.plan.rows, bool)
-    for path in (cache.path / QUARANTINE_FOLDER).glob("*.json"):
-        if path.relative_to(cache.path).as_posix() not in unreadable:
+    for shard in range(len(cache.plan)):
+        path = quarantine_path(cache.path, shard)
+        if path.is_file() and path.relative_to(cache.path).as_posix() not in unreadable:
             is_aside[[region.row for region in read_quarantine_file(path)]] = True
     return is_aside

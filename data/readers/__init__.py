@@ -5,7 +5,18 @@ only where there is nothing to read (no file, no key, no image), so `open_source
 """
 
 from data.readers.coco import read_coco, split_of_coco_file
+from data.readers.packed import is_packed, read_packed, read_place, splits_of_shards
 from data.readers.reading import SplitReading
 from data.readers.yolo import read_yolo, splits_of_yaml
 
-__all__ = ["SplitReading", "read_coco", "read_yolo", "split_of_coco_file", "splits_of_yaml"]
+__all__ = [
+    "SplitReading",
+    "is_packed",
+    "read_coco",
+    "read_packed",
+    "read_place",
+    "read_yolo",
+    "split_of_coco_file",
+    "splits_of_shards",
+    "splits_of_yaml",
+]

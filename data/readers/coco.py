@@ -206,7 +206,7 @@ def _read_image(
     readable = size is not None
     if not readable and not (image_problem and image_problem.unreadable):
         return None, problems
-    width, height = size or _stated_size(entry)
+    width, height = size or _stated_size(entry, boxes)
     stated = (entry.get("width", width), entry.get("height", height))
     if readable and stated != size:
         found = f"{width} x {height} (upright), but the json says {stated[0]} x {stated[1]}"
@@ -236,7 +236,10 @@ def _read_image(
     return record, problems
 
 
-def _stated_size(entry: Mapping[str, object]) -> tuple[int, int]:
-    """Width and height as the json states them, for an image that cannot tell."""
+def _stated_size(entry: Mapping[str, object], boxes: list[_Box]) -> tuple[int, int]:
+    """Width and height as the json states them, for an image that cannot tell; else those that hold its boxes."""
     width, height = entry.get("width"), entry.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) else (1, 1)
+    if isinstance(width, int) and isinstance(height, int):
+        return width, height
+    right, bottom = (max((box.xywh[axis] + box.xywh[axis + 2] for box in boxes), default=1) for axis in (0, 1))
+    return max(1, math.ceil(right)), max(1, math.ceil(bottom))

@@ -1,50 +1,58 @@
 """push, pull, merge and mirror: what travels, in which order, and when it must not.
 
-First what a cache is (description, table), then projection and shards, and last the marker that it is complete, so that
-a reader never finds a claim that is not true yet. Files that are there stay as they are: the first one wins. The files
-of one shard belong together: where a place has only one of them, and not the same bytes, the whole shard is sent again.
+First what a cache is, then its projection, then shards, and last the marker that it is complete, so that a reader never
+finds a claim that is not true yet. A shard that is there stays as it is: the first one wins. The files of one shard
+belong together: where a place has one of them only, and not the same bytes, the whole shard is sent again.
 """
 
 import hashlib
-import json
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-from data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
-from teacher_cache.cache import PROJECTION_NAME, RegionCache, parse_attributes
-from teacher_cache.differences import table_differences
-from teacher_cache.errors import (
-    CacheFormatError,
-    CacheIncompleteError,
-    CacheMismatchError,
-    CacheNotFoundError,
-)
-from teacher_cache.layout import TEACHER_ARRAYS, publish, temporary_folder
-from teacher_cache.quarantine import QUARANTINE_FOLDER
+from teacher_cache.cache import ARRAYS, RegionCache
+from teacher_cache.claims import ShardClaims
+from teacher_cache.disk import disk_errors
+from teacher_cache.errors import CacheFormatError, CacheIncompleteError, CacheNotFoundError, CacheWriteError
+from teacher_cache.layout import TEACHER_ARRAYS, publish, sweep_stale, temporary_folder
+from teacher_cache.sharing.holding import DESCRIPTION, IDENTITY, TABLE, Holding
+from teacher_cache.sharing.hub import HubPlace
 from teacher_cache.sharing.place import Place
 from teacher_cache.sharing.transfer import (
-    COMPLETE_NAME,
-    DESCRIPTION,
+    Receiver,
+    Sender,
+    Transfer,
     TransferReport,
-    fetch_all,
-    known,
-    missing,
-    shards_missing,
-    store_all,
+    fetch_checked,
 )
-from teacher_cache.spec import TeacherSpec
+from teacher_cache.sharing.units import (
+    Part,
+    Unit,
+    identity_units,
+    marker_units,
+    projection_units,
+    target_units,
+    teacher_units,
+)
 
-Sizes = Mapping[str, int]
-_IDENTITY = (IMAGES_FILE, REGIONS_FILE, *(f"{name}/{DESCRIPTION}" for name in TEACHER_ARRAYS), DESCRIPTION)
-"""What a cache is; the description, which makes it one, last."""
-_TARGETS = f"targets/{DESCRIPTION}"
+
+def open_place(url: str) -> Place:
+    """The folder at a URL or path.
+
+    Raises:
+        TransferError: the URL's protocol is unknown, or its package is not installed.
+    """
+    is_repository = url.startswith("hf://") and not url.startswith("hf://buckets/")
+    return (HubPlace if is_repository else Place)(url)
 
 
 def push(folder: Path, to: str, *, progress: bool = False) -> TransferReport:
     """Copy to a folder or URL what it lacks of a local cache, complete or not.
+
+    Args:
+        folder: the cache.
+        to: folder or URL of the copy.
+        progress: show a bar in bytes.
 
     Raises:
         CacheNotFoundError, CacheFormatError: there is no cache in `folder`, or something else at `to`.
@@ -52,16 +60,12 @@ def push(folder: Path, to: str, *, progress: bool = False) -> TransferReport:
         CacheCorruptError: a file of ours is damaged; it is not sent.
         TransferError: the place cannot be reached. What arrived stays, and the next push goes on.
     """
-    cache, place = RegionCache.open(folder), Place(to)
-    here, there = known(Place(str(folder)).sizes()), _files_at(place)
-    if DESCRIPTION in there:
-        _require_same(cache, place)
-        _require_same_targets(cache, place, there, remedy="push to another place")
-    shards = _shards_to_send(cache, here, place, there)
-    derived = _derived(here) if cache.has_current_targets() else ()
-    marker = [COMPLETE_NAME] if COMPLETE_NAME in here and cache.is_complete else []
-    steps = [_IDENTITY, [name for name in derived if name in (_TARGETS, PROJECTION_NAME)], shards, derived, marker]
-    return _transfer(steps, here, there, cache, lambda names: store_all(folder, names, place, cache, progress=progress))
+    place, source = open_place(to), _source(Place(str(folder)))
+    remedy = f"push to another place, such as {place.url}-2"
+    with closing(Transfer("push", progress=progress)) as transfer:
+        if place.path is not None:  # the other end checks better than a transport does
+            return _receive(transfer, source, place.path, "all", remedy)
+        return _send(transfer, source, place, remedy)
 
 
 def pull(source: str, folder: Path, *, targets_only: bool = False, progress: bool = False) -> TransferReport:
@@ -77,200 +81,190 @@ def pull(source: str, folder: Path, *, targets_only: bool = False, progress: boo
         CacheNotFoundError, CacheFormatError: there is no cache at `source`, or something else in `folder`.
         CacheMismatchError: `folder` holds another cache, or other targets.
         CacheCorruptError: a file at `source` is damaged; it does not arrive.
+        CacheWriteError: the disk under `folder` failed. What arrived stays.
         TransferError: the place cannot be reached. What arrived stays, and the next pull goes on.
     """
-    place = Place(source)
-    there, cache = _files_at(place), _adopt(place, folder)
-    _require_same_targets(cache, place, there, remedy="name another folder")
-    here = known(Place(str(folder)).sizes())
-    derived = [name for name in _derived(there) if not (targets_only and name == PROJECTION_NAME)]
-    shards = [] if targets_only else _shards_to_fetch(cache, here, there)
-    lists = [name for name in there if name.startswith(QUARANTINE_FOLDER)] if targets_only else []
-    first = [name for name in derived if name in (_TARGETS, PROJECTION_NAME)]
-    report = _transfer(
-        [first, lists, shards, derived], there, here, cache,
-        lambda names: fetch_all(place, names, folder, cache, progress=progress),
-    )  # fmt: skip
-    if COMPLETE_NAME in there and cache.is_complete:
-        fetch_all(place, missing([COMPLETE_NAME], there, here), folder, cache, progress=False)
-    return report
+    found = _source(open_place(source))
+    with closing(Transfer("pull", progress=progress)) as transfer:
+        return _receive(transfer, found, folder, "targets" if targets_only else "all", "name another folder")
 
 
 def merge(into: Path, sources: Sequence[str], *, progress: bool = False) -> TransferReport:
-    """Fetch from several parts of one cache the teacher's shards that a local folder lacks; targets are not touched.
+    """Fetch the teacher's shards that a local cache lacks from several parts of it; targets are left to a build.
+
+    Args:
+        into: local; made where missing.
+        sources: folders and URLs of the parts.
+        progress: show a bar in bytes for each source.
 
     Raises:
         As `pull`.
     """
-    files = total = present = 0
-    for source in sources:
-        place = Place(source)
-        there, cache = _files_at(place), _adopt(place, into)
-        here = known(Place(str(into)).sizes())
-        report = _transfer(
-            [_shards_to_fetch(cache, here, there)], there, here, cache,
-            partial(fetch_all, place, folder=into, cache=cache, progress=progress),
-        )  # fmt: skip
-        files, total, present = files + report.files, total + report.bytes, present + report.present
-    left = len(RegionCache.open(into).missing_teacher_shards())
-    return TransferReport(files=files, bytes=total, present=present, shards_missing=left)
+    assert sources
+    found = [_source(open_place(source)) for source in sources]
+    with closing(Transfer("merge", progress=progress)) as transfer:
+        for source in found:
+            report = _receive(transfer, source, into, "teacher", "merge only parts of one cache")
+    return report
 
 
 def mirror(url: str, root: Path, *, progress: bool = False) -> Path:
-    """A local folder below `root` with what distillation needs of a cache elsewhere; fetched once, then only looked at.
+    """A local folder with what distillation needs of a cache elsewhere; fetched once, then only compared.
+
+    Args:
+        url: where the cache is.
+        root: the folder is made in here; its name follows the URL and what the cache is, so that another cache under
+            the same URL gets another one.
+        progress: show a bar in bytes.
 
     Raises:
         CacheIncompleteError: the cache has no targets yet, or not all.
         As `pull` otherwise.
     """
-    name = url.rstrip("/").rpartition("/")[2]
-    folder = root / f"{name}-{hashlib.blake2b(url.rstrip('/').encode(), digest_size=4).hexdigest()}"
-    pull(url, folder, targets_only=True, progress=progress)
-    cache = RegionCache.open(folder)
-    if not cache.has("targets") or cache.rows("targets").missing():
+    source = _source(open_place(url))
+    if not source.has_all_targets:
         raise CacheIncompleteError(
-            f"distillation needs all targets of a cache, and {url} does not have them yet; complete it with "
-            "`mocha-pipe cache build` where it is made, and `mocha-pipe cache push` it again"
+            f"distillation needs all targets of a cache; {source.place.url} has {source.num_done('targets')} of "
+            f"{len(source.plan)} shards; complete it with `mocha-pipe cache build` where it is made, then push it again"
         )
+    identity = "\n".join([source.place.url, source.spec.digest(), source.table_digest, str(source.projection_digest)])
+    digest = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
+    folder = root / f"{source.place.url.rpartition('/')[2]}-{digest}"
+    remedy = f"remove {folder} and run the same command again"
+    with closing(Transfer("mirror", progress=progress)) as transfer:
+        _receive(transfer, source, folder, "targets", remedy)
     return folder
 
 
-def _transfer(
-    steps: Sequence[Sequence[str]],
-    sizes: Sizes,
-    there: Sizes,
-    cache: RegionCache,
-    copy: Callable[[dict[str, int]], int],
-) -> TransferReport:
-    """Copy step after step what the destination lacks."""
-    arrived = dict(there)
-    files = total = 0
-    for step in steps:
-        names = {name: sizes[name] for name in step if name not in arrived or arrived[name] != sizes[name]}
-        total += copy(names)
-        files += len(names)
-        arrived |= names
-    wanted = {name for step in steps for name in step}
-    left = shards_missing(arrived, cache)
-    return TransferReport(files=files, bytes=total, present=len(wanted) - files, shards_missing=left)
+def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> TransferReport:
+    """Copy a local cache to a URL."""
+    there = Holding.at(place) or _claim(transfer, source, place)
+    sender = Sender(source, place, there.files)
+    has_targets = source.has_current_targets
+    _require_fit(source, there, remedy, has_targets=has_targets)
+    if any(name not in there.files for name in TABLE) and there.table_files != source.table_files:
+        raise CacheIncompleteError(
+            f"the region table of {place.url} must come from where its description came from: equal regions, but other "
+            f"files than ours, and the push that brought the description has not ended; let it end, or {remedy}"
+        )
+    first = [identity_units(there), *(projection_units(source, there, "all") if has_targets else [])]
+    if any(first):
+        transfer.run(first, sender)
+        there = _present(place)  # somebody else may have been faster, with another cache
+        _require_fit(source, there, remedy, has_targets=has_targets)
+    targets = target_units(source, there, "all") if has_targets else []
+    transfer.run([teacher_units(source, there), targets], sender)
+    transfer.run([marker_units(source, _present(place))], sender)
+    return _report(transfer, _present(place), "all")
 
 
-def _files_at(place: Place) -> dict[str, int]:
-    """The cache's files at a place; empty where there is nothing.
+def _receive(transfer: Transfer, source: Holding, folder: Path, part: Part, remedy: str) -> TransferReport:
+    """Copy a part of a cache into a local folder."""
+    with disk_errors(folder):
+        transfer.arrived += _adopt(source, folder)
+        sweep_stale(folder)
+        there = _present(Place(str(folder)))
+        receiver = Receiver(source, folder, there.files)
+        has_targets = part != "teacher" and source.has_current_targets
+        _require_fit(source, there, remedy, has_targets=has_targets)
+        if has_targets:
+            transfer.run(projection_units(source, there, part), receiver)
+            _require_fit(source, _present(there.place), remedy, has_targets=True)
+        with _claimed(source, there, part) as shards:
+            targets = target_units(source, there, part) if has_targets else []
+            transfer.run([shards, targets], receiver)
+        if part == "all":
+            transfer.run([marker_units(source, _present(there.place))], receiver)
+        return _report(transfer, _present(there.place), part)
+
+
+def _require_fit(source: Holding, there: Holding, remedy: str, *, has_targets: bool) -> None:
+    there.require_same(source, remedy)
+    if has_targets:
+        there.require_same_targets(source, remedy)
+
+
+def _source(place: Place) -> Holding:
+    """The cache at a place, with all that makes it one.
 
     Raises:
-        CacheFormatError: there is something else.
+        CacheNotFoundError: there is none.
+        CacheIncompleteError: the first push to it was stopped at its very start.
     """
-    sizes = place.sizes()
-    if sizes and DESCRIPTION not in sizes and not all(name in known(sizes) for name in sizes):
-        raise CacheFormatError(f"{place.url} holds something else than a teacher cache; name another place")
-    return known(sizes)
-
-
-def _adopt(place: Place, folder: Path) -> RegionCache:
-    """The local cache of the same identity as the one at a place; begun, all of it or nothing, where there is none."""
-    if folder.is_dir() and any(folder.iterdir()):
-        cache = RegionCache.open(folder)
-        _require_same(cache, place)
-        return cache
-    with temporary_folder(folder) as temporary:
-        for name in _IDENTITY:
-            (temporary / name).parent.mkdir(exist_ok=True)
-            try:
-                place.fetch(name, temporary / name)
-            except FileNotFoundError:
-                raise CacheNotFoundError(
-                    f"there is no teacher cache at {place.url} ({name} is not there); list what is there with "
-                    f"`mocha-pipe cache ls {place.url.rpartition('/')[0]}`"
-                ) from None
-        _ = RegionCache.open(temporary).table  # raises where it is not whole
-        publish(temporary, folder)
-    return RegionCache.open(folder)
-
-
-def _require_same(cache: RegionCache, place: Place) -> None:
-    """Refuse a place that holds another teacher's embeddings, other regions, or shards of another size."""
-    attributes = _read_attributes(place)
-    found = cache.spec.differences(TeacherSpec.from_json(attributes["teacher"]))
-    if attributes["table_digest"] != cache.table_digest:
-        with tempfile.TemporaryDirectory() as folder:
-            for name in (IMAGES_FILE, REGIONS_FILE):
-                place.fetch(name, Path(folder) / name)
-            found += table_differences(cache.table, RegionTable.read(Path(folder)))
-    if attributes["rows_per_shard"] != cache.plan.rows_per_shard:
-        found.append(f"shards hold {cache.plan.rows_per_shard} rows here and {attributes['rows_per_shard']} there")
-    if found:
-        found = [phrase.replace("cache has", "here it is").replace("expected", "there it is") for phrase in found]
-        raise CacheMismatchError(
-            f"{cache.path} and {place.url} are different caches: {'; '.join(found)}; name another place, or copy "
-            f"what is equal with `mocha-pipe cache build --reuse {cache.path}`"
-        )
-
-
-def _read_attributes(place: Place) -> dict[str, Any]:
-    try:
-        return parse_attributes(place.read(DESCRIPTION), place.url)
-    except FileNotFoundError:
+    found = Holding.at(place)
+    if found is None:
+        parent = place.url.rpartition("/")[0] if "/" in place.root else place.url
+        around = parent if place.path is None else place.path.parent
         raise CacheNotFoundError(
-            f"there is no teacher cache at {place.url}; list what is there with "
-            f"`mocha-pipe cache ls {place.url.rpartition('/')[0]}`"
-        ) from None
-
-
-def _require_same_targets(cache: RegionCache, place: Place, there: Sizes, *, remedy: str) -> None:
-    """Refuse to mix targets of two projections."""
-    if not cache.has("targets") or _TARGETS not in there:
-        return
-    digest = json.loads(place.read(_TARGETS)).get("attributes", {}).get("projection_digest")
-    if digest != cache.projection_digest:
-        raise CacheMismatchError(
-            f"the targets in {cache.path} and at {place.url} were made with different projections, which do not mix; "
-            f"{remedy}"
+            f"there is no teacher cache at {place.url}; see what is there with: mocha-pipe cache ls {around}"
         )
+    if lacking := [name for name in IDENTITY if name not in found.files]:
+        raise CacheIncompleteError(
+            f"{place.url} lacks {', '.join(lacking)}, which every cache has; push it again from where it was made"
+        )
+    return found
 
 
-def _derived(sizes: Sizes) -> list[str]:
-    """Projection and targets, as far as there are any; the shards after what describes them."""
-    first = [name for name in (_TARGETS, PROJECTION_NAME) if name in sizes]
-    return first + sorted(name for name in sizes if name.startswith("targets/c."))
+def _present(place: Place) -> Holding:
+    """What is at a place now that was a cache a moment ago."""
+    found = Holding.at(place)
+    if found is None:
+        raise CacheNotFoundError(f"the teacher cache at {place.url} went away; run the same command again")
+    return found
 
 
-def _shard_files(shard: int) -> tuple[str, tuple[str, ...]]:
-    """Name of a shard's quarantine list, and of its files in the teacher's arrays."""
-    return f"{QUARANTINE_FOLDER}/shard-{shard}.json", tuple(f"{name}/c.{shard}.0" for name in TEACHER_ARRAYS)
+def _claim(transfer: Transfer, source: Holding, place: Place) -> Holding:
+    """Make an empty place the copy of a cache, unless somebody else is faster."""
+    files, folders = place.entries()
+    if DESCRIPTION not in files:
+        if visible := sorted(name for name in (*files, *folders) if not name.startswith(".")):
+            raise CacheFormatError(
+                f"a cache is pushed to a folder of its own; {place.url} holds something else ({visible[0]}); "
+                f"push to a new one, such as {place.url}/cache"
+            )
+        transfer.run([[Unit((DESCRIPTION,))]], Sender(source, place, ()))
+    return _present(place)
 
 
-def _shards_to_send(cache: RegionCache, here: Sizes, place: Place, there: dict[str, int]) -> list[str]:
-    """Files of the shards that a place lacks; what it has of a shard that is not ours leaves `there`."""
-    names: list[str] = []
-    for shard in range(len(cache.plan)):
-        listed, files = _shard_files(shard)
-        present = [name for name in files if there.get(name) == here.get(name)]
-        if not all(name in here for name in files) or len(present) == len(files):
-            continue
-        if any(place.read(name) != (cache.path / name).read_bytes() for name in present):
-            present = []
-        if not present:
-            for name in (listed, *files):
-                there.pop(name, None)
-            if listed not in here:
-                place.remove(listed)
-        names += [listed] if listed in here else []
-        names += files
-    return names
+def _adopt(source: Holding, folder: Path) -> list[str]:
+    """Make a local folder the copy of a cache, all of its identity at once, where there is nothing yet."""
+    if (folder / DESCRIPTION).exists():
+        RegionCache.open(folder)
+        return []
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CacheFormatError(f"{folder} holds something else than a teacher cache; name another folder")
+    with temporary_folder(folder) as temporary:
+        for names in ([DESCRIPTION], TABLE, *([name] for name in IDENTITY if "/" in name)):
+            fetch_checked(source, names, temporary)
+        return list(IDENTITY) if publish(temporary, folder) else []
 
 
-def _shards_to_fetch(cache: RegionCache, here: dict[str, int], there: Sizes) -> list[str]:
-    """Files of the shards that the local cache lacks and a place has whole, in order: lists go before arrays."""
-    names: list[str] = []
-    for shard in range(len(cache.plan)):
-        listed, files = _shard_files(shard)
-        if all(name in here for name in files) or not all(name in there for name in files):
-            continue
-        for name in (listed, *files):  # what a torn copy left of this shard is fetched again with the rest
-            here.pop(name, None)
-        if listed not in there:
-            (cache.path / listed).unlink(missing_ok=True)
-        names += [listed] if listed in there else []
-        names += files
-    return names
+@contextmanager
+def _claimed(source: Holding, there: Holding, part: Part) -> Iterator[list[Unit]]:
+    """The teacher's shards to fetch that no build in the same folder is at; builds leave them to us meanwhile."""
+    lacking = [] if part == "targets" else [unit.shard for unit in teacher_units(source, there)]
+    if not lacking:
+        yield []
+        return
+    assert there.place.path is not None
+    with ShardClaims(there.place.path) as claims:
+        mine = {shard for shard in lacking if shard is not None and _take(claims, shard)}
+        yield [unit for unit in teacher_units(source, _present(there.place)) if unit.shard in mine]
+
+
+def _take(claims: ShardClaims, shard: int) -> bool:
+    try:
+        return claims.take(shard)
+    except CacheWriteError:  # a disk without locks, on which no build runs either
+        return True
+
+
+def _report(transfer: Transfer, there: Holding, part: Part) -> TransferReport:
+    wanted = {"all": ARRAYS, "targets": ("targets",), "teacher": TEACHER_ARRAYS}[part]
+    arrived = set(transfer.arrived)
+    return TransferReport(
+        files=len(arrived),
+        bytes=sum(there.files.get(name, 0) for name in arrived),
+        present=len(there.files.keys() - arrived),
+        shards_missing=max(len(there.plan) - there.num_done(array) for array in wanted),
+    )

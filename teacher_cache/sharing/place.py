@@ -1,144 +1,248 @@
 """Place: a folder anywhere, local or behind a URL, with the few operations that sharing needs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import copy
+import errno
+import re
+import threading
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
-from uuid import uuid4
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
-import fsspec
-from fsspec.core import url_to_fs
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from data.errors import MochaError
 from teacher_cache.errors import TransferError
+from teacher_cache.sharing.drivers import find_driver
 
 ATTEMPTS = 4
-_EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "gcs": ("gcsfs", "gs"),
-           "ssh": ("paramiko", "ssh"), "sftp": ("paramiko", "ssh")}  # fmt: skip
-_NEVER_RETRIED = (
-    FileNotFoundError,
-    FileExistsError,
-    PermissionError,
-    NotADirectoryError,
-    IsADirectoryError,
-    MochaError,
-)
-_PLAIN_PUT = ("file", "local", "ssh", "sftp", "ftp", "smb")  # a put there shows the file while it grows
+_LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What only the disk of this machine says; every other failure is taken for the connection's."""
+_FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError, MochaError)
+_PUTS_WHOLE = ("s3", "s3a", "gs", "gcs", "memory")
+"""Stores where a file appears when its put has ended; elsewhere it is seen while it grows."""
 
 Result = TypeVar("Result")
 
 
 class Place:
-    """A folder at a URL or a path. Every operation is tried again a few times when the connection fails."""
+    """A folder at a URL or a path. Every operation is tried again a few times when the connection fails.
+
+    Names are relative to the folder, with `/`. Safe to use from threads; not to be taken over a fork.
+    """
+
+    batch = 1
+    """Units that are sent at a time; see `send`."""
 
     def __init__(self, url: str) -> None:
         """Connect to nothing yet.
 
+        Args:
+            url: `protocol://...` or a local path.
+
         Raises:
             TransferError: the URL's protocol is unknown, or its package is not installed.
         """
-        self.url = url
-        protocol = url.partition("://")[0] if "://" in url else "file"
-        options = {} if protocol in ("file", "memory") else {"use_listings_cache": False, "skip_instance_cache": True}
+        self.url = re.sub("(://[^/:@]*):[^/@]*@", r"\1@", url.rstrip("/") or url)
+        """For people: without a password."""
+        self.protocol = url.partition("://")[0] if "://" in url else "file"
+        self._kind = find_driver(self.protocol)
+        self.root: str = self._kind._strip_protocol(url).rstrip("/")
+        self.path = Path(self.root or "/") if self.protocol in ("file", "local") else None
+        """Where it is, for a folder on this machine's file systems."""
+        self._options: dict[str, Any] = {} if self.path else self._kind._get_kwargs_from_urls(url)
+        # What speaks asyncio shares one connection pool; other drivers want a connection per thread.
+        self._held: Any = SimpleNamespace() if getattr(self._kind, "async_impl", False) else threading.local()
+        self._run = uuid.uuid4().hex[:8]
+
+    def below(self, folder: str) -> "Place":
+        """A folder inside this one, over the same connections."""
+        place = copy.copy(self)
+        place.url, place.root = f"{self.url.rstrip('/')}/{folder}", f"{self.root}/{folder}"
+        place.path = None if self.path is None else self.path / folder
+        return place
+
+    def entries(self, folder: str = "") -> tuple[dict[str, int], list[str]]:
+        """Sizes of the files directly in a folder, by name, and the names of its folders; empty where there is none."""
+
+        def list_folder(files: Any) -> list[dict[str, Any]]:
+            files.invalidate_cache()
+            found: list[dict[str, Any]] = files.ls(self._path(folder), detail=True)
+            return found
+
         try:
-            self.files, root = url_to_fs(url, **options)
-        except (ImportError, ValueError) as error:
-            raise TransferError(_unknown(url, protocol, error)) from error
-        self.root = root.rstrip("/")
-        self._puts_whole = protocol not in _PLAIN_PUT
-
-    def sizes(self) -> dict[str, int]:
-        """Size of every file below the folder, by its path relative to it; empty where there is no such folder."""
-
-        def find() -> dict[str, int]:
-            self.files.invalidate_cache()
-            found = self.files.find(self.root, detail=True)
-            return {name[len(self.root) + 1 :]: int(entry["size"] or 0) for name, entry in found.items()}
-
-        try:
-            return self._retrying(find)
+            found = self._retrying(list_folder)
         except (FileNotFoundError, NotADirectoryError):
-            return {}
+            return {}, []
+        names = [(entry["name"].rstrip("/").rpartition("/")[2], entry) for entry in found]
+        sizes = {name: int(entry["size"] or 0) for name, entry in names if entry["type"] != "directory"}
+        return sizes, [name for name, entry in names if entry["type"] == "directory"]
 
     def read(self, name: str) -> bytes:
-        """Content of a file; FileNotFoundError where there is none."""
-        content: bytes = self._retrying(lambda: self.files.cat_file(self._path(name)))
+        """Content of a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            TransferError: the place cannot be reached.
+        """
+        content: bytes = self._retrying(lambda files: files.cat_file(self._path(name)))
         return content
 
     def fetch(self, name: str, to: Path) -> None:
-        """Copy a file to a local one, which may be left half written when this raises."""
-        self._retrying(lambda: self.files.get_file(self._path(name), str(to)))
-
-    def store(self, name: str, content: Path) -> None:
-        """Copy a local file to here; it shows under its name only when it is whole.
+        """Copy a file to a local one, which may be left half written when this raises.
 
         Raises:
-            TransferError: what arrived has another size.
+            TransferError: the place cannot be reached, or the file went away.
         """
-        self._retrying(lambda: self._store(self._path(name), content))
+        try:
+            self._retrying(lambda files: files.get_file(self._path(name), str(to)))
+        except FileNotFoundError as error:
+            raise TransferError(
+                f"{self.url}/{name} went away while it was copied; run the same command again"
+            ) from error
+
+    def send(self, files: Mapping[str, Path], stale: Sequence[str], there: Collection[str]) -> list[str]:
+        """Copy files that belong together to here, in their order.
+
+        Args:
+            files: local files by their name here.
+            stale: names to remove first.
+            there: names that may be replaced; of any other name that appears meanwhile the first owner wins.
+
+        Returns:
+            The names that arrived; all of them, unless somebody else is sending the same right now.
+
+        Raises:
+            TransferError: the place cannot be reached, or what arrived has another size.
+        """
+        for name in stale:
+            self.remove(name)
+        arrived: list[str] = []
+        for name, content in files.items():
+            if not self.store(name, content, only_new=name not in there):
+                break  # the rest is theirs too: never a file of each
+            arrived.append(name)
+        return arrived
+
+    def store(self, name: str, content: Path, *, only_new: bool) -> bool:
+        """Copy a local file to here; it shows under its name only when it is whole.
+
+        Args:
+            name: its name here.
+            content: the local file.
+            only_new: leave a file alone that appeared under that name meanwhile, unless it holds the same bytes.
+
+        Returns:
+            False where there is such a file.
+
+        Raises:
+            TransferError: the place cannot be reached, or what arrived has another size.
+        """
+        try:
+            self._writing(lambda files: self._store(files, name, content, only_new=only_new))
+        except FileExistsError:
+            return self.read(name) == content.read_bytes()  # an attempt of ours may have arrived without an answer
+        return True
 
     def remove(self, name: str) -> None:
         """Delete a file, if it is there."""
-        try:
-            self._retrying(lambda: self.files.rm_file(self._path(name)))
-        except FileNotFoundError:
-            return
+        with suppress(FileNotFoundError):
+            self._retrying(lambda files: files.rm_file(self._path(name)))
 
-    def _store(self, path: str, content: Path) -> None:
-        size = content.stat().st_size
-        folder, _, name = path.rpartition("/")
-        self.files.makedirs(folder, exist_ok=True)
-        arriving = path if self._puts_whole else f"{folder}/.{name}.{uuid4().hex[:8]}.partial"
-        self.files.put_file(str(content), arriving)
-        self.files.invalidate_cache(folder)
-        arrived = int(self.files.info(arriving)["size"])
+    def _store(self, files: Any, name: str, content: Path, *, only_new: bool) -> None:
+        path = self._path(name)
+        if self.protocol in _PUTS_WHOLE:
+            try:
+                files.put_file(str(content), path, mode="create" if only_new else "overwrite")
+            except OSError as error:
+                files.invalidate_cache()
+                if only_new and files.exists(path):  # not every store of the S3 kind says so by itself
+                    raise FileExistsError(path) from error
+                if error.errno != errno.ENOSYS:  # it knows no condition on a put
+                    raise
+                files.put_file(str(content), path)
+            self._check_size(files, path, content)
+            return
+        folder, _, last = path.rpartition("/")
+        arriving = f"{folder}/.{last}.{self._run}.partial"
+        files.makedirs(folder, exist_ok=True)
+        try:
+            files.put_file(str(content), arriving)
+            self._check_size(files, arriving, content)  # forgets listings
+            if only_new and files.exists(path):
+                raise FileExistsError(path)
+            files.mv(arriving, path)
+        except BaseException:
+            with suppress(Exception):
+                files.rm_file(arriving)
+            raise
+
+    def _check_size(self, files: Any, path: str, content: Path) -> None:
+        files.invalidate_cache()
+        arrived, size = int(files.info(path)["size"]), content.stat().st_size
         if arrived != size:
             raise TransferError(
-                f"{self.url}: {name} arrived with {arrived} of {size} bytes; run the same command again"
+                f"{self.url}: {path} has {arrived} bytes after a put of {size}; remove it and push again"
             )
-        if arriving != path:
-            self.files.mv(arriving, path)
 
     def _path(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        return f"{self.root}/{name}" if name else self.root or "/"
 
-    def _retrying(self, operation: Callable[[], Result]) -> Result:
+    def _writing(self, operation: Callable[[Any], Result]) -> Result:
+        try:
+            return self._retrying(operation)
+        except FileNotFoundError as error:
+            raise TransferError(
+                f"{self.url} cannot be written to ({_first_line(error)}); make the bucket, repository or share first, "
+                "then run the same command again"
+            ) from error
+
+    def _retrying(self, operation: Callable[[Any], Result]) -> Result:
+        """Do something with a connection, and again with a new one when it fails."""
+
+        def attempt() -> Result:
+            if not hasattr(self._held, "files"):
+                self._held.files = self._kind(**self._options, skip_instance_cache=True)
+            return operation(self._held.files)
+
+        def disconnect(_: RetryCallState) -> None:
+            with suppress(AttributeError):
+                del self._held.files
+
         with self._in_words():
             return Retrying(
                 stop=stop_after_attempt(ATTEMPTS),
-                wait=wait_exponential_jitter(initial=0.2, max=10),
-                retry=retry_if_exception(lambda error: not isinstance(error, _NEVER_RETRIED)),
+                wait=wait_random_exponential(multiplier=0.2, max=10),
+                retry=retry_if_exception(lambda error: not _is_final(error)),
+                before_sleep=disconnect,
                 reraise=True,
-            )(operation)
+            )(attempt)
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:
-        """What a transport raises, in one line; a file that is not there stays what it is."""
+        """What a transport raises, in one line; what a caller can tell apart stays what it is."""
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError, MochaError):
-            raise
         except PermissionError as error:
             raise TransferError(
-                f"{self.url} does not let you in ({_first_line(error)}); check the credentials of this machine"
+                f"{self.url} does not let you in ({_first_line(error)}); check the credentials of this machine, then "
+                "run the same command again"
             ) from error
         except Exception as error:  # every transport has its own: botocore, aiohttp, paramiko, ...
+            if _is_final(error):
+                raise
             raise TransferError(
-                f"{self.url} failed {ATTEMPTS} times ({_first_line(error)}); run the same command again: "
-                "it goes on with what is missing"
+                f"{self.url} failed {ATTEMPTS} times ({_first_line(error)}); check connection and credentials, then "
+                "run the same command again: it goes on with what is missing"
             ) from error
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether another attempt would end the same way."""
+    return isinstance(error, _FINAL) or (isinstance(error, OSError) and error.errno in _LOCAL_DISK)
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _unknown(url: str, protocol: str, error: Exception) -> str:
-    if protocol in _EXTRAS:
-        package, extra = _EXTRAS[protocol]
-        return f"{protocol}:// needs the package {package}; install it with: pip install 'mocha-pipe[{extra}]'"
-    known = ", ".join(("s3", "gs", "hf", "ssh", "file"))
-    if protocol not in fsspec.available_protocols():
-        return f"a place is a folder or a URL of a known kind ({known}, ...); found '{url}'; correct it"
-    return f"{protocol}:// cannot be used here ({_first_line(error)}); install what it names"

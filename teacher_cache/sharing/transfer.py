@@ -1,28 +1,28 @@
-"""Files from here to there: in parallel, each under a temporary name until it was checked, under one bar in bytes."""
+"""Files from here to there: in parallel, each checked before it counts, under one bar in bytes.
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+Files that belong together are a unit: they are checked before the first of them shows under its name, and then appear
+in their order.
+"""
+
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data.files import atomic_path
-from data.regions import IMAGES_FILE, REGIONS_FILE
-from teacher_cache.cache import ARRAYS, PROJECTION_NAME, RegionCache, file_digest
 from teacher_cache.errors import CacheCorruptError
-from teacher_cache.layout import TEACHER_ARRAYS
-from teacher_cache.quarantine import QUARANTINE_FOLDER, read_quarantine_file
-from teacher_cache.reader import check_shard_file
+from teacher_cache.layout import temporary_folder
+from teacher_cache.quarantine import QUARANTINE_FOLDER
+from teacher_cache.sharing.checks import check_file
+from teacher_cache.sharing.holding import Holding
 from teacher_cache.sharing.place import Place
+from teacher_cache.sharing.units import Unit
 
 WORKERS = 8
-COMPLETE_NAME = "complete.json"
-DESCRIPTION = "zarr.json"
-_SHARD = re.compile(rf"({'|'.join(ARRAYS)})/c\.(\d+)\.0")
-_LIST = re.compile(rf"{QUARANTINE_FOLDER}/shard-(\d+)\.json")
+"""Units that travel at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,134 +32,138 @@ class TransferReport:
     files: int
     """Files that travelled."""
     bytes: int
+    """Their size."""
     present: int
     """Files that were there already."""
     shards_missing: int
-    """Shards that the destination still lacks in the teacher's arrays."""
+    """Shards that the destination still lacks, of the arrays that were asked for."""
 
 
-def shard_of(name: str) -> tuple[str, int] | None:
-    """Array and shard of a shard file's name within a cache; None for other files."""
-    match = _SHARD.fullmatch(name)
-    return (match[1], int(match[2])) if match else None
+class Sender:
+    """Carries units from a local cache to a place."""
+
+    def __init__(self, source: Holding, place: Place, there: Collection[str]) -> None:
+        """Send nothing yet; `there` are the files that the place has, all others must not exist when they are sent."""
+        assert source.place.path is not None
+        self.source, self._place, self._there = source, place, there
+        self.batch = place.batch
+        """Units that are carried at a time."""
+        self._folder = source.place.path
+
+    def carry(self, units: Sequence[Unit]) -> Sequence[str]:
+        """Send some units; returns the names that did arrive, without those of which others were faster.
+
+        Raises:
+            CacheCorruptError: a file of ours is damaged. Its unit is not sent.
+            TransferError: the place cannot be reached.
+        """
+        names = [name for unit in units for name in unit.names]
+        _check(self.source, names, self._folder)
+        stale = [name for unit in units for name in unit.stale]
+        return self._place.send({name: self._folder / name for name in names}, stale, self._there)
 
 
-def list_of(name: str) -> int | None:
-    """Shard of a quarantine file's name within a cache; None for other files."""
-    match = _LIST.fullmatch(name)
-    return int(match[1]) if match else None
+class Receiver:
+    """Carries units from a place into a local cache."""
+
+    batch = 1
+    """Units that are carried at a time."""
+
+    def __init__(self, source: Holding, folder: Path, there: Collection[str]) -> None:
+        """Fetch nothing yet; `there` are the files that the folder has, all others are left alone if they appear."""
+        self.source, self._folder, self._there = source, folder, there
+
+    def carry(self, units: Sequence[Unit]) -> Sequence[str]:
+        """Fetch a unit; returns its names, or nothing if somebody else was faster.
+
+        Raises:
+            CacheCorruptError: a file at the place is damaged. Nothing of its unit arrives.
+            TransferError: the place cannot be reached.
+        """
+        (unit,) = units
+        with temporary_folder(self._folder / "transfer") as staging:
+            fetch_checked(self.source, unit.names, staging)
+            if any(name not in self._there and (self._folder / name).exists() for name in unit.names):
+                return ()
+            for name in unit.stale:
+                (self._folder / name).unlink(missing_ok=True)
+            for name in unit.names:
+                with atomic_path(self._folder / name) as temporary:
+                    (staging / name).replace(temporary)
+        return unit.names
 
 
-def known(sizes: Mapping[str, int]) -> dict[str, int]:
-    """The files that belong to a cache; nothing else ever travels, so that no name leads out of its folder."""
-    fixed = {DESCRIPTION, IMAGES_FILE, REGIONS_FILE, PROJECTION_NAME, COMPLETE_NAME}
-    fixed |= {f"{array}/{DESCRIPTION}" for array in ARRAYS}
-    return {name: size for name, size in sizes.items() if name in fixed or shard_of(name) or list_of(name) is not None}
+class Transfer:
+    """One transfer in steps: units in parallel, under one bar in bytes."""
 
-
-def check_file(name: str, path: Path, cache: RegionCache) -> None:
-    """Verify the content of a cache's file, which may lie under a temporary name.
-
-    Args:
-        name: what the file is called within the cache.
-        path: where it lies.
-        cache: the cache that it belongs to.
-
-    Raises:
-        CacheCorruptError: it is not what was written.
-    """
-    if found := shard_of(name):
-        array, shard = found
-        check_shard_file(path, cache.plan, shard, cache.rows(array).dim)
-    elif list_of(name) is not None:
-        read_quarantine_file(path)
-    elif name == PROJECTION_NAME and cache.has("targets") and file_digest(path) != cache.projection_digest:
-        raise CacheCorruptError(f"{path} is damaged: it is not the projection that the targets were made with")
-    elif name in (IMAGES_FILE, REGIONS_FILE):
-        _check_table_file(path, cache)
-
-
-def fetch_all(place: Place, names: Mapping[str, int], folder: Path, cache: RegionCache, *, progress: bool) -> int:
-    """Copy files of a place into a local cache; returns the bytes.
-
-    Raises:
-        TransferError: the connection failed again and again. What arrived stays.
-        CacheCorruptError: a file was damaged twice in a row.
-    """
-
-    def fetch(name: str) -> None:
-        try:
-            _fetch(place, name, folder, cache)
-        except CacheCorruptError:
-            try:
-                _fetch(place, name, folder, cache)  # what was damaged on its way is whole the second time
-            except CacheCorruptError as error:
-                raise CacheCorruptError(
-                    f"{place.url}/{name} is damaged: {_finding(error)}; whoever has it whole sends it again with "
-                    f"`mocha-pipe cache push`, or remove it there"
-                ) from error
-
-    return _in_parallel(fetch, names, "pull", progress=progress)
-
-
-def _fetch(place: Place, name: str, folder: Path, cache: RegionCache) -> None:
-    with atomic_path(folder / name) as temporary:
-        place.fetch(name, temporary)
-        check_file(name, temporary, cache)
-
-
-def store_all(folder: Path, names: Mapping[str, int], place: Place, cache: RegionCache, *, progress: bool) -> int:
-    """Copy files of a local cache to a place, each checked before it leaves; returns the bytes.
-
-    Raises:
-        TransferError: the connection failed again and again. What arrived stays.
-        CacheCorruptError: a local file is damaged; it is not sent.
-    """
-
-    def store(name: str) -> None:
-        check_file(name, folder / name, cache)
-        place.store(name, folder / name)
-
-    return _in_parallel(store, names, "push", progress=progress)
-
-
-def _in_parallel(copy: Callable[[str], None], names: Mapping[str, int], title: str, *, progress: bool) -> int:
-    """Copy files under one bar; the first failure ends it after the copies that had begun."""
-    total = sum(names.values())
-    bar = tqdm(total=total, desc=title, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress)
-    with bar, ThreadPoolExecutor(WORKERS, "transfer") as pool:
-        futures = {name: pool.submit(copy, name) for name in names}
-        try:
-            for name, future in futures.items():
-                future.result()
-                bar.update(names[name])
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return total
-
-
-def _check_table_file(path: Path, cache: RegionCache) -> None:
-    try:
-        digest = (
-            (pq.read_table(path, page_checksum_verification=True).schema.metadata or {}).get(b"digest", b"").decode()
+    def __init__(self, title: str, *, progress: bool) -> None:
+        """Carry nothing yet."""
+        self.arrived: list[str] = []
+        """Names of the files that travelled."""
+        self._bar: tqdm[Any] = tqdm(
+            total=0, desc=title, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress
         )
-    except Exception as error:  # pyarrow's own errors and, on broken bytes, whatever its decoders meet
-        raise CacheCorruptError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    if digest != cache.table_digest:
-        raise CacheCorruptError(f"{path} is damaged: it is the table of other regions")
+
+    def close(self) -> None:
+        """End the bar."""
+        self._bar.close()
+
+    def run(self, phases: Sequence[Sequence[Unit]], carrier: Sender | Receiver) -> None:
+        """Carry phase after phase, the units of one phase in parallel.
+
+        The first failure ends it, after the units that had begun. What arrived stays.
+        """
+        sizes = carrier.source.files
+        self._bar.total = (self._bar.total or 0) + sum(
+            sizes[name] for phase in phases for unit in phase for name in unit.names
+        )
+        self._bar.refresh()
+        with ThreadPoolExecutor(1 if carrier.batch > 1 else WORKERS, "transfer") as pool:
+            for phase in phases:
+                batches = [phase[first : first + carrier.batch] for first in range(0, len(phase), carrier.batch)]
+                futures = [pool.submit(carrier.carry, batch) for batch in batches]
+                try:
+                    for future in as_completed(futures):
+                        self.arrived += future.result()
+                        self._bar.update(sum(sizes[name] for name in future.result()))
+                except BaseException:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
 
 
-def _finding(error: Exception) -> str:
-    return (str(error).partition(" is damaged: ")[2] or str(error)).partition("; ")[0]
+def fetch_checked(source: Holding, names: Sequence[str], folder: Path) -> None:
+    """Copy files of a cache into a folder and check them; once more where they did not arrive as they were.
+
+    Raises:
+        CacheCorruptError: they were damaged twice.
+        TransferError: the place cannot be reached.
+    """
+    for is_last in (False, True):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            source.place.fetch(name, folder / name)
+        try:
+            _check(source, names, folder)
+        except CacheCorruptError:
+            if is_last:
+                raise
+        else:
+            return
 
 
-def missing(of: Iterable[str], sizes: Mapping[str, int], there: Mapping[str, int]) -> dict[str, int]:
-    """Those names, with their sizes, that a destination lacks or has in another size."""
-    return {name: sizes[name] for name in of if there.get(name) != sizes[name]}
-
-
-def shards_missing(there: Iterable[str], cache: RegionCache) -> int:
-    """Shards that a listing lacks in the teacher's arrays."""
-    names = set(there)
-    return sum(any(f"{array}/c.{shard}.0" not in names for array in TEACHER_ARRAYS) for shard in range(len(cache.plan)))
+def _check(source: Holding, names: Sequence[str], folder: Path) -> None:
+    """Verify files of a cache that lie in a folder; the error names them where they came from."""
+    for name in names:
+        try:
+            check_file(folder, name, source)
+        except CacheCorruptError as error:
+            place = source.place
+            finding = str(error).partition(" is damaged: ")[2].partition("; ")[0]
+            # A shard without its list would pass for another one's, so a list goes together with its shard.
+            what = "it and the other files of its shard" if name.startswith(QUARANTINE_FOLDER) else "it"
+            remedy = (
+                f"run `mocha-pipe cache verify {place.path} --repair`"
+                if place.path is not None
+                else f"remove {what} there and push again from a sound copy: `mocha-pipe cache push FOLDER {place.url}`"
+            )
+            raise CacheCorruptError(f"{place.url}/{name} is damaged: {finding}; {remedy}") from error

@@ -8,7 +8,7 @@ Letters: N regions, L tokens of a padded prompt, T steps of a padded answer, D w
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from teacher_cache.config import TeacherConfig
 from teacher_cache.errors import TeacherError
 from teacher_cache.spec import TeacherSpec
 from teacher_cache.teachers.base import RegionEmbeddings
-from teacher_cache.teachers.describe import describe
+from teacher_cache.teachers.describe import TeacherDescription, describe
 from teacher_cache.teachers.greedy import GreedyAnswers, end_tokens, is_plain_greedy
 from teacher_cache.teachers.pixels import PixelScaler, stack_crops
 from teacher_cache.teachers.pooling import (
@@ -69,18 +69,34 @@ class LlavaTeacher:
             TeacherError: it cannot be found or read, is not LLaVA, or does not run on this machine as configured.
         """
         described = describe(config, weights=True)
-        self.spec = described.spec
-        self._processor = described.processor
-        self._scale_pixels = PixelScaler(described.processor.image_processor)
-        self._prompts = described.prompts
-        self._batch = config.batch
-        self._model = load_weights(
+        model = load_weights(
             LlavaForConditionalGeneration,
             described.checkpoint,
             dtype=described.dtype,
             device=described.device,
             flag="--teacher",
         )
+        self._take(described, model, batch=config.batch, compiled=config.compile)
+
+    @classmethod
+    def of_model(
+        cls, described: TeacherDescription, model: Any, *, batch: int, compiled: bool = False
+    ) -> "LlavaTeacher":
+        """A teacher of a model that is in memory already, frozen, on the device; `describe` tells the rest."""
+        teacher = cls.__new__(cls)
+        teacher._take(described, model, batch=batch, compiled=compiled)
+        return teacher
+
+    def _take(self, described: TeacherDescription, model: Any, *, batch: int, compiled: bool) -> None:
+        self.spec = described.spec
+        self._processor = described.processor
+        self._scale_pixels = PixelScaler(described.processor.image_processor)
+        self._prompts = described.prompts
+        self._batch = batch
+        self._model = model
+        if compiled:
+            self._model.model.vision_tower.compile()
+            self._model.model.language_model.compile()
         self._clip = None
         if described.visual is not None:
             self._clip = ClipEncoder(described.visual, device=described.device, dtype=described.dtype)

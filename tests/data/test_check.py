@@ -1,7 +1,9 @@
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from data.check import check_dataset
 from data.errors import DatasetNotFoundError
@@ -33,6 +35,40 @@ def test_every_image_is_decoded(make_yolo: Make) -> None:
     (problem,) = check_dataset(data).errors
     assert problem.where == str(image)
     assert problem.message.startswith("cannot be read as an image (")
+
+
+def test_an_unreadable_image_is_listed_once_and_not_counted(make_yolo: Make) -> None:
+    data = make_yolo(LABELS, {"val": "images/val"})
+    image = data.parent / "images/train/a.jpg"
+    image.write_bytes(b"none")
+    report = check_dataset(data)
+    (problem,) = report.errors
+    assert (problem.where, problem.severity) == (str(image), "error")
+    assert problem.message == "cannot be read as an image (no known image format); replace or remove the file"
+    train = report.splits[0]
+    assert (train.images, train.background_images, train.regions) == (1, 1, 0)
+    assert train.regions_per_class == {"ball": 0, "mug": 0, "star": 0}
+    assert train.smallest_box is None
+
+
+def test_an_unreadable_image_of_a_coco_set_is_listed_once(make_coco: Make) -> None:
+    file = make_coco()
+    image = file.parents[1] / "train" / "a.jpg"
+    image.write_bytes(b"none")
+    report = check_dataset(file)
+    assert [problem.where for problem in report.errors] == [str(image)]
+    assert (report.splits[0].images, report.splits[0].regions) == (1, 1)
+
+
+def test_images_that_cannot_be_reached_are_listed(make_yolo: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_yolo(LABELS, {"val": "images/val"})
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Image, "open", fail)
+    message = "cannot be reached (Input/output error); bring the disk back and run the same command again"
+    assert [problem.message for problem in check_dataset(data).errors] == [message] * 3
 
 
 def test_a_split_that_cannot_be_read_is_listed_beside_the_others(make_yolo: Make) -> None:

@@ -1,8 +1,10 @@
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
 
-from data.files import atomic_path, write_json
+from data.files import atomic_path, exclusive, write_json
 
 
 def test_file_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> None:
@@ -56,3 +58,31 @@ def test_file_is_as_readable_as_any_other_new_file(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "ours") as temporary:
         temporary.touch(mode=0o600)
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def _append_slowly(folder: Path) -> None:
+    with exclusive(folder / "lock"):
+        log = folder / "log"
+        before = log.read_text() if log.exists() else ""
+        time.sleep(0.2)
+        log.write_text(f"{before}x")
+
+
+def test_what_is_exclusive_is_done_by_one_process_after_the_other(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_append_slowly, args=(tmp_path,)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert (tmp_path / "log").read_text() == "xxx"
+
+
+def test_a_disk_without_locks_does_not_stop_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", no_locks)
+    with exclusive(tmp_path / "lock"):
+        (tmp_path / "done").touch()
+    assert (tmp_path / "done").exists()

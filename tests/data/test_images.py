@@ -1,3 +1,4 @@
+import errno
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,58 @@ def test_missing_image(tmp_path: Path) -> None:
     assert problem.message == message
 
 
+LOST = {"Input/output error": errno.EIO, "Stale file handle": errno.ESTALE, "Permission denied": errno.EACCES}
+
+
+@pytest.mark.parametrize(("words", "number"), LOST.items(), ids=LOST)
+def test_image_that_cannot_be_reached_is_not_taken_for_a_broken_one(
+    tmp_path: Path, write_image: WriteImage, monkeypatch: pytest.MonkeyPatch, words: str, number: int
+) -> None:
+    """A missing mount must not set a whole data set aside."""
+    path = write_image(tmp_path / "a.jpg")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, words)
+
+    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(Image, "open", fail)
+    message = f"cannot be reached ({words}); bring the disk back and run the same command again"
+    for reader in (read_image, image_digest):
+        with pytest.raises(DatasetNotFoundError) as caught:
+            reader(path)
+        assert str(caught.value) == f"{path}: {message}"
+    size, problem = inspect_image(path)
+    assert size is None
+    assert problem is not None
+    assert (problem.severity, problem.message, problem.unreadable) == ("error", message, False)
+
+
+def test_disk_that_fails_while_pixels_are_read(
+    tmp_path: Path, write_image: WriteImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_image(tmp_path / "a.png")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(DatasetNotFoundError, match="cannot be reached"):
+        read_image(path)
+
+
+def test_header_that_leads_nowhere_is_the_content_s_fault(tmp_path: Path) -> None:
+    """The system refuses to seek there, with an error number of its own."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II+\0\x08\0\0\0" + b"\xff" * 7 + b"\x7f")
+    with pytest.raises(OSError, match="Invalid argument"):
+        Image.open(path)
+    with pytest.raises(DatasetError, match=r"a\.tif: cannot be read as an image \("):
+        read_image(path)
+    _, problem = inspect_image(path)
+    assert problem is not None
+    assert problem.unreadable
+
+
 @pytest.mark.parametrize("content", [b"", b"no picture"])
 def test_file_that_is_no_image(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
@@ -94,6 +147,7 @@ def test_file_that_is_no_image(tmp_path: Path, content: bytes) -> None:
     assert size is None
     assert problem is not None
     assert (problem.severity, problem.where, problem.message) == ("error", str(path), message)
+    assert problem.unreadable
 
 
 def test_no_image_reads_the_same_once_ultralytics_has_patched_pillow(

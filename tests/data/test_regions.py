@@ -1,16 +1,20 @@
+import contextlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data.regions
 from data.errors import DatasetError, DatasetNotFoundError
-from data.regions import RegionTable, region_key
+from data.regions import RegionTable, recompute_keys, region_key
 from data.source import open_source
+from data.types import DetectionSource, ImageRecord
 
 Make = Callable[..., Path]
 digests = st.binary(min_size=16, max_size=16).map(bytes.hex)
@@ -188,3 +192,184 @@ def test_other_columns(table: RegionTable, tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         RegionTable.read(tmp_path)
     assert str(caught.value) == f"{tmp_path}: images.parquet or regions.parquet has other columns; {REMEDY}"
+
+
+# --- equal regions ----------------------------------------------------------------------------------------------------
+
+CONTENTS = ("00" * 16, "ab" * 16, "ff" * 16)
+"""Digests of three images."""
+GRID = [0.0, 0.004, 1.25, 7.5, 12.0]
+"""Corners, of which the first two are one on the grid of 1/100 px."""
+some_boxes = st.tuples(*[st.sampled_from(GRID)] * 2, *[st.sampled_from([20.0, 21.5])] * 2)
+some_regions = st.lists(st.tuples(some_boxes, st.integers(0, 2)), max_size=6)
+some_images = st.lists(st.tuples(st.integers(0, 2), some_regions), max_size=5)
+Images = list[tuple[int, list[tuple[tuple[float, float, float, float], int]]]]
+
+
+def table_of(images: Images, class_names: tuple[str, ...] = ("ball", "mug", "star")) -> RegionTable:
+    """The table of images that are told by the number of their content and their regions."""
+    records = [
+        ImageRecord(
+            path=Path(CONTENTS[content]),
+            name=f"{number:03d}.jpg",
+            width=40,
+            height=30,
+            xyxy=np.array([box for box, _ in regions], np.float64).reshape(-1, 4),
+            class_ids=np.array([class_id for _, class_id in regions], np.int64),
+        )
+        for number, (content, regions) in enumerate(images)
+    ]
+    source = DetectionSource(root=Path(), split="train", class_names=class_names, records=tuple(records))
+    with patch.object(data.regions, "image_digest", str):
+        return RegionTable.build(source)
+
+
+def plain_regions(images: Images) -> list[tuple[int, tuple[int, ...], int]]:
+    """What makes two regions equal: content of the image, box on the grid, class."""
+    return [
+        (content, tuple(int(corner * 100 + 0.5) for corner in box), class_id)
+        for content, regions in images
+        for box, class_id in regions
+    ]
+
+
+@given(some_images)
+def test_equal_keys_are_equal_image_box_and_class(images: Images) -> None:
+    keys, plain = table_of(images).keys.tolist(), plain_regions(images)
+    for first in range(len(keys)):
+        for second in range(first):
+            assert (keys[first] == keys[second]) == (plain[first] == plain[second])
+
+
+@given(some_images)
+def test_first_of_key_equals_a_plain_search(images: Images) -> None:
+    table, plain = table_of(images), plain_regions(images)
+    assert table.first_of_key.tolist() == [plain.index(region) for region in plain]
+    assert table.first_of_key.dtype == np.int64
+    assert table.num_distinct == len(set(plain))
+    assert table.num_distinct_images == len({content for content, _ in images})
+
+
+@given(some_images)
+def test_first_of_key_is_a_projection(images: Images) -> None:
+    first = table_of(images).first_of_key
+    np.testing.assert_array_equal(first[first], first)
+    assert (first <= np.arange(len(first))).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.lists(st.tuples(boxes, st.integers(0, 1)), max_size=4)), max_size=4))
+def test_keys_follow_from_the_table_itself(images: Images) -> None:
+    """Also from boxes that were rounded to float32 on their way into it."""
+    table = table_of(images, ("star", "kümmel"))
+    recomputed = recompute_keys(table)
+    assert recomputed.dtype == np.dtype("S32")
+    np.testing.assert_array_equal(recomputed, table.keys)
+    places = zip(table.image_of_rows(np.arange(len(table))), table.xyxy, table.class_ids, strict=True)
+    plain = [region_key(table.image_digests[i], box, table.class_names[class_id]) for i, box, class_id in places]
+    assert [key.decode() for key in recomputed.tolist()] == plain
+
+
+@pytest.mark.parametrize("column", ["xyxy", "class_ids", "image_digests", "first_row", "class_names"])
+def test_recomputed_keys_show_what_was_changed(table: RegionTable, column: str) -> None:
+    changes = {
+        "xyxy": table.xyxy + np.float32([0, 0, 0, 1]),
+        "class_ids": (table.class_ids + 1) % 3,
+        "image_digests": tuple("00" * 16 for _ in table.image_digests),
+        "first_row": np.array([0, 1, 1, 3]),
+        "class_names": ("x", "y", "z"),
+    }
+    other = replace(table, **{column: changes[column]})
+    changed = (recompute_keys(other) != table.keys).tolist()
+    assert changed == ([False, True, False] if column == "first_row" else [True] * 3)
+
+
+# --- the two files ----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(images=some_images, names=st.lists(st.text(st.characters(codec="utf-8"), max_size=5), min_size=3, max_size=3))
+def test_every_table_comes_back(tmp_path_factory: pytest.TempPathFactory, images: Images, names: list[str]) -> None:
+    table = table_of(images, tuple(names))
+    image_names = tuple(f"{number}{names[number % 3]}" for number in range(len(images)))
+    table = replace(table, image_names=image_names)
+    folder = tmp_path_factory.mktemp("table")
+    table.write(folder)
+    assert_same(RegionTable.read(folder), table)
+    np.testing.assert_array_equal(RegionTable.read(folder).first_of_key, table.first_of_key)
+    shutil.rmtree(folder)
+
+
+def as_read(folder: Path) -> RegionTable | None:
+    """The table, or None where it is refused as damaged."""
+    with contextlib.suppress(DatasetError):
+        return RegionTable.read(folder)
+    return None
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 60 regions on disk; tests put every file back."""
+    folder = tmp_path_factory.mktemp("written")
+    regions = [((0.0, corner, 20.0 + width, 21.5), width % 3) for corner in GRID for width in range(4)]
+    table_of([(0, regions), (1, regions), (2, regions)]).write(folder)
+    return folder
+
+
+@pytest.mark.parametrize("file", ["images.parquet", "regions.parquet"])
+def test_no_flipped_bit_changes_what_is_read(written: Path, file: str) -> None:
+    """Every page has a checksum and all that was read a digest; what is left says nothing that is read."""
+    table, content = RegionTable.read(written), (written / file).read_bytes()
+    refused = 0
+    for position in range(0, 8 * len(content), 23):
+        place, bit = divmod(position, 8)
+        (written / file).write_bytes(content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :])
+        found = as_read(written)
+        if found is None:
+            refused += 1
+        else:
+            assert_same(found, table)
+    (written / file).write_bytes(content)
+    assert refused > 8 * len(content) / 23 / 2
+
+
+@pytest.mark.parametrize("file", ["images.parquet", "regions.parquet"])
+def test_a_damaged_page_is_refused(written: Path, file: str) -> None:
+    """Wherever the keys, the boxes or the names lie."""
+    import pyarrow.parquet as pq
+
+    content, group = (written / file).read_bytes(), pq.ParquetFile(written / file).metadata.row_group(0)
+    for number in range(group.num_columns):
+        column = group.column(number)
+        last = column.data_page_offset + column.total_compressed_size - 1
+        for place in range(last - 8, last + 1):
+            (written / file).write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+            with pytest.raises(DatasetError, match=rf"{file}: cannot be read as parquet \(.+\); {REMEDY}$"):
+                RegionTable.read(written)
+    (written / file).write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["images.parquet", "regions.parquet"])
+def test_every_truncation_is_refused(written: Path, file: str) -> None:
+    content = (written / file).read_bytes()
+    for size in range(0, len(content), 7):
+        (written / file).write_bytes(content[:size])
+        with pytest.raises(DatasetError, match=rf"{file}: cannot be read as parquet \(.+\); {REMEDY}$"):
+            RegionTable.read(written)
+    (written / file).write_bytes(content)
+
+
+@pytest.mark.parametrize("column", ["name", "digest", "width", "height"])
+def test_an_image_that_was_renamed_or_resized_on_disk_is_refused(written: Path, tmp_path: Path, column: str) -> None:
+    """No key holds a name or a size, so the digest over all columns must."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shutil.copytree(written, tmp_path / "copy")
+    images = pq.read_table(written / "images.parquet")
+    values = images[column].to_pylist()
+    values[1] = values[1] + 1 if column in ("width", "height") else "ee" * 16
+    field = images.schema.field(column)
+    images = images.set_column(images.schema.get_field_index(column), field, pa.array(values, field.type))
+    pq.write_table(images, tmp_path / "copy" / "images.parquet")
+    with pytest.raises(DatasetError, match="are not of one table"):
+        RegionTable.read(tmp_path / "copy")

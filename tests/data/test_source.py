@@ -1,11 +1,13 @@
 """The contract of a source, held by every reader, and the errors of open_source."""
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.errors import DatasetError, DatasetNotFoundError
 from data.source import open_source, splits_of
@@ -65,6 +67,49 @@ class SourceContract:
         source.records[1].path.write_bytes(b"none")
         with pytest.raises(DatasetError, match="cannot be read as an image"):
             open_source(data)
+
+    def test_an_unreadable_image_keeps_its_place_where_that_is_asked_for(
+        self, data: Path, source: DetectionSource
+    ) -> None:
+        path = source.records[0].path
+        path.write_bytes(b"none")
+        kept = open_source(data, keep_unreadable=True)
+        assert [record.name for record in kept.records] == [record.name for record in source.records]
+        assert [record.readable for record in kept.records] == [False, True, True]
+        assert [record.class_ids.tolist() for record in kept.records] == [[1, 0], [0], []]
+        first = kept.records[0]
+        assert first.xyxy.shape == (2, 4)
+        assert (first.xyxy[:, 2:] > first.xyxy[:, :2]).all()
+        assert (first.xyxy <= [first.width, first.height] * 2).all()
+        (warning,) = kept.warnings
+        assert (warning.severity, warning.where, warning.unreadable) == ("warning", str(path), True)
+        assert warning.message == (
+            "cannot be read as an image (no known image format); replace or remove the file; "
+            "until then its boxes are set aside, in no training"
+        )
+
+    def test_readable_images_are_marked_so(self, source: DetectionSource) -> None:
+        assert all(record.readable for record in source.records)
+
+    def test_other_mistakes_are_refused_beside_an_unreadable_image(self, data: Path, source: DetectionSource) -> None:
+        source.records[0].path.write_bytes(b"none")
+        Image.new("RGB", (40, 9)).save(source.records[1].path)
+        with pytest.raises(DatasetError, match=r"b\.jpg: an image must be at least 10 x 10 pixels, found 40 x 9"):
+            open_source(data, keep_unreadable=True)
+
+    def test_images_that_cannot_be_reached_are_never_set_aside(
+        self, data: Path, source: DetectionSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(Image, "open", fail)
+        with pytest.raises(DatasetError) as caught:
+            open_source(data, keep_unreadable=True)
+        assert str(caught.value) == (
+            f"{source.records[0].path}: cannot be reached (Input/output error); bring the disk back and run the same "
+            f"command again (and 2 more; list all: mocha-pipe data check {data})"
+        )
 
 
 LABELS = {

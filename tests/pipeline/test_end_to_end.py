@@ -2,15 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import Result
 
 from pipeline.config import RunConfig
 from pipeline.errors import StageMismatchError
+from pipeline.rundir import read_completion
 from pipeline.stages import (
     build_teacher_cache,
     distill_student,
@@ -21,6 +23,7 @@ from pipeline.stages import (
 )
 from student.checkpoint import load_student
 from teacher_cache.cache import RegionCache
+from teacher_cache.sharing import pull, push
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +120,58 @@ def test_the_commands_speak_json(finished: RunConfig, command: Callable[..., Res
     result = command("fewshot", *run, "--episodes", "2", "--no-teacher", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["results"][0]["episodes"] == 2
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of an empty bucket on an S3 server of this machine."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="team")
+    yield "s3://team"
+    server.stop()
+
+
+def test_a_student_learns_the_same_from_a_cache_behind_a_url(finished: RunConfig, bucket: str, tmp_path: Path) -> None:
+    push(finished.root / "cache", f"{bucket}/caches/toy")
+    elsewhere = replace(
+        finished,
+        root=tmp_path,
+        cache=replace(finished.cache, url=f"{bucket}/caches/toy", folder=tmp_path / "none"),
+        distill=replace(finished.distill, folder=tmp_path / "distill"),
+    )
+    done = distill_student(elsewhere)
+    assert not done.skipped
+    assert done.inputs == read_completion(finished.root / "distill", stage="distill", command="").inputs
+    (copy,) = (tmp_path / "remote").iterdir()
+    assert not list((copy / "hidden").glob("c.*")), "what distillation does not need stays where it is"
+    weights = [load_student(root / "distill/student").detector.state_dict() for root in (finished.root, tmp_path)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert distill_student(elsewhere).skipped
+
+
+def test_without_the_projection_the_oracle_is_left_out_with_a_note(
+    finished: RunConfig, tmp_path: Path, command: Callable[..., Result]
+) -> None:
+    root = Path(shutil.copytree(finished.root, tmp_path / "copy"))
+    pull(str(root / "cache"), root / "targets", targets_only=True)
+    marker = root / "distill/complete.json"
+    content = json.loads(marker.read_text())
+    content["outputs"]["cache"] = str(root / "targets")
+    marker.write_text(json.dumps(content))
+    run = ("--run", root / "distill", "--benchmark", root / "miniature/benchmark", "--out", tmp_path / "fewshot")
+    result = command("fewshot", *run, "--episodes", "2", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "teacher" not in json.loads(result.stdout)["results"][0]["methods"]
+    assert "projection" in next(line for line in result.stderr.splitlines() if line.startswith("note: "))

@@ -1,6 +1,8 @@
 """Region rows stay with their boxes: read back from the pixels after every augmentation."""
 
 import pickle
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ultralytics.utils.torch_utils import init_seeds
 
 from data.types import DetectionSource
 from student.dataset import NO_TARGET, RegionDataset, pack, unpack
+from student.model import DistillModel
 
 WARPS = ("scale", "translate", "degrees", "shear", "perspective", "fliplr", "flipud")
 MIXES = ("mosaic", "mixup", "cutmix", "copy_paste")
@@ -194,3 +197,171 @@ def test_travels_to_loader_workers(train_source: DetectionSource, make_targets: 
     batch = next(iter(loader))
     assert torch.equal(batch["targets"], torch.from_numpy(dataset.targets.values)[batch["rows"]])
     assert pickle.dumps(dataset.source)
+
+
+# --- without a target, without pixels ---------------------------------------------------------------------------------
+
+
+def without_targets(targets: Any, rows: Any) -> Any:
+    """The same targets, some of them set aside as a cache does it."""
+    values = targets.values.copy()
+    values[rows] = np.nan
+    return type(targets)(values)
+
+
+def copy_images(source: DetectionSource, folder: Path) -> DetectionSource:
+    """The same scenes in files of the test's own."""
+    folder.mkdir()
+    records = [
+        replace(record, path=Path(shutil.copy(record.path, folder / record.path.name))) for record in source.records
+    ]
+    return replace(source, root=folder, records=tuple(records))
+
+
+def with_records(source: DetectionSource, indices: list[int], **changes: Any) -> DetectionSource:
+    records = [
+        replace(record, **changes) if index in indices else record for index, record in enumerate(source.records)
+    ]
+    return replace(source, records=tuple(records))
+
+
+def test_regions_that_were_set_aside_carry_no_target(
+    train_source: DetectionSource, make_targets: Any, helpers: Any
+) -> None:
+    first_row, aside = helpers.first_rows(train_source), [0, 1, 9]
+    targets = without_targets(make_targets(train_source), aside)
+    dataset = make_dataset(train_source, first_row, targets, mosaic=1.0)
+    rows = np.concatenate([label["rows"].ravel() for label in dataset.labels])
+    expected = np.arange(train_source.num_regions)
+    assert rows.tolist() == [NO_TARGET if row in aside else row for row in expected.tolist()]
+    for _ in range(3):
+        batch = dataset.collate_fn([dataset[index] for index in range(16)])
+        has_target = batch["rows"] >= 0
+        assert NO_TARGET in batch["rows"].tolist()
+        assert batch["targets"].isfinite().all()
+        assert not batch["targets"][~has_target].any()
+        assert torch.equal(batch["targets"][has_target], torch.from_numpy(targets.values)[batch["rows"][has_target]])
+    assert not set(targets.asked) & set(aside)
+
+
+def test_a_box_without_a_target_is_still_detected(
+    train_source: DetectionSource, make_targets: Any, helpers: Any
+) -> None:
+    targets = make_targets(train_source)
+    plain = make_dataset(train_source, helpers.first_rows(train_source), targets)
+    some = make_dataset(train_source, helpers.first_rows(train_source), without_targets(targets, [0, 2, 3]))
+    for index in range(16):
+        for name in ("bboxes", "cls", "img"):
+            assert torch.equal(plain[index][name], some[index][name])
+
+
+def test_the_loss_is_that_of_a_batch_without_the_regions_set_aside(
+    train_source: DetectionSource, make_targets: Any, helpers: Any, tiny_models: dict[str, str]
+) -> None:
+    """The distillation terms equal those of a batch from which these boxes were removed, detection's those of all."""
+    torch.manual_seed(0)
+    model = DistillModel(tiny_models["v8"], num_classes=3, levels="fine", target_dim=8).eval()
+    model.args = get_cfg()
+    first_row, aside = helpers.first_rows(train_source), [0, 3, 4, 10]
+    targets = make_targets(train_source)
+
+    def batch_of(some: Any) -> dict[str, Any]:
+        dataset = make_dataset(train_source, first_row, some)
+        batch: dict[str, Any] = dataset.collate_fn([dataset[index] for index in range(8)])
+        return {**batch, "img": batch["img"].float() / 255}
+
+    batch, whole = batch_of(without_targets(targets, aside)), batch_of(targets)
+    kept = ~torch.isin(whole["rows"], torch.tensor(aside))
+    assert 2 < kept.sum() < len(kept)
+    per_box = ("batch_idx", "cls", "bboxes", "rows", "targets")
+    removed = {name: value[kept] if name in per_box else value for name, value in whole.items()}
+    loss, items = model.loss(batch)
+    _, without = model.loss(removed)
+    all_loss, with_all = model.loss(whole)
+    for name in ("dist_loss", "emb_loss"):
+        assert items[name] == without[name] != with_all[name]
+    for name in ("box_loss", "cls_loss", "dfl_loss"):
+        assert items[name] == with_all[name]
+    assert loss.isfinite().all()
+    assert torch.equal(loss[:3], all_loss[:3])
+
+
+def test_a_batch_without_any_target_trains_detection(
+    train_source: DetectionSource, make_targets: Any, helpers: Any
+) -> None:
+    rows = np.arange(train_source.num_regions)
+    targets = without_targets(make_targets(train_source), rows)
+    dataset = make_dataset(train_source, helpers.first_rows(train_source), targets)
+    batch = dataset.collate_fn([dataset[index] for index in range(16)])
+    assert set(batch["rows"].tolist()) == {NO_TARGET}
+    assert not batch["targets"].any()
+    assert targets.asked == []
+    assert len(dataset) == 16
+    assert dataset.num_without_target == train_source.num_regions
+
+
+def test_images_that_cannot_be_decoded_are_left_out(
+    train_source: DetectionSource, make_targets: Any, helpers: Any, tmp_path: Path
+) -> None:
+    first_row = helpers.first_rows(train_source)
+    source = copy_images(train_source, tmp_path / "scenes")
+    for index in (0, 5):
+        source.records[index].path.write_bytes(b"no picture")
+    source = with_records(source, [0, 5], readable=False, width=1, height=1)
+    dataset = make_dataset(source, first_row, make_targets(source), mosaic=1.0)
+    kept = [index for index in range(16) if index not in (0, 5)]
+    assert dataset.im_files == [str(source.records[index].path) for index in kept]
+    assert (len(dataset), dataset.num_unreadable, dataset.num_without_target) == (14, 2, 0)
+    for label, index in zip(dataset.labels, kept, strict=True):
+        assert label["rows"].ravel().tolist() == list(range(first_row[index], first_row[index + 1]))
+    found = read_back(dataset, helpers.row_of_colour)
+    assert share_of_own_and_other(found, source.num_regions)[0] >= 0.98
+    lost = {*range(first_row[0], first_row[1]), *range(first_row[5], first_row[6])}
+    assert not {row for row, *_ in found} & lost
+
+
+def test_an_image_whose_header_alone_is_sound_is_left_out_with_its_regions(
+    train_source: DetectionSource, make_targets: Any, helpers: Any, tmp_path: Path
+) -> None:
+    """The cache found out when it decoded it, and set all its regions aside."""
+    first_row = helpers.first_rows(train_source)
+    source = copy_images(train_source, tmp_path / "scenes")
+    path = source.records[3].path
+    path.write_bytes(path.read_bytes()[:60])
+    lost, sound = np.arange(first_row[3], first_row[4]), np.arange(first_row[4], first_row[5])
+    targets = without_targets(make_targets(source), [*lost, *sound, first_row[6]])
+    dataset = make_dataset(source, first_row, targets)
+    assert str(path) not in dataset.im_files
+    assert str(source.records[4].path) in dataset.im_files  # set aside for another reason: its pixels are fine
+    assert (len(dataset), dataset.num_unreadable) == (15, 1)
+    assert dataset.num_without_target == len(sound) + 1
+    batch = dataset.collate_fn([dataset[index] for index in range(15)])
+    assert batch["img"].shape[0] == 15
+
+
+def test_only_images_without_any_target_are_tried(
+    train_source: DetectionSource, make_targets: Any, helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_row, tried = helpers.first_rows(train_source), []
+    monkeypatch.setattr("student.dataset.read_image", tried.append)
+    targets = make_targets(train_source)
+    make_dataset(train_source, first_row, targets)
+    assert tried == []
+    rows = [*range(first_row[2], first_row[3]), first_row[4]]
+    assert first_row[5] - first_row[4] > 1
+    make_dataset(train_source, first_row, without_targets(targets, rows))
+    assert tried == [train_source.records[2].path]
+
+
+def test_a_fraction_is_one_of_the_images_that_can_be_read(train_source: DetectionSource) -> None:
+    source = with_records(train_source, [0, 1, 2, 3], readable=False)
+    dataset = make_dataset(source, None, fraction=0.5)
+    assert dataset.im_files == [str(record.path) for record in source.records[4:10]]
+    assert dataset.num_unreadable == 4
+
+
+def test_validation_leaves_out_what_it_cannot_decode(train_source: DetectionSource) -> None:
+    dataset = make_dataset(with_records(train_source, [15], readable=False), None, augment=False, rect=True)
+    assert len(dataset) == 15
+    assert (dataset.num_unreadable, dataset.num_without_target) == (1, 0)
+    assert len(dataset[14]["img"]) == 3

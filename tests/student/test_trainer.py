@@ -2,9 +2,11 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +24,11 @@ from ultralytics.nn.tasks import DetectionModel
 
 from data.types import DetectionSource
 from student.checkpoint import load_checkpoint, load_student, save_student
+from student.dataset import RegionDataset
 from student.errors import RegionTargetError, StudentModelError, StudentModelNotFoundError, TrainArgumentError
 from student.model import DistillModel
 from student.pretrain import ResumableTrainer, amp_is_sound, checked_arguments, find_model, pretrain
-from student.trainer import DistillResult, DistillSettings, DistillTrainer, distill
+from student.trainer import DistillResult, DistillSettings, DistillTrainer, distill, left_out
 
 QUICK = {"epochs": 1, "imgsz": 64, "batch": 8, "plots": False, "seed": 3}
 Distill = Callable[..., DistillResult]
@@ -234,6 +237,88 @@ def test_a_head_for_other_classes_is_new(tiny_models: dict[str, str], run_distil
     student = load_student(run_distill(str(weights), tmp_path).folder)
     assert student.detector.model[-1].nc == 3
     assert student.class_names == ("square", "tall", "wide")
+
+
+# --- what is not learned from -----------------------------------------------------------------------------------------
+
+
+def fake_dataset(rows: list[int], unreadable: int, *, targets: bool = True) -> Any:
+    """As far as `left_out` looks at one: a box of each row in one image, and images that cannot be decoded."""
+    dataset = RegionDataset.__new__(RegionDataset)
+    dataset.labels = [{"rows": np.array(rows).reshape(-1, 1)}]
+    dataset.targets = object() if targets else None
+    dataset.source = SimpleNamespace(records=[None] * (1 + unreadable))
+    dataset._kept = [0]
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("rows", "unreadable", "lines"),
+    [
+        ([0, 1, 2], 0, []),
+        (
+            [0, -1, -1, 3],
+            0,
+            ["2 of 4 regions have no target, set aside by the teacher cache; they count for detection only"],
+        ),
+        ([0, 1], 3, ["3 of 4 images cannot be decoded and are left out"]),
+        (
+            [-1],
+            1,
+            [
+                "1 of 1 regions have no target, set aside by the teacher cache; they count for detection only",
+                "1 of 2 images cannot be decoded and are left out",
+            ],
+        ),
+    ],
+)
+def test_says_what_is_left_out(rows: list[int], unreadable: int, lines: list[str]) -> None:
+    assert left_out(fake_dataset(rows, unreadable)) == lines
+
+
+def test_validation_speaks_of_no_targets() -> None:
+    assert left_out(fake_dataset([-1, -1], 0, targets=False)) == []
+
+
+def test_trains_on_what_the_cache_holds_and_says_what_it_does_not(
+    tiny_models: dict[str, str],
+    train_source: DetectionSource,
+    val_source: DetectionSource,
+    make_targets: Any,
+    helpers: SimpleNamespace,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Regions without a target are NaN in the cache, and an image that cannot be decoded never reaches the loader."""
+    first_row = helpers.first_rows(train_source)
+    lost = replace(train_source.records[1], path=tmp_path / "broken.png", readable=False, width=1, height=1)
+    lost.path.write_bytes(b"no picture")
+    records = (train_source.records[0], lost, *train_source.records[2:])
+    values = make_targets(train_source).values.copy()
+    aside = [*range(first_row[1], first_row[2]), int(first_row[2]), int(first_row[4])]
+    values[aside] = np.nan
+    val = replace(val_source, records=(replace(val_source.records[0], readable=False), *val_source.records[1:]))
+    distill(
+        DistillSettings(train_arguments=QUICK),
+        model=tiny_models["v8"],
+        train=replace(train_source, records=records),
+        val=val,
+        targets=type(make_targets(train_source))(values),
+        first_row=first_row,
+        run=tmp_path / "run",
+    )
+    (row,) = read_results(tmp_path / "run")
+    assert all(np.isfinite(float(value)) for value in row.values())
+    assert float(row["train/dist_loss"]) > 0
+    translation = load_student(tmp_path / "run" / "student").translation
+    assert all(value.isfinite().all() for value in translation.state_dict().values())
+    in_use = train_source.num_regions - (first_row[2] - first_row[1])
+    told = [re.sub(r"^.*?(train|val): (\x1b\[0m)?", "", line) for line in caplog.messages if " of " in line]
+    assert told == [
+        f"2 of {in_use} regions have no target, set aside by the teacher cache; they count for detection only",
+        "1 of 16 images cannot be decoded and are left out",
+        "1 of 8 images cannot be decoded and are left out",
+    ]
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

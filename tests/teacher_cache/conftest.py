@@ -1,9 +1,12 @@
 """A small noisy data set and a teacher that is a fixed function of a crop's pixels and its class name."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,15 +98,44 @@ class FakeTeacher:
 
 
 def build(source: DetectionSource, folder: Path, teacher: FakeTeacher | None, **options: Any) -> BuildReport:
-    """`build_cache` in shards of 32 rows; without a teacher, loading one fails."""
+    """`build_cache` in shards of 32 rows; without a teacher, loading one fails. The table follows from the source."""
 
     def load_teacher() -> FakeTeacher:
         assert teacher is not None, "the teacher must not be loaded"
         return teacher
 
     spec = options.pop("spec", teacher.spec if teacher else SPEC)
+    table = options.pop("table", None) or RegionTable.build(source)
     options = {"rows_per_shard": 32, "batch": 5, **options}
-    return build_cache(source, RegionTable.build(source), folder, spec=spec, load_teacher=load_teacher, **options)
+    return build_cache(source, table, folder, spec=spec, load_teacher=load_teacher, **options)
+
+
+def repeated(source: DetectionSource) -> DetectionSource:
+    """The same images once more under other names, after the first ones, and in each of these its first box twice."""
+    again = []
+    for record in source.records:
+        boxes = [*range(len(record.class_ids)), *[0][: len(record.class_ids)]]
+        name = f"z-{record.name}"
+        again.append(replace(record, name=name, xyxy=record.xyxy[boxes], class_ids=record.class_ids[boxes]))
+    return replace(source, records=(*source.records, *again))
+
+
+PREAMBLE = """
+import importlib.util, json, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("helpers", sys.argv[1])
+helpers = importlib.util.module_from_spec(spec)
+sys.modules["helpers"] = helpers
+spec.loader.exec_module(helpers)
+arguments = sys.argv[2:]
+"""
+
+
+def start_process(code: str, *arguments: object) -> "subprocess.Popen[str]":
+    """Another Python process that runs `code`, where `helpers` is this file and `arguments` are strings."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PREAMBLE + code, __file__, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def file_tree(folder: Path) -> dict[str, bytes]:
@@ -121,6 +153,8 @@ def helpers() -> SimpleNamespace:
         build=build,
         file_tree=file_tree,
         region_name=region_name,
+        repeated=repeated,
+        start_process=start_process,
     )
 
 

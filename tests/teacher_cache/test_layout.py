@@ -11,13 +11,17 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.files import file_digest
 from data.regions import RegionTable
 from teacher_cache import layout
 from teacher_cache.layout import (
     ShardPlan,
+    attributes_digest,
     create_group,
     done_shards,
     encode_shard,
+    has_teacher_shard,
+    shard_bytes,
     shard_path,
     sweep_stale,
     write_shard,
@@ -97,6 +101,7 @@ def test_layout_on_disk_is_pinned(group: Path) -> None:
 
 def test_attributes_say_what_the_cache_is(group: Path, helpers: SimpleNamespace, table: RegionTable) -> None:
     attributes = dict(zarr.open_group(group, mode="r").attrs)
+    assert attributes.pop("digest") == attributes_digest(attributes)
     assert attributes.pop("versions").keys() >= {"numpy", "torch", "zarr"}  # type: ignore[union-attr]
     assert attributes == {
         "format": "mocha-pipe teacher cache",
@@ -104,10 +109,48 @@ def test_attributes_say_what_the_cache_is(group: Path, helpers: SimpleNamespace,
         "teacher": helpers.spec.to_json(),
         "teacher_digest": helpers.spec.digest(),
         "table_digest": table.digest,
+        "table_files": {name: file_digest(group / name) for name in ("images.parquet", "regions.parquet")},
         "rows": 85,
         "rows_per_shard": 32,
     }
     assert RegionTable.read(group).digest == table.digest
+
+
+def test_digest_of_the_attributes_is_pinned() -> None:
+    """Other versions must find the same one, in whatever order json gives the fields back."""
+    attributes = {"rows": 85, "teacher": {"prompt": "Qué es?", "crop_margin": 0.1}, "versions": {}}
+    assert attributes_digest(attributes) == "de854da2fd5760e52bb0c052d1d693bf"
+    assert attributes_digest({**attributes, "digest": "anything"}) == attributes_digest(attributes)
+    assert attributes_digest(dict(reversed(attributes.items()))) == attributes_digest(attributes)
+    assert attributes_digest(json.loads(json.dumps(attributes))) == attributes_digest(attributes)
+
+
+@given(st.sampled_from(["rows", "rows_per_shard", "format", "versions", "new"]), st.integers(-5, 5) | st.text())
+def test_every_attribute_is_part_of_the_digest(name: str, value: object) -> None:
+    attributes = {"rows": 85, "rows_per_shard": 32, "format": "x", "versions": {"zarr": "3"}}
+    changed = {**attributes, name: value}
+    assert (attributes_digest(changed) == attributes_digest(attributes)) == (changed == attributes)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 20), st.sampled_from([32, 64, 128]))
+def test_bytes_are_known_beforehand(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, dim: int, rows_per_shard: int
+) -> None:
+    plan, folder = ShardPlan(rows, rows_per_shard), tmp_path_factory.mktemp("bytes")
+    for shard in range(len(plan)):
+        start, stop = plan.span(shard)
+        write_shard(folder, plan, shard, np.zeros((stop - start, dim), np.float16))
+    assert shard_bytes(plan, dim) == sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_a_shard_is_done_when_every_array_of_the_teacher_has_it(group: Path) -> None:
+    assert not has_teacher_shard(group, 0)
+    write_shard(group / "hidden", PLAN, 0, np.zeros((32, 24), np.float16))
+    assert not has_teacher_shard(group, 0)
+    write_shard(group / "visual", PLAN, 0, np.zeros((32, 8), np.float16))
+    assert has_teacher_shard(group, 0)
+    assert not has_teacher_shard(group, 1)
 
 
 def test_a_shard_of_fill_values_gets_its_file(group: Path) -> None:

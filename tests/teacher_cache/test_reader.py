@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from teacher_cache import reader as reader_module
 from teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheIncompleteError
 from teacher_cache.layout import ShardPlan, create_array_atomically, shard_path, write_shard
-from teacher_cache.reader import ShardRows
+from teacher_cache.reader import ShardRows, check_shard_file, is_described
 
 ROWS, DIM = 200, 5
 PLAN = ShardPlan(ROWS, 64)  # 4 shards of 2 chunks; the last shard has 8 rows
@@ -270,6 +270,134 @@ def test_shard_with_other_offsets_is_read_through_zarr(array: Path) -> None:
         match=r"^array .*hidden is damaged: .*checksum.*; restore its files, or name another folder with --cache$",
     ):
         reader.lookup(np.arange(64))
+
+
+def test_rows_that_were_set_aside_are_not_missing(tmp_path: Path, array: Path) -> None:
+    """They hold NaN, which is also what zarr gives for a shard that is not there."""
+    values = VALUES.copy()
+    values[[5, 6, 130]] = np.nan
+    foreign = zarr.create_array(
+        tmp_path / "foreign", shape=VALUES.shape, dtype="float16", fill_value=float("nan"), chunks=(64, DIM)
+    )
+    foreign[:192] = values[:192]
+    for shard in range(len(PLAN)):
+        write_shard(array, PLAN, shard, values[slice(*PLAN.span(shard))])
+    for reader in (ShardRows(array), ShardRows(tmp_path / "foreign")):
+        np.testing.assert_array_equal(reader.lookup(indices(5)), values[[5]])
+        np.testing.assert_array_equal(reader.lookup(indices(130, 6, 7)), values[[130, 6, 7]])
+        np.testing.assert_array_equal(reader.block(0, 192), values[:192])
+    with pytest.raises(CacheIncompleteError, match=r"^shard 3 of 'foreign' \(rows 192 to 199\) is not in the cache"):
+        ShardRows(tmp_path / "foreign").lookup(indices(195))
+
+
+def test_a_shard_of_nothing_but_rows_set_aside_is_there(array: Path) -> None:
+    write_shard(array, PLAN, 3, np.full((8, DIM), np.nan, np.float16))
+    reader = ShardRows(array)
+    assert reader.missing() == ()
+    assert np.isnan(reader.lookup(indices(193, 199))).all()
+    assert np.isnan(reader.block(192, 200)).all()
+
+
+# --- every byte -------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_array_passes_every_check(array: Path) -> None:
+    reader = ShardRows(array)
+    assert reader.is_plain
+    assert is_described(array, PLAN)
+    assert is_described(array, PLAN, DIM)
+    for shard in range(len(PLAN)):
+        reader.check(shard)
+        check_shard_file(shard_path(array, shard), PLAN, shard, DIM)
+
+
+def test_check_names_what_is_missing_or_damaged(array: Path) -> None:
+    shard_path(array, 3).unlink()
+    with pytest.raises(CacheIncompleteError, match=r"^shard 3 of 'hidden' \(rows 192 to 199\) is not in the cache"):
+        ShardRows(array).check(3)
+    damage(shard_path(array, 1), 3)
+    with pytest.raises(CacheCorruptError, match=r"c\.1\.0 is damaged: chunk 0 fails its checksum"):
+        ShardRows(array).check(1)
+
+
+@pytest.mark.parametrize("shard", [0, 3])
+def test_every_bit_and_every_length_of_a_file_that_arrived_counts(array: Path, tmp_path: Path, shard: int) -> None:
+    """Under a temporary name, before it becomes part of a cache."""
+    content, path = shard_path(array, shard).read_bytes(), tmp_path / ".c.partial"
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+        with pytest.raises(CacheCorruptError, match=r"\.c\.partial is damaged: "):
+            check_shard_file(path, PLAN, shard, DIM)
+        path.write_bytes(content[:place])
+        with pytest.raises(CacheCorruptError, match=r"\.c\.partial is damaged: "):
+            check_shard_file(path, PLAN, shard, DIM)
+    path.write_bytes(content + b"\0")
+    with pytest.raises(CacheCorruptError, match="its index fails the checksum"):
+        check_shard_file(path, PLAN, shard, DIM)
+
+
+def test_a_sound_file_of_another_shard_or_width_is_told(array: Path) -> None:
+    """As far as its size tells: two whole shards of one array look alike."""
+    other = "its size or its index is not that of its shard"
+    for shard, dim in ((3, DIM), (0, DIM + 1)):
+        with pytest.raises(
+            CacheCorruptError, match=rf"c\.{shard}\.0 is damaged: {other}; run `mocha-pipe cache verify"
+        ):
+            check_shard_file(shard_path(array, shard), PLAN, 1, dim)
+    check_shard_file(shard_path(array, 0), PLAN, 1, DIM)
+    with pytest.raises(FileNotFoundError):
+        check_shard_file(array / "c.9.0", PLAN, 1, DIM)
+
+
+def test_the_description_of_another_array_is_told(array: Path, tmp_path: Path) -> None:
+    assert not is_described(array, ShardPlan(ROWS + 1, 64))
+    assert not is_described(array, ShardPlan(ROWS, 32))
+    assert not is_described(array, PLAN, DIM + 1)
+    assert not is_described(tmp_path / "nothing", PLAN)
+
+
+@pytest.mark.parametrize("options", FOREIGN.values(), ids=FOREIGN.keys())
+def test_other_layouts_are_told(tmp_path: Path, options: dict[str, object]) -> None:
+    options = dict(options)
+    keys = {"name": "default", "separator": options.pop("separator", ".")}
+    zarr.create_array(
+        tmp_path / "hidden",
+        shape=VALUES.shape,
+        dtype="float16",
+        fill_value=float("nan"),
+        dimension_names=("row", "feature"),
+        chunk_key_encoding=keys,
+        **options,
+    )
+    assert not ShardRows(tmp_path / "hidden").is_plain
+    assert not is_described(tmp_path / "hidden", PLAN)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"NaN"', "0.0"),
+        ('"feature"', '"features"'),
+        ('"float16"', '"float32"'),
+        ('"index_location": "end"', '"index_location": "start"'),
+        ('"array"', '"group"'),
+        ('"attributes"', '"attribute"'),
+        ('"storage_transformers"', '"storage_transformer"'),
+        ("{", ""),
+    ],
+)
+def test_a_changed_description_is_told(array: Path, old: str, new: str) -> None:
+    path = array / "zarr.json"
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new, 1))
+    assert not is_described(array, PLAN, DIM)
+
+
+def test_attributes_may_be_added(array: Path) -> None:
+    path = array / "zarr.json"
+    path.write_text(path.read_text().replace('"attributes": {}', '"attributes": {"note": "ours"}'))
+    assert is_described(array, PLAN, DIM)
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:

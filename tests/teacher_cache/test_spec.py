@@ -62,6 +62,16 @@ def test_every_field_counts(helpers: SimpleNamespace, name: str) -> None:
     assert helpers.spec.differences(other) == expected
 
 
+def test_differences_are_plain_words_in_the_order_of_the_fields(helpers: SimpleNamespace) -> None:
+    other = replace(helpers.spec, num_beams=4, prompt="What is the {label}?", crop_margin=0.25)
+    assert helpers.spec.differences(other) == [
+        "prompt differs: cache has 'Describe the {label}.', expected 'What is the {label}?'",
+        "crop_margin differs: cache has 0.1, expected 0.25",
+        "num_beams differs: cache has 1, expected 4",
+    ]
+    assert other.differences(helpers.spec)[2] == "num_beams differs: cache has 4, expected 1"
+
+
 def test_equal_specs_have_no_differences(helpers: SimpleNamespace) -> None:
     assert helpers.spec.differences(replace(helpers.spec)) == []
 

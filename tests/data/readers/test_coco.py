@@ -136,6 +136,35 @@ def test_stated_size_must_be_the_images(make_coco: Make, problems_of: Problems, 
     ]
 
 
+def test_an_unreadable_image_has_the_size_that_the_json_states(make_coco: Make) -> None:
+    file = make_coco()
+    (file.parents[1] / "train" / "a.jpg").write_bytes(b"none")
+    record = open_source(file, keep_unreadable=True).records[0]
+    assert (record.readable, record.width, record.height, record.class_ids.tolist()) == (False, 40, 20, [1, 0])
+    np.testing.assert_array_equal(record.xyxy, [[10, 5, 30, 15], [8, 8, 12, 12]])
+
+
+@pytest.mark.parametrize("size", [{}, {"width": 100}, {"width": "40", "height": "20"}])
+def test_an_unreadable_image_without_a_size_is_as_large_as_its_boxes(make_coco: Make, size: dict[str, Any]) -> None:
+    boxes = [{**BOX, "bbox": [8, 8, 4.5, 4]}, {**BOX, "bbox": [-3, 2, 13, 30.25]}]
+    file = make_coco(
+        images=[{"id": 7, "file_name": "a.jpg", **size}, {"id": 3, "file_name": "b.jpg"}], annotations=boxes
+    )
+    for name in ("a.jpg", "b.jpg"):
+        (file.parents[1] / "train" / name).write_bytes(b"none")
+    a, b = open_source(file, keep_unreadable=True).records
+    assert (a.readable, a.width, a.height) == (False, 13, 33)
+    np.testing.assert_array_equal(a.xyxy, [[8, 8, 12.5, 12], [0, 2, 10, 32.25]])
+    assert (b.readable, b.width, b.height, len(b.class_ids)) == (False, 1, 1, 0)
+
+
+def test_annotations_of_an_unreadable_image_are_checked_too(make_coco: Make) -> None:
+    file = make_coco(annotations=[{**BOX, "bbox": [50, 2, 3, 4]}])
+    (file.parents[1] / "train" / "a.jpg").write_bytes(b"none")
+    with pytest.raises(DatasetError, match=r"annotations\[0\]: bbox .* lies outside the image of 40 x 20"):
+        open_source(file, keep_unreadable=True)
+
+
 def test_some_images_missing(make_coco: Make, problems_of: Problems) -> None:
     file = make_coco(write=("train/b.jpg",))
     assert problems_of(file) == [

@@ -6,7 +6,7 @@ import pytest
 
 from data.errors import DatasetError
 from data.readers.yolo import label_path
-from data.source import open_source, splits_of
+from data.source import open_source, read_split, splits_of
 
 Make = Callable[..., Path]
 Problems = Callable[..., list[tuple[str, str, str]]]
@@ -175,6 +175,31 @@ def test_path_holds_images_of_two_folders(make_yolo: Make, tmp_path: Path) -> No
     make_yolo({"b.jpg": LINE}, root=tmp_path / "two")
     first.write_text(f"path: ..\ntrain: [one/images, {tmp_path}/two/images]\nnames: [ball]\n")
     assert names(first) == ["one/images/a.jpg", "two/images/b.jpg"]
+
+
+def test_boxes_of_an_unreadable_image_are_shares_of_a_pixel(make_yolo: Make) -> None:
+    data = make_yolo({"train/a.jpg": "0 0.5 0.5 0.5 0.25\n2 0.25 0.5 0.5 1\n", "train/b.jpg": LINE})
+    (data.parent / "images/train/a.jpg").write_bytes(b"none")
+    reading = read_split(data, "train")
+    record = reading.records[0]
+    assert (record.readable, record.width, record.height, record.class_ids.tolist()) == (False, 1, 1, [0, 2])
+    np.testing.assert_allclose(record.xyxy, [[0.25, 0.375, 0.75, 0.625], [0, 0, 0.5, 1]])
+    (problem,) = reading.problems
+    assert (problem.severity, problem.unreadable) == ("error", True)
+
+
+def test_labels_of_an_unreadable_image_are_checked_too(make_yolo: Make) -> None:
+    data = make_yolo({"train/a.jpg": "7 0.5 0.5 0.5 0.5\n", "train/b.jpg": LINE})
+    (data.parent / "images/train/a.jpg").write_bytes(b"none")
+    with pytest.raises(DatasetError, match=r"a\.txt:1: unknown class id 7"):
+        open_source(data, keep_unreadable=True)
+
+
+def test_a_listed_image_that_is_gone_is_not_kept(make_yolo: Make) -> None:
+    data = make_yolo({"train/a.jpg": LINE}, {"train": "train.txt"})
+    (data.parent / "train.txt").write_text("./images/train/a.jpg\n./images/train/gone.jpg\n")
+    with pytest.raises(DatasetError, match=r"gone\.jpg: no such image; put the file there or remove it"):
+        open_source(data, keep_unreadable=True)
 
 
 def test_missing_names(make_yolo: Make, refusal: Refusal) -> None:

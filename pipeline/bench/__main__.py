@@ -1,0 +1,42 @@
+"""`python -m pipeline.bench [NAMES]`: all measurements, or the named ones, into one json file. `make bench`."""
+
+import importlib
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+MEASUREMENTS = ("build_speed", "generate", "workers", "reading", "million", "sharing", "pack")
+"""Files of this package with a `measure(root)`."""
+
+Names = Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(MEASUREMENTS)} [default: all].")]
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def bench(
+    names: Names = None,
+    root: Annotated[Path, typer.Option(help="Folder for what the measurements write.")] = Path("work"),
+    out: Annotated[Path | None, typer.Option(help="File of the figures [default: ROOT/bench.json].")] = None,
+) -> None:
+    """Measure, print, and keep the figures; exit code 1 when one of them misses its target."""
+    from pipeline.bench.figures import Figure, keep, show
+
+    if unknown := sorted(set(names or ()) - set(MEASUREMENTS)):
+        raise typer.BadParameter(f"there is no measurement {unknown[0]}; choose from {', '.join(MEASUREMENTS)}")
+    found: dict[str, Figure] = {}
+    for name in names or MEASUREMENTS:
+        typer.echo(f"{name} ...", err=True)
+        started = perf_counter()
+        figures = importlib.import_module(f"pipeline.bench.{name}").measure(root)
+        keep(out or root / "bench.json", figures)  # one that fails takes no other with it
+        found.update(figures)
+        typer.echo(f"{name}: {perf_counter() - started:.0f} s", err=True)
+    show(found)
+    sys.exit(0 if all(figure.is_met for figure in found.values()) else 1)
+
+
+if __name__ == "__main__":
+    app()

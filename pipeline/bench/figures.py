@@ -1,0 +1,46 @@
+"""Figures with their targets: a table for people, and a json file that several measurements add to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data.files import write_json
+from pipeline.rundir import read_json, versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A measured value and what it should reach."""
+
+    value: float
+    target: float
+    better: Literal["higher", "lower"]
+    note: str = ""
+    """What was measured against what, in a few words."""
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the target was reached."""
+        return self.value >= self.target if self.better == "higher" else self.value <= self.target
+
+
+Figures = Mapping[str, Figure]
+
+
+def keep(path: Path, figures: Figures) -> None:
+    """Add figures to a json file, replacing those of the same names."""
+    kept = read_json(path).get("figures", {})
+    new = {
+        name: {"value": round(figure.value, 4), "target": figure.target, "better": figure.better, "note": figure.note}
+        for name, figure in figures.items()
+    }
+    write_json(path, {"figures": {**kept, **new}, "versions": versions()})
+
+
+def show(figures: Figures) -> None:
+    """Print figures as a table."""
+    from pipeline.console import print_table
+    from pipeline.tables import figures_table
+
+    print_table(figures_table(figures))

@@ -1,0 +1,35 @@
+"""Which class of fsspec speaks a protocol, and what to install where there is none."""
+
+from typing import Any
+
+from fsspec import available_protocols, get_filesystem_class
+
+from teacher_cache.errors import TransferError
+
+_EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "gcs": ("gcsfs", "gs"),
+           "ssh": ("paramiko", "ssh"), "sftp": ("paramiko", "ssh")}  # fmt: skip
+
+
+def find_driver(protocol: str) -> Any:
+    """The class for a protocol.
+
+    Raises:
+        TransferError: there is none, or the package that it needs is not installed.
+    """
+    try:
+        if protocol in ("ssh", "sftp"):
+            from teacher_cache.sharing.ssh import KnownHostsFileSystem
+
+            return KnownHostsFileSystem
+        return get_filesystem_class(protocol)
+    except (ImportError, ValueError) as error:
+        raise TransferError(_not_usable(protocol, error)) from error
+
+
+def _not_usable(protocol: str, error: Exception) -> str:
+    if protocol in _EXTRAS:
+        package, extra = _EXTRAS[protocol]
+        return f"{protocol}:// needs the package {package}; install it with: pip install 'mocha-pipe[{extra}]'"
+    if protocol in available_protocols():
+        return f"{protocol}:// needs more than is installed here ({error}); install what it names"
+    return f"a place is a folder or a URL (s3://, gs://, hf://, ssh://, file://, ...); {protocol}:// is not known"

@@ -1,0 +1,41 @@
+"""HubPlace: a repository of the Hugging Face Hub, where files arrive as commits."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from teacher_cache.sharing.place import Place
+
+
+class HubPlace(Place):
+    """A folder in a repository. A commit is seen whole or not at all, and content that is there is not sent twice."""
+
+    batch = 32
+    """The Hub takes few commits an hour; one of this size holds a gigabyte or so of a large cache."""
+
+    def send(self, files: Mapping[str, Path], stale: Sequence[str], there: Collection[str]) -> list[str]:  # noqa: ARG002
+        """As `Place.send`, all files in one commit, the last one wins.
+
+        Raises:
+            TransferError: the Hub cannot be reached, or does not let us in.
+        """
+
+        def commit(hub: Any) -> None:
+            where = hub.resolve_path(self.root)
+            prefix = f"{where.path_in_repo}/" if where.path_in_repo else ""
+            operations: list[CommitOperationAdd | CommitOperationDelete] = [
+                CommitOperationAdd(prefix + name, str(path)) for name, path in files.items()
+            ]
+            operations += [CommitOperationDelete(prefix + name) for name in stale]
+            HfApi(endpoint=hub.endpoint, token=hub.token).create_commit(
+                where.repo_id,
+                operations,
+                commit_message=f"teacher cache: {len(files)} files",
+                repo_type=where.repo_type,
+                revision=where.revision,
+            )
+
+        self._writing(commit)
+        return list(files)

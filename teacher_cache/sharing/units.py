@@ -1,0 +1,91 @@
+"""Units: which files a destination lacks, and which of them belong together, in the order in which they may appear."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from teacher_cache.cache import PROJECTION_NAME
+from teacher_cache.layout import TEACHER_ARRAYS
+from teacher_cache.sharing.holding import (
+    COMPLETE_NAME,
+    IDENTITY,
+    TABLE,
+    TARGETS_DESCRIPTION,
+    Holding,
+    list_name,
+    shard_name,
+)
+
+Part = Literal["all", "targets", "teacher"]
+"""All of a cache; what distillation needs; what the teacher gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Files that travel together and appear in this order."""
+
+    names: tuple[str, ...]
+    stale: tuple[str, ...] = ()
+    """Files that the destination has and must lose first."""
+    shard: int | None = None
+    """The shard of the teacher's arrays that it completes."""
+
+
+def identity_units(there: Holding) -> list[Unit]:
+    """What makes a cache, as far as the destination lacks it; the table is one unit."""
+    units = [Unit((name,)) for name in IDENTITY if name not in TABLE and name not in there.files]
+    if any(name not in there.files for name in TABLE):
+        units.append(Unit(TABLE))
+    return units
+
+
+def projection_units(source: Holding, there: Holding, part: Part) -> list[list[Unit]]:
+    """Projection and description of the targets. A copy of the targets alone has no use for the projection."""
+    is_wanted = part == "all" or any(map(there.has_teacher_shard, range(len(there.plan))))
+    names = [PROJECTION_NAME, TARGETS_DESCRIPTION] if is_wanted else [TARGETS_DESCRIPTION]
+    return [[Unit((name,))] for name in names if name in source.files and name not in there.files]
+
+
+def marker_units(source: Holding, there: Holding) -> list[Unit]:
+    """The mark of a complete cache, where the destination is complete and has none."""
+    is_due = COMPLETE_NAME in source.files and COMPLETE_NAME not in there.files and there.is_complete
+    return [Unit((COMPLETE_NAME,))] if is_due else []
+
+
+def teacher_units(source: Holding, there: Holding) -> list[Unit]:
+    """The shards that the teacher gave and the destination lacks."""
+    units = []
+    for shard in range(len(source.plan)):
+        names = [shard_name(array, shard) for array in TEACHER_ARRAYS]
+        if there.has_teacher_shard(shard) or not all(name in source.files for name in names):
+            continue
+        # Whole files that are not ours are replaced first: at no moment is there one of theirs beside one of ours.
+        whole = [shard_name(array, shard) for array in TEACHER_ARRAYS if there.has_shard(array, shard)]
+        rest = [name for name in names if name not in whole]
+        if whole and there.place.read(whole[0]) == source.place.read(whole[0]):
+            whole = []
+        units.append(_with_list(source, there, shard, [*whole, *rest], completes=shard))
+    return units
+
+
+def target_units(source: Holding, there: Holding, part: Part) -> list[Unit]:
+    """The shards of targets that the destination lacks; the lists go with them where the teacher's shards do not."""
+    units = []
+    for shard in range(len(source.plan)):
+        name = shard_name("targets", shard)
+        if name not in source.files or ("targets" in there.dims and there.has_shard("targets", shard)):
+            continue
+        brings_list = part == "targets" or not source.has_teacher_shard(shard)
+        if brings_list and not there.has_teacher_shard(shard):
+            units.append(_with_list(source, there, shard, [name], completes=None))
+        else:
+            units.append(Unit((name,)))
+    return units
+
+
+def _with_list(source: Holding, there: Holding, shard: int, names: Sequence[str], completes: int | None) -> Unit:
+    """A unit with the shard's list before its arrays; a list that another one's shard had goes away."""
+    name = list_name(shard)
+    if name in source.files:
+        return Unit((name, *names), shard=completes)
+    return Unit(tuple(names), (name,) if name in there.files else (), completes)

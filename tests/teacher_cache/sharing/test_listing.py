@@ -1,0 +1,65 @@
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from data.types import DetectionSource
+from teacher_cache.errors import CacheCorruptError
+from teacher_cache.layout import shard_path
+from teacher_cache.sharing import list_caches, pull, push
+
+
+def test_all_caches_below_a_place_are_found(
+    finished: Path, source: DetectionSource, helpers: SimpleNamespace, s3: str, tmp_path: Path, tools: Any
+) -> None:
+    helpers.build(source, tmp_path / "part", helpers.Teacher(), part=(0, 2))
+    push(finished, f"{s3}/caches/coco")
+    push(tmp_path / "part", f"{s3}/caches/old/part")
+    tools.put(f"{s3}/photographs/zarr.json", b"{}")
+    tools.put(f"{s3}/readme.txt", b"hello")
+    whole, part = list_caches(s3)
+    assert (whole.place, part.place) == (f"{s3}/caches/coco", f"{s3}/caches/old/part")
+    assert (whole.teacher, whole.mode, whole.regions, whole.shards, whole.dim) == ("fake/teacher", "prompt", 85, 3, 8)
+    assert whole.done == {"hidden": 3, "visual": 3, "targets": 3}
+    assert whole.bytes == sum(map(len, tools.remote(f"{s3}/caches/coco").values()))
+    assert (whole.usable, whole.complete) == (True, True)
+    assert part.done == {"hidden": 2, "visual": 2, "targets": 0}
+    assert (part.dim, part.usable, part.complete) == (None, False, False)
+
+
+def test_the_place_itself_may_be_a_cache(finished: Path) -> None:
+    [found] = list_caches(f"{finished}/")
+    assert found.place == str(finished)
+
+
+def test_a_copy_of_the_targets_is_usable_but_not_complete(finished: Path, tmp_path: Path) -> None:
+    pull(str(finished), tmp_path / "copy", targets_only=True)
+    [found] = list_caches(str(tmp_path))
+    assert (found.usable, found.complete) == (True, False)
+
+
+def test_a_file_of_another_size_does_not_count(finished: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
+    shard_path(copy / "hidden", 1).write_bytes(b"torn")
+    [found] = list_caches(str(tmp_path))
+    assert found.done == {"hidden": 2, "visual": 3, "targets": 3}
+
+
+@pytest.mark.parametrize("url", ["{tmp_path}", "{tmp_path}/nothing", "memory://nothing"])
+def test_a_place_without_caches_lists_none(tmp_path: Path, url: str) -> None:
+    assert list_caches(url.format(tmp_path=tmp_path)) == []
+
+
+def test_hidden_folders_are_passed_over(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / ".cache.0123.partial")
+    assert list_caches(str(tmp_path)) == []
+
+
+def test_a_damaged_cache_is_named(finished: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
+    text = (copy / "zarr.json").read_text()
+    (copy / "zarr.json").write_text(text.replace("Describe the", "Describe thy"))
+    with pytest.raises(CacheCorruptError, match=rf"{copy}/zarr\.json is damaged: it is not the description that was"):
+        list_caches(str(tmp_path))
