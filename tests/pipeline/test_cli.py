@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import Result
 
 from data.miniature import WorldSize, make_miniature
+from pipeline.cli import app
 
 Command = Callable[..., Result]
 
@@ -47,15 +49,22 @@ def test_the_check_of_heavy_imports_can_fail() -> None:
     assert "zarr" in imported_by("import teacher_cache.cache")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["demo"], ["data", "check"], ["data", "miniature"], ["cache", "build"], ["cache", "info"], ["pretrain"],
-     ["distill"], ["fewshot"], ["doctor"]],
-)  # fmt: skip
+def all_commands(group: typer.Typer, *names: str) -> list[list[str]]:
+    own = [[*names, command.name or str(command.callback.__name__)] for command in group.registered_commands]
+    parts = [(str(part.name), part.typer_instance) for part in group.registered_groups]
+    return own + [path for name, part in parts for path in all_commands(part, *names, name)]
+
+
+@pytest.mark.parametrize("arguments", all_commands(app), ids=" ".join)
 def test_every_command_explains_itself(command: Command, arguments: list[str]) -> None:
     result = command(*arguments, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.stdout
+
+
+def test_the_commands_are_those_of_the_readme() -> None:
+    names = {" ".join(arguments) for arguments in all_commands(app)}
+    assert {"demo", "cache build", "cache verify", "cache push", "data pack", "distill", "fewshot", "doctor"} <= names
 
 
 def test_version(command: Command) -> None:

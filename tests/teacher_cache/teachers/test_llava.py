@@ -1,6 +1,7 @@
 """LlavaTeacher against a plain loop: one box at a time through the full transformers model, indices counted by hand."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,32 @@ def test_the_model_is_frozen_and_uses_fused_attention(fresh_teacher: Callable[..
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert model.config._attn_implementation == model.config.text_config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("mode", ["prompt", "generate"])
+def test_a_compiled_teacher_says_the_same(
+    mode: str,
+    fresh_teacher: Callable[..., LlavaTeacher],
+    make_crops: Callable[..., Crops],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crops = make_crops(5, 28)
+    plain = fresh_teacher(mode=mode, max_new_tokens=4)
+    graphs: list[int] = []
+
+    def note(graph: torch.fx.GraphModule, _inputs: object) -> Callable[..., object]:
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    # What the compiler would make of the graphs takes minutes; that they are captured and used is what counts here.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=note))
+    compiled = fresh_teacher(mode=mode, max_new_tokens=4, compile=True)
+    assert compiled.spec == plain.spec, "speed is no part of what an embedding depends on"
+    expected = plain.embed(crops, CLASS_NAMES)
+    found = compiled.embed(crops, CLASS_NAMES)
+    assert len(graphs) >= 2, "the tower and the language model"
+    np.testing.assert_allclose(found.hidden, expected.hidden, **TOLERANCE)
+    np.testing.assert_allclose(found.visual, expected.visual, **TOLERANCE)
 
 
 def test_a_batch_that_exceeds_memory_says_what_to_pass(
