@@ -6,7 +6,6 @@ import pickle
 import random
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -503,29 +502,6 @@ def test_local_shards_travel_to_loader_workers(there: Path, method: str) -> None
     )
     batch = next(iter(loader))
     assert torch.equal(batch["img"], torch.stack([dataset[index]["img"] for index in range(41)]))
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """URL of an empty bucket on an S3 server of this machine."""
-    import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    boto3.client("s3").create_bucket(Bucket="team")
-    yield "s3://team"
-    server.stop()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
