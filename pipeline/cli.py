@@ -34,6 +34,8 @@ from pipeline.options import (
     data_place,
 )
 
+_OBJECTIVE_HELP = "paper, calibrated, local, cosine, smooth-l1, rkd, contrastive, graph or linear."
+
 
 class _Group(TyperGroup):
     """Ends a user's mistake in one line, and an interruption in another."""
@@ -199,6 +201,7 @@ def distill(
     seed: Seed = None,
     device: Device = None,
     levels: Annotated[str | None, typer.Option(help="fine (with the stride-4 map) or paper (P3-P5).")] = None,
+    objective: Annotated[str | None, typer.Option(help=_OBJECTIVE_HELP)] = None,
     lambda_dist: Annotated[float | None, typer.Option(min=0, help="Weight of L_dist.")] = None,
     lambda_emb: Annotated[float | None, typer.Option(min=0, help="Weight of L_emb.")] = None,
     arguments: Assignments = None,
@@ -209,7 +212,7 @@ def distill(
 
     training: dict[str, Any] = {"epochs": epochs, "image_size": imgsz, "batch": batch, "seed": seed, "device": device}
     training |= {"student": student, "folder": run, "train": parse_assignments(arguments or ())}
-    training |= {"levels": levels, "lambda_dist": lambda_dist, "lambda_emb": lambda_emb}
+    training |= {"levels": levels, "objective": objective, "lambda_dist": lambda_dist, "lambda_emb": lambda_emb}
     flags = {"root": root, "data": data_place(data), "cache": cache_place(cache), "distill": training}
     done = distill_student(load_config(config, flags))
     print_values(f"distilled student {done.folder}", {**done.outputs, "already_complete": done.skipped})

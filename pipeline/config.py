@@ -99,12 +99,14 @@ class DistillConfig(TrainingConfig):
     """Detector to start from, `.pt` or `.yaml`; the base detector (pretrained first if need be) when not given."""
     levels: Literal["fine", "paper"] = "fine"
     """Maps that a region's features are averaged from: `paper` is P3-P5, `fine` adds the stride-4 map."""
+    objective: Literal[
+        "paper", "calibrated", "local", "cosine", "smooth-l1", "rkd", "contrastive", "graph", "linear"
+    ] = "paper"
+    """What the student's embeddings are asked to have in common with the teacher's (student/objectives.py)."""
     lambda_dist: float = 1.0
-    """Weight of the local alignment loss L_dist."""
+    """Weight of the objective's local loss; L_dist in `paper`."""
     lambda_emb: float = 1.0
-    """Weight of the relational loss L_emb."""
-    temperature: float = 1.0
-    """T of the relational loss."""
+    """Weight of the objective's relational loss; L_emb in `paper`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -195,7 +195,7 @@ def distill_student(config: RunConfig) -> Completion:
         result = distill(
             DistillSettings(
                 levels=settings.levels, lambda_dist=settings.lambda_dist, lambda_emb=settings.lambda_emb,
-                temperature=settings.temperature, window=config.data.window,
+                objective=settings.objective, window=config.data.window,
                 train_arguments={**arguments, **device_argument(settings)},
             ),
             model=model, train=train, val=val, targets=targets, first_row=table.first_row, run=folder, shards=shards,
@@ -210,7 +210,7 @@ def distill_student(config: RunConfig) -> Completion:
             "cache": str(cache_folder.resolve()),
         }
 
-    losses = {name: getattr(settings, name) for name in ("levels", "lambda_dist", "lambda_emb", "temperature")}
+    losses = {name: getattr(settings, name) for name in ("levels", "objective", "lambda_dist", "lambda_emb")}
     identity = Identity(
         stage=DISTILL,
         config={**losses, **arguments, **({"window": config.data.window} if shards else {})},

@@ -24,6 +24,7 @@ from data.images import read_image
 from data.types import DetectionSource, ImageRecord, RegionTargets
 from student import pixels  # noqa: F401  (lets ultralytics read members of tars)
 from student.errors import TrainArgumentError
+from student.order import seed_everything
 
 NO_TARGET = -1
 """Row of a box that has no target; it counts for detection only."""
@@ -70,6 +71,7 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
             gives every box `NO_TARGET`.
         targets: looked up for every batch, which then has `targets` (n, D) float32 beside `rows` (n,) int64; None
             adds neither.
+        seed: of the augmentations; a sample's follows from this, the epoch and its number.
         **arguments: those of `YOLODataset`.
 
     Raises:
@@ -84,6 +86,7 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         *,
         first_row: NDArray[np.int64] | None = None,
         targets: RegionTargets | None = None,
+        seed: int = 0,
         **arguments: Any,
     ) -> None:
         in_tars = any(not isinstance(record.path, Path) for record in source.records[:1])
@@ -95,9 +98,22 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         self.source = source
         self.first_row = first_row
         self.targets = targets
+        self._seed = seed
         self._is_aside = _set_aside_mask(source, targets)
         self._kept = [index for index in range(len(source.records)) if self._is_readable(index)]
+        self._epoch = 0
         super().__init__(img_path=str(source.root), **arguments)
+
+    def __getitem__(self, code: int) -> dict[str, Any]:
+        """An augmented sample of the epoch and image that `EpochBatches` names; a plain index is one of epoch 0."""
+        epoch, index = divmod(code, len(self))
+        if self.augment:
+            seed_everything(self._seed, epoch, index)
+            if epoch != self._epoch:
+                self._epoch = epoch
+                self.forget_partners()
+        sample: dict[str, Any] = super().__getitem__(index)
+        return sample
 
     def get_img_files(self, img_path: str) -> list[Any]:  # noqa: ARG002  (the source names the files)
         """Files of the source in its order, or members of tars; the first part where `fraction` asks for less."""
@@ -111,6 +127,13 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
             _label(self.source.records[index], self._rows(index, len(self.source.records[index].class_ids)))
             for index in self._kept[: len(self.im_files)]
         ]
+
+    def forget_partners(self) -> None:
+        """Empty the store that a mosaic's partners come from, so that none depends on an earlier epoch."""
+        if self.cache != "ram":
+            for index in self.buffer:
+                self.ims[index] = self.im_hw0[index] = self.im_hw[index] = None
+        self.buffer.clear()
 
     @property
     def num_without_target(self) -> int:

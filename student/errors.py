@@ -11,6 +11,10 @@ class StudentModelNotFoundError(MochaError, FileNotFoundError):
     """A model, or a file of a student folder, is not where it was said to be."""
 
 
+class TrainingProcessError(MochaError, RuntimeError):
+    """A process of a distributed training failed."""
+
+
 class TrainArgumentError(MochaError, ValueError):
     """A training argument is unknown, or belongs to the pipeline."""
 

@@ -1,4 +1,6 @@
-"""The two distillation losses (MOCHA, arXiv 2509.14001, section 3): where a region lies, and how far from the others.
+"""The two distillation losses of MOCHA (arXiv 2509.14001, section 3): where a region lies, and how far from the others.
+
+Others to compare them with are in objectives.py.
 
 Legend: N regions of the batch, D target dimensions; x is the student's, y the teacher's. No gradient flows into y.
 """
@@ -32,12 +34,12 @@ def relational_loss(x_ND: Tensor, y_ND: Tensor, temperature: float = 1.0) -> Ten
     """
     if len(x_ND) < 2:
         return x_ND.sum() * 0
-    log_q = torch.log_softmax(-_distances_to_others(x_ND) / temperature, dim=1)  # (N, N - 1)
-    p = torch.softmax(-_distances_to_others(y_ND.detach()) / temperature, dim=1)
+    log_q = torch.log_softmax(-distances_to_others(x_ND) / temperature, dim=1)  # (N, N - 1)
+    p = torch.softmax(-distances_to_others(y_ND.detach()) / temperature, dim=1)
     return -(p * log_q).sum(dim=1).mean()
 
 
-def _distances_to_others(embeddings_ND: Tensor) -> Tensor:
+def distances_to_others(embeddings_ND: Tensor) -> Tensor:
     """Distance of each row to every other row, divided by D: (N, N - 1)."""
     count, dims = embeddings_ND.shape
     distances = torch.cdist(embeddings_ND, embeddings_ND, compute_mode="donot_use_mm_for_euclid_dist") / dims

@@ -9,12 +9,13 @@ import student.environment  # noqa: F401  (before ultralytics)
 # isort: split
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import xywh2xyxy
 
 from student.features import FeatureLevels, box_means, feature_dim, tap
-from student.losses import local_alignment_loss, relational_loss
+from student.objectives import OBJECTIVES, ObjectiveName
+from student.processes import gather_rows
 from student.translation import FeedForward, TranslationModule
 
 DISTILLATION_ITEMS = ("dist_loss", "emb_loss")
@@ -24,6 +25,7 @@ DISTILLATION_ITEMS = ("dist_loss", "emb_loss")
 class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is untyped
     """A detection model with a translation module and the loss L_det + lambda_dist L_dist + lambda_emb L_emb.
 
+    Another objective than `paper` puts its own local and relational loss in the place of L_dist and L_emb.
     The weights of the detector keep their names, so that checkpoints of plain detectors load into it and back.
     """
 
@@ -37,15 +39,17 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         target_dim: int,
         lambda_dist: float = 1.0,
         lambda_emb: float = 1.0,
-        temperature: float = 1.0,
+        objective: ObjectiveName = "paper",
         verbose: bool = False,
     ) -> None:
         super().__init__(cfg, ch=channels, nc=num_classes, verbose=verbose)
         self.levels = levels
         self.lambda_dist = lambda_dist
         self.lambda_emb = lambda_emb
-        self.temperature = temperature
+        self.objective = objective
         self.translation = TranslationModule(feature_dim(self, levels), target_dim)
+        if OBJECTIVES[objective].decoder:
+            self.decoder = nn.Linear(target_dim, target_dim)
 
     def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss terms to be summed (each times the batch size, as ultralytics does), and their values for display.
@@ -63,22 +67,25 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         return torch.cat([detection, terms * len(batch["img"])]), {**items, **named}
 
     def _distillation_terms(self, maps: list[Tensor], batch: dict[str, Tensor]) -> Tensor:  # (2,)
-        """Weighted L_dist and L_emb over the boxes that have a target (row >= 0), in float32."""
+        """Weighted local and relational loss over the boxes of all processes with a target (row >= 0), in float32."""
+        objective = OBJECTIVES[self.objective]
         has_target = batch["rows"] >= 0
         xyxyn = xywh2xyxy(batch["bboxes"][has_target])
-        features = box_means(maps, batch["batch_idx"][has_target].long(), xyxyn)
-        with torch.autocast(features.device.type, enabled=False):
-            x_ND = self.translation(features)
-            y_ND = batch["targets"][has_target].float()
-            local = local_alignment_loss(x_ND, y_ND)
-            relational = relational_loss(x_ND, y_ND, self.temperature)
+        features_NC = gather_rows(box_means(maps, batch["batch_idx"][has_target].long(), xyxyn))
+        with torch.autocast(features_NC.device.type, enabled=False):
+            x_ND = self.translation(features_NC)
+            y_ND = gather_rows(batch["targets"][has_target].float())
+            if objective.decoder:
+                x_ND = self.decoder(x_ND)
+            local, relational = objective.local(x_ND, y_ND), objective.relational(x_ND, y_ND)
         return torch.stack([self.lambda_dist * local, self.lambda_emb * relational])
 
     def stripped(self) -> DetectionModel:
         """A copy as the stock class, without anything of ours."""
         detector: Any = deepcopy(self)
-        del detector.translation
-        for name in ("levels", "lambda_dist", "lambda_emb", "temperature"):
+        for name in ("translation", "decoder"):
+            detector._modules.pop(name, None)
+        for name in ("levels", "lambda_dist", "lambda_emb", "objective"):
             del detector.__dict__[name]
         detector.__class__ = DetectionModel
         return detector

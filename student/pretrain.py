@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,20 @@ import student.environment  # noqa: F401  (before ultralytics)
 # isort: split
 
 import torch
+import torch.distributed as dist
 import ultralytics.engine.trainer
 from torch import nn
 from ultralytics.cfg import DEFAULT_CFG_DICT, get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import guess_model_task, yaml_model_load
-from ultralytics.utils import LOGGER
-from ultralytics.utils.torch_utils import strip_optimizer
+from ultralytics.utils import LOGGER, RANK, WORLD_SIZE
+from ultralytics.utils.torch_utils import parse_device, strip_optimizer
 
 from data.files import atomic_path
 from student.checkpoint import load_checkpoint, load_detector
 from student.environment import cpu_threads
 from student.errors import StudentModelError, StudentModelNotFoundError, TrainArgumentError
+from student.processes import run_in_processes, wrapped_for_cpu
 
 _OURS = frozenset(
     {"model", "data", "task", "mode", "cfg", "project", "name", "exist_ok", "save_dir", "resume", "single_cls"}
@@ -54,6 +57,8 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]  # ultralytics i
 
     def __init__(self, overrides: dict[str, Any]) -> None:
         super().__init__(overrides=overrides)
+        if RANK >= 0 and self.device.type == "cpu":  # ultralytics counts processes by their GPUs
+            self.world_size = WORLD_SIZE
         for event in ("on_train_start", "on_val_start"):
             self.add_callback(event, _use_all_cores)
         self.add_callback("on_train_start", _show_progress)
@@ -74,7 +79,18 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]  # ultralytics i
 
     def final_eval(self) -> None:
         """Finishes the run without validating again: the figures of each checkpoint are in it."""
-        finish_run(self.wdir)
+        if RANK in {-1, 0}:
+            finish_run(self.wdir)
+
+    def _setup_ddp(self) -> None:
+        if self.device.type == "cpu":
+            dist.init_process_group("gloo", rank=RANK, world_size=self.world_size)
+        else:
+            super()._setup_ddp()
+
+    def _setup_train(self) -> None:
+        with wrapped_for_cpu():
+            super()._setup_train()
 
 
 def pretrain(
@@ -122,9 +138,36 @@ def train_to_end(
         overrides.update(resume=str(last), save_dir=str(folder))
     else:
         overrides["model"] = find_model(model)
+    run_one = partial(_train, make_trainer, overrides)
+    count = num_devices(arguments)
+    if count > 1:
+        _check_for_several(arguments)
+        run_in_processes(run_one, count)
+    else:
+        run_one()
+    return folder
+
+
+def _check_for_several(arguments: Mapping[str, Any]) -> None:
+    """Raises TrainArgumentError for what one device alone can do."""
+    batch = arguments.get("batch", DEFAULT_CFG_DICT["batch"])
+    if batch < 1:
+        raise TrainArgumentError(
+            f"Several devices need a batch of whole images, found batch={batch}; "
+            "pass --batch, a multiple of the devices."
+        )
+    if arguments.get("rect"):
+        raise TrainArgumentError("rect=True orders images for one device; leave it out, or name one device.")
+
+
+def num_devices(arguments: Mapping[str, Any]) -> int:
+    """How many devices the training arguments name."""
+    return len(parse_device(arguments.get("device", "")).split(","))
+
+
+def _train(make_trainer: Callable[[dict[str, Any]], "ResumableTrainer"], overrides: dict[str, Any]) -> None:
     with quiet_ultralytics(), _own_threads():
         make_trainer(overrides).train()
-    return folder
 
 
 def finish_run(weights: Path) -> None:
@@ -230,7 +273,7 @@ def _show_progress(_trainer: ResumableTrainer) -> None:
 def _use_all_cores(trainer_or_validator: Any) -> None:
     """On the CPU ultralytics leaves one core to its data loader, which there runs in the training process itself."""
     if trainer_or_validator.device.type == "cpu":
-        torch.set_num_threads(cpu_threads())
+        torch.set_num_threads(max(1, cpu_threads() // WORLD_SIZE))
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class StreamDataset(RegionDataset):
         """As the index says; what only decoding tells is found when the image comes."""
         return self.source.records[index].readable
 
-    def sample(self, position: int, content: bytes) -> dict[str, Any] | None:
+    def sample(self, epoch: int, position: int, content: bytes) -> dict[str, Any] | None:
         """The augmented sample of an image that has just come; None where it cannot be decoded and was set aside."""
         rows = self.labels[position]["rows"]
         is_aside = self.targets is not None and len(rows) > 0 and (rows == NO_TARGET).all()
@@ -91,7 +91,7 @@ class StreamDataset(RegionDataset):
             return None
         self._contents[position] = content
         try:
-            sample: dict[str, Any] = self[position]
+            sample: dict[str, Any] = self[epoch * len(self) + position]
         finally:
             del self._contents[position]
         return sample
@@ -102,12 +102,6 @@ class StreamDataset(RegionDataset):
             index = random.choice(self.buffer or list(self._contents))  # noqa: S311
         label: dict[str, Any] = super().get_image_and_label(index)
         return label
-
-    def forget(self) -> None:
-        """Drop the images of an earlier pass, so that a pass does not depend on what was before it."""
-        for position in self.buffer:
-            self.ims[position], self.im_hw0[position], self.im_hw[position] = None, None, None
-        self.buffer.clear()
 
 
 class ShardStream(IterableDataset[dict[str, Any]]):
@@ -133,7 +127,7 @@ class ShardStream(IterableDataset[dict[str, Any]]):
         return [number for number in order if number not in self.done and self.counts[number]]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self.dataset.forget()
+        self.dataset.forget_partners()
         rank, _, worker, _ = webdataset.utils.pytorch_worker_info()
         dice = random.Random(f"{self.seed} {self.epoch} {rank} {worker}")  # noqa: S311
         pipeline = webdataset.DataPipeline(
@@ -144,7 +138,7 @@ class ShardStream(IterableDataset[dict[str, Any]]):
             webdataset.shuffle(self.window, initial=self.window, rng=dice),
         )
         for position, content in pipeline:
-            sample = self.dataset.sample(position, content)
+            sample = self.dataset.sample(self.epoch, position, content)
             if sample is not None:
                 yield sample
 

@@ -54,6 +54,7 @@ class StreamKeeper:
         trainer.ema.updates = state["updates"]
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.scaler.load_state_dict(state["scaler"])
+        trainer.exact_state = None  # that is of the epoch's beginning
         self._epoch, self._done = state["epoch"], tuple(state["done"])
 
     def _begin(self, trainer: Any) -> None:

@@ -7,6 +7,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from data.types import DetectionSource, RegionTargets
 from student.checkpoint import load_checkpoint, save_student
 from student.dataset import RegionDataset
 from student.errors import RegionTargetError, TrainArgumentError
+from student.exact import ExactTrainer
 from student.features import FeatureLevels
 from student.model import DISTILLATION_ITEMS, DistillModel
-from student.pretrain import ResumableTrainer, checked_arguments, read_metrics, train_to_end
+from student.objectives import ObjectiveName
+from student.pretrain import checked_arguments, num_devices, read_metrics, train_to_end
 from student.streamstate import STATE_FILE, StreamKeeper
 
 DEFAULT_TRAIN_ARGUMENTS: Mapping[str, Any] = {"optimizer": "AdamW", "lr0": 1e-3, "warmup_bias_lr": 0.0}
@@ -41,12 +44,12 @@ class DistillSettings:
 
     levels: FeatureLevels = "fine"
     """Feature maps that a region's vector is made of: `fine` (stride 4 and P3-P5) or `paper` (P3-P5)."""
+    objective: ObjectiveName = "paper"
+    """What the embeddings are asked to have in common (objectives.py)."""
     lambda_dist: float = 1.0
-    """Weight of L_dist."""
+    """Weight of its local loss, L_dist."""
     lambda_emb: float = 1.0
-    """Weight of L_emb."""
-    temperature: float = 1.0
-    """T of L_emb."""
+    """Weight of its relational loss, L_emb."""
     window: int = 1000
     """Images that each worker of a stream draws the next one from; more mix better and take more memory."""
     train_arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -104,20 +107,13 @@ class DistillResult:
     """Validation metrics and losses of the last epoch, named as in results.csv."""
 
 
-class DistillTrainer(ResumableTrainer):
-    """Trains a DistillModel on sources that are in memory; no data.yaml, no label scan.
-
-    One device per run: the other processes of a distributed run are started from ultralytics' arguments alone.
-    """
+class DistillTrainer(ExactTrainer):
+    """Trains a DistillModel on sources that are in memory; no data.yaml, no label scan."""
 
     def __init__(self, setup: DistillSetup, overrides: dict[str, Any]) -> None:
         setup.check()
         self.setup = setup
         super().__init__(overrides)
-        if self.world_size > 1:
-            raise TrainArgumentError(
-                f"Distillation runs on one device, found device={self.args.device!r}; name one of them."
-            )
         if setup.shards:
             StreamKeeper(self)
 
@@ -138,7 +134,7 @@ class DistillTrainer(ResumableTrainer):
             target_dim=self.setup.targets.dim,
             lambda_dist=settings.lambda_dist,
             lambda_emb=settings.lambda_emb,
-            temperature=settings.temperature,
+            objective=settings.objective,
             verbose=verbose,
         )
         self.set_model_names_for_load(model)
@@ -154,6 +150,7 @@ class DistillTrainer(ResumableTrainer):
             self.setup.train if training else self.setup.val,
             first_row=self.setup.first_row if training else None,
             targets=self.setup.targets if training else None,
+            seed=self.args.seed,
             imgsz=self.args.imgsz,
             batch_size=batch,
             augment=training,
@@ -248,9 +245,12 @@ def distill(
         (run / "train" / "weights" / STATE_FILE).unlink(missing_ok=True)
     setup.check()
     arguments = {**DEFAULT_TRAIN_ARGUMENTS, **checked_arguments(settings.train_arguments)}
-    folder = train_to_end(
-        lambda overrides: DistillTrainer(setup, overrides), model=model, run=run, arguments=arguments, resume=resume
-    )
+    if shards and num_devices(arguments) > 1:
+        raise TrainArgumentError(
+            f"A stream is trained from on one device, found device={arguments['device']!r}; name one of them, "
+            "or train from local shards."
+        )
+    folder = train_to_end(partial(DistillTrainer, setup), model=model, run=run, arguments=arguments, resume=resume)
     last = folder / "weights" / "last.pt"
     checkpoint = load_checkpoint(last)
     student_folder = save_student(

@@ -17,6 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.packing import pack_shards
 from pipeline.stages import build_teacher_cache, distill_student
 from student.checkpoint import load_student
+from student.errors import TrainArgumentError
 from student.streaming import ShardStream
 from student.streamstate import STATE_FILE
 from teacher_cache.cache import RegionCache
@@ -166,6 +167,16 @@ def test_a_killed_stream_goes_on_by_shard(
     assert [sorted(shards) for _, shards in orders[1:]] == [[0, 1, 2, 3]] * (1 - epoch)
     assert restored == [float(kept["optimizer"]["state"][0]["step"])]
     assert not (result.folder / "train/weights" / STATE_FILE).exists()
+
+
+def test_a_stream_takes_one_device(config: RunConfig) -> None:
+    url = f"file://{config.root}/shards/train-{{000000..000003}}.tar"
+    two = from_shards(config, "two", url=url)
+    with pytest.raises(TrainArgumentError) as error:
+        distill_student(replace(two, distill=replace(two.distill, device="0,1")))
+    assert str(error.value) == (
+        "A stream is trained from on one device, found device='0,1'; name one of them, or train from local shards."
+    )
 
 
 def test_the_command_takes_patterns_and_urls(

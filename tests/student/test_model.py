@@ -15,8 +15,9 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 
 from student.features import box_means, tap
-from student.losses import local_alignment_loss, relational_loss
+from student.losses import local_alignment_loss
 from student.model import DistillModel
+from student.objectives import OBJECTIVE_NAMES, ObjectiveName, calibrated_relational_loss
 
 FAMILIES = ("v8", "11", "26")
 
@@ -49,7 +50,9 @@ def make_batch(with_targets: bool = True) -> dict[str, Tensor]:
 def test_adds_the_weighted_losses_of_the_translated_regions(
     tiny_models: dict[str, str], family: str, levels: str
 ) -> None:
-    model = make_model(tiny_models[family], levels=levels, lambda_dist=0.5, lambda_emb=3.0, temperature=0.1).eval()
+    model = make_model(
+        tiny_models[family], levels=levels, lambda_dist=0.5, lambda_emb=3.0, objective="calibrated"
+    ).eval()
     batch = make_batch()
     detection, detection_items = DetectionModel.loss(copy.deepcopy(model), make_batch(with_targets=False))
     loss, items = model.loss(batch)
@@ -58,9 +61,24 @@ def test_adds_the_weighted_losses_of_the_translated_regions(
     centre, half = batch["bboxes"][:, :2], batch["bboxes"][:, 2:] / 2
     x = model.translation(box_means(maps, batch["batch_idx"].long(), torch.cat([centre - half, centre + half], dim=1)))
     local = 0.5 * local_alignment_loss(x, batch["targets"])
-    relational = 3.0 * relational_loss(x, batch["targets"], 0.1)
+    relational = 3.0 * calibrated_relational_loss(x, batch["targets"])
     torch.testing.assert_close(loss, torch.cat([detection, 3 * torch.stack([local, relational])]))
     torch.testing.assert_close(items, {**detection_items, "dist_loss": local.detach(), "emb_loss": relational.detach()})
+
+
+@pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
+def test_every_objective_teaches_the_detector_and_leaves_a_stock_model(
+    tiny_models: dict[str, str], objective: ObjectiveName
+) -> None:
+    model = make_model(tiny_models["v8"], objective=objective)
+    terms = model.loss(make_batch())[0][-2:]
+    assert torch.isfinite(terms).all()
+    terms.sum().backward()
+    learned = {name.split(".")[0] for name, value in model.named_parameters() if value.grad is not None}
+    assert learned == {"model", "translation"} | ({"decoder"} if objective == "linear" else set())
+    stripped = model.stripped()
+    assert set(stripped._modules) == set(make_model(tiny_models["v8"]).stripped()._modules)
+    assert not set(stripped.__dict__) & {"levels", "objective"}
 
 
 def test_a_batch_without_targets_has_the_detection_terms_only(tiny_models: dict[str, str]) -> None:
@@ -117,7 +135,7 @@ def test_stripped_is_the_stock_class_and_predicts_the_same(tiny_models: dict[str
     model = make_model(tiny_models["26"]).eval()
     stripped = model.stripped()
     assert type(stripped) is DetectionModel
-    assert not set(stripped.__dict__) & {"levels", "lambda_dist", "lambda_emb", "temperature"}
+    assert not set(stripped.__dict__) & {"levels", "lambda_dist", "lambda_emb", "objective"}
     assert all("translation" not in name for name in stripped.state_dict())
     image = torch.rand(1, 3, 64, 64)
     assert torch.equal(stripped(image)[0], model(image)[0])

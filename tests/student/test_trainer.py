@@ -144,13 +144,13 @@ def test_a_stopped_distillation_goes_on(
 ) -> None:
     model = tiny_models["26"]
     with pytest.raises(Stopped):
-        run_distill(model, tmp_path, epochs=2)
+        run_distill(model, tmp_path, epochs=2, nbs=8)
     assert not (tmp_path / "student").exists()
     stopped = load_checkpoint(tmp_path / "train" / "weights" / "last.pt")
     assert stopped["epoch"] == 0
     assert isinstance(stopped["ema"], DistillModel)
     stop_after_first_epoch()
-    result = run_distill(model, tmp_path, epochs=2, resume=True)
+    result = run_distill(model, tmp_path, epochs=2, nbs=8, resume=True)
     assert [row["epoch"] for row in read_results(tmp_path)] == ["1", "2"]
     before, after = stopped["ema"].translation.state_dict(), load_student(result.folder).translation.state_dict()
     assert before["channels.running_mean"].any()
@@ -158,7 +158,7 @@ def test_a_stopped_distillation_goes_on(
     # A finished run is not trained again, and its student is written anew.
     monkeypatch.setattr(DistillTrainer, "train", lambda _: pytest.fail("trained again"))
     (result.folder / "student.json").unlink()
-    again = run_distill(model, tmp_path, epochs=2, resume=True)
+    again = run_distill(model, tmp_path, epochs=2, nbs=8, resume=True)
     assert again.metrics == result.metrics
     assert (again.folder / "student.json").exists()
 
