@@ -43,7 +43,7 @@ def build_values(done: "Completion") -> dict[str, Any]:
     out = done.outputs
     forecast = out["forecast"]
     values = {
-        "regions": f"{out['rows']} ({out['embedded']} embedded, {out['reused']} reused, {out['duplicates']} equal to "
+        "regions": f"{out['rows']} ({out['embedded']} embedded here, {out['reused']} reused, {out['duplicates']} equal to "
         f"others, {out['set_aside']} set aside)",
         "shards": f"{out['shards']} ({out['computed_shards']} computed now, {out['missing_shards']} left to others)",
         "size": file_size(out["bytes"]),
