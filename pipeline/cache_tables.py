@@ -43,8 +43,8 @@ def build_values(done: "Completion") -> dict[str, Any]:
     out = done.outputs
     forecast = out["forecast"]
     values = {
-        "regions": f"{out['rows']} ({out['embedded']} embedded here, {out['reused']} reused, {out['duplicates']} equal to "
-        f"others, {out['set_aside']} set aside)",
+        "regions": f"{out['rows']} ({out['embedded']} embedded here, {out['reused']} reused, {out['duplicates']} equal "
+        f"to others, {out['set_aside']} set aside)",
         "shards": f"{out['shards']} ({out['computed_shards']} computed now, {out['missing_shards']} left to others)",
         "size": file_size(out["bytes"]),
         "targets": f"{out['dim']} wide" if out["dim"] else "not yet: shards are missing",
