@@ -8,6 +8,7 @@ Each run is a process of its own with the same model, images, batch and threads;
 """
 
 import multiprocessing
+import os
 import resource
 import shutil
 import statistics
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.images import read_image
+from data.source import open_source
 from pipeline.bench.figures import Figure
 from pipeline.bench.inputs import BenchInputs, bench_inputs, seconds, shipped_teacher
 from teacher_cache.build import build_cache
@@ -140,6 +142,7 @@ def _in_a_process(kind: Kind, inputs: BenchInputs, folder: Path, steps: int) -> 
 
 def _train(kind: Kind, inputs: BenchInputs, folder: Path, steps: int, sender: Any) -> None:
     """One epoch over as many images as the steps take."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the tables of the epochs
     from student.pretrain import ResumableTrainer, quiet_ultralytics
     from student.trainer import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillSetup, DistillTrainer
 
@@ -155,7 +158,7 @@ def _train(kind: Kind, inputs: BenchInputs, folder: Path, steps: int, sender: An
         cache = RegionCache.open(folder / "cache")
         targets = cache.targets() if kind == "cached" else LiveTargets(inputs, cache)
         setup = DistillSetup(
-            train=inputs.source, val=inputs.source, targets=targets, first_row=inputs.table.first_row,
+            train=inputs.source, val=open_source(inputs.data, "val"), targets=targets, first_row=inputs.table.first_row,
             settings=DistillSettings(),
         )  # fmt: skip
         trainer = DistillTrainer(setup, overrides)
