@@ -16,18 +16,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheIncompleteError, build_command
 from teacher_cache.layout import CHUNK_ROWS, ShardPlan, done_shards, shard_path
+from teacher_cache.shard_file import CHECKSUM, ITEM, check_chunks, damaged_file, has_plain_index
 
 OPEN_FILES = 256  # per array; three arrays stay below the usual limit of 1024 descriptors
-_ITEM = 2  # bytes of a float16
-_CHECKSUM = 4  # bytes of a crc32c
-_ABSENT = np.uint64(2**64 - 1)
 
 
 @dataclass(slots=True)
@@ -133,9 +130,9 @@ class ShardRows:
             return
         assert self._chunk_rows is not None
         chunk, row_in_chunk = divmod(row_in_shard, self._chunk_rows)
-        position = chunk * self._chunk_bytes + row_in_chunk * self.dim * _ITEM
+        position = chunk * self._chunk_bytes + row_in_chunk * self.dim * ITEM
         if os.preadv(descriptor, [out_nD.data.cast("B")], position) != out_nD.nbytes:
-            raise _damaged(shard_path(self.folder, shard), "it became shorter while it was read")
+            raise damaged_file(shard_path(self.folder, shard), "it became shorter while it was read")
 
     def _verified_shard(self, shard: int) -> NDArray[np.float16]:
         start, stop = self.plan.span(shard)
@@ -149,15 +146,15 @@ class ShardRows:
             chunks = np.empty((num_chunks, self._chunk_bytes), np.uint8)
             num_read = os.preadv(descriptor, [chunks.data.cast("B")], 0)
         if num_read != chunks.nbytes:
-            raise _damaged(shard_path(self.folder, shard), "it became shorter while it was read")
-        _check_chunks(chunks, shard_path(self.folder, shard))
-        rows = np.ascontiguousarray(chunks[:, :-_CHECKSUM]).view(np.float16)
+            raise damaged_file(shard_path(self.folder, shard), "it became shorter while it was read")
+        check_chunks(chunks, shard_path(self.folder, shard))
+        rows = np.ascontiguousarray(chunks[:, :-CHECKSUM]).view(np.float16)
         return rows.reshape(-1, self.dim)[: stop - start]
 
     @property
     def _chunk_bytes(self) -> int:
         assert self._chunk_rows is not None
-        return self._chunk_rows * self.dim * _ITEM + _CHECKSUM
+        return self._chunk_rows * self.dim * ITEM + CHECKSUM
 
     def _files(self) -> _OpenFiles:
         if self._open.process != os.getpid():  # positioned reads share inherited descriptors without harm
@@ -190,7 +187,7 @@ class ShardRows:
 
     def _is_plain(self, descriptor: int, shard: int) -> bool:
         assert self._chunk_rows is not None
-        return _has_plain_index(
+        return has_plain_index(
             descriptor, shard_path(self.folder, shard), self.plan, shard, self._chunk_bytes, self._chunk_rows
         )
 
@@ -235,59 +232,6 @@ def is_described(folder: Path, plan: ShardPlan, dim: int | None = None) -> bool:
     details = (document.get("fill_value"), document.get("dimension_names"))
     is_ours = reader.is_plain and reader.plan == plan and details == ("NaN", ["row", "feature"])
     return is_ours and dim in (None, reader.dim)
-
-
-def check_shard_file(path: Path, plan: ShardPlan, shard: int, dim: int) -> None:
-    """Verify a shard file in our layout, under its own name or a temporary one: size, index, every chunk's checksum.
-
-    Args:
-        path: the file.
-        plan: rows and shards of its array.
-        shard: which shard it should hold.
-        dim: D.
-
-    Raises:
-        CacheCorruptError: something of it is damaged.
-        FileNotFoundError: there is no such file.
-    """
-    chunk_bytes = CHUNK_ROWS * dim * _ITEM + _CHECKSUM
-    with path.open("rb") as stream:
-        if not _has_plain_index(stream.fileno(), path, plan, shard, chunk_bytes, CHUNK_ROWS):
-            raise _damaged(path, "its size or its index is not that of its shard")
-        start, stop = plan.span(shard)
-        chunks = np.fromfile(stream, np.uint8, -(-(stop - start) // CHUNK_ROWS) * chunk_bytes)
-    _check_chunks(chunks.reshape(-1, chunk_bytes), path)
-
-
-def _has_plain_index(
-    descriptor: int, path: Path, plan: ShardPlan, shard: int, chunk_bytes: int, chunk_rows: int
-) -> bool:
-    """Whether the shard's index, itself verified, says that chunk c lies at c times the chunk's bytes."""
-    start, stop = plan.span(shard)
-    num_chunks = plan.rows_per_shard // chunk_rows
-    num_used = -(-(stop - start) // chunk_rows)
-    expected = np.full((num_chunks, 2), _ABSENT, "<u8")
-    expected[:num_used, 0] = np.arange(num_used) * chunk_bytes
-    expected[:num_used, 1] = chunk_bytes
-    size = os.fstat(descriptor).st_size
-    index = os.pread(descriptor, expected.nbytes + _CHECKSUM, max(0, size - expected.nbytes - _CHECKSUM))
-    if len(index) < expected.nbytes + _CHECKSUM:
-        raise _damaged(path, f"{size} bytes are too few to hold its index")
-    if google_crc32c.value(index[:-_CHECKSUM]) != int.from_bytes(index[-_CHECKSUM:], "little"):
-        raise _damaged(path, "its index fails the checksum")
-    is_whole = size == num_used * chunk_bytes + len(index)
-    return is_whole and index[:-_CHECKSUM] == expected.tobytes()
-
-
-def _check_chunks(chunks: NDArray[np.uint8], path: Path) -> None:  # (chunks, bytes)
-    for number, chunk in enumerate(chunks):
-        if google_crc32c.value(chunk[:-_CHECKSUM].tobytes()) != int(chunk[-_CHECKSUM:].view("<u4")[0]):
-            raise _damaged(path, f"chunk {number} fails its checksum")
-
-
-def _damaged(path: Path, finding: str) -> CacheCorruptError:
-    remedy = f"run `mocha-pipe cache verify {path.parent.parent} --repair`"
-    return CacheCorruptError(f"{path} is damaged: {finding}; {remedy}")
 
 
 def _runs(rows: NDArray[np.int64], chunk_rows: int) -> Iterator[tuple[int, int]]:

@@ -13,8 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from teacher_cache.layout import CHUNK_ROWS, ShardPlan, shard_path
-
-_ITEM, _CHECKSUM = 2, 4  # bytes
+from teacher_cache.shard_file import CHECKSUM, ITEM
 
 
 class CachedTargets:
@@ -63,8 +62,8 @@ class CachedTargets:
         path = shard_path(self._folder, shard)
         # Not np.memmap: Python's mmap keeps a descriptor per file, and a large cache has more files than descriptors.
         content = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
-        chunk_bytes = CHUNK_ROWS * self.dim * _ITEM + _CHECKSUM
+        chunk_bytes = CHUNK_ROWS * self.dim * ITEM + CHECKSUM
         num_chunks = -(-(stop - start) // CHUNK_ROWS)
         rows = content[: num_chunks * chunk_bytes].view(np.float16)
-        strides = (chunk_bytes, self.dim * _ITEM, _ITEM)
+        strides = (chunk_bytes, self.dim * ITEM, ITEM)
         return as_strided(rows, (num_chunks, CHUNK_ROWS, self.dim), strides, writeable=False)

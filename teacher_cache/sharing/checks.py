@@ -9,7 +9,8 @@ from teacher_cache.cache import PROJECTION_NAME
 from teacher_cache.errors import CacheCorruptError
 from teacher_cache.layout import TEACHER_ARRAYS, ShardPlan
 from teacher_cache.quarantine import QUARANTINE_FOLDER, read_quarantine_file
-from teacher_cache.reader import ShardRows, check_shard_file
+from teacher_cache.reader import ShardRows
+from teacher_cache.shard_file import check_shard_file
 from teacher_cache.sharing.holding import COMPLETE_NAME, DESCRIPTION, TABLE, Holding
 
 

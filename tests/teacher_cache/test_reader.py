@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from teacher_cache import reader as reader_module
 from teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheIncompleteError
 from teacher_cache.layout import ShardPlan, create_array_atomically, shard_path, write_shard
-from teacher_cache.reader import ShardRows, check_shard_file, is_described
+from teacher_cache.reader import ShardRows, is_described
+from teacher_cache.shard_file import check_shard_file
 
 ROWS, DIM = 200, 5
 PLAN = ShardPlan(ROWS, 64)  # 4 shards of 2 chunks; the last shard has 8 rows
