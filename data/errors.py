@@ -15,3 +15,8 @@ class DatasetNotFoundError(MochaError, FileNotFoundError):
 
 class EpisodeError(MochaError, ValueError):
     """A benchmark cannot supply the episodes that were asked for."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else says, in one line; its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

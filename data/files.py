@@ -46,6 +46,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def bytes_digest(content: bytes) -> str:
+    """Hex of blake2b-16 over bytes; `file_digest` of a file that holds them."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold a lock file while the block runs; another process that wants it waits. The system frees it when we die.

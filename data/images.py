@@ -5,7 +5,6 @@ does for both (cv2.imread and its label verification).
 """
 
 import errno
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from data.errors import DatasetError, DatasetNotFoundError, MochaError
+from data.files import bytes_digest
 from data.types import ImageFile, Problem
 
 IMAGE_SUFFIXES = frozenset(
@@ -54,7 +54,7 @@ def image_digest(path: ImageFile) -> str:
         DatasetNotFoundError: There is no such file, or the disk that holds it does not answer.
     """
     try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        return bytes_digest(path.read_bytes())
     except MochaError:
         raise
     except FileNotFoundError:

@@ -4,7 +4,6 @@ Images go in byte for byte and in the order of the region table, so that a cache
 the other way round. Equal data gives equal bytes; a killed pack goes on, and writes again only what is not there.
 """
 
-import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.errors import DatasetError, DatasetNotFoundError
-from data.files import atomic_path, exclusive
+from data.files import atomic_path, bytes_digest, exclusive
 from data.regions import RegionTable
 from data.shards import (
     MANIFEST,
@@ -258,7 +257,7 @@ class _Plan:
             content = path.read_bytes()
         except FileNotFoundError:
             raise DatasetNotFoundError(f"{path}: is gone since packing began; put it back and pack again") from None
-        if hashlib.blake2b(content, digest_size=16).hexdigest() != self.index.digests[image]:
+        if bytes_digest(content) != self.index.digests[image]:
             raise DatasetError(f"{path}: was changed while it was packed; run the same command again")
         return content
 

@@ -95,6 +95,10 @@ class RegionTable:
             raise IndexError(f"rows must lie in 0..{len(self) - 1}, found {rows.min()}..{rows.max()}")
         return (np.searchsorted(self.first_row, rows, side="right") - 1).astype(np.int64)
 
+    def class_name(self, row: int) -> str:
+        """Name of the class of one row."""
+        return self.class_names[int(self.class_ids[row])]
+
     @classmethod
     def build(cls, source: DetectionSource, *, progress: bool = False) -> "RegionTable":
         """Read every image of the source once, for its digest, and number the boxes in the source's order.

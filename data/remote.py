@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 from tqdm import tqdm
 
-from data.errors import DatasetError, DatasetNotFoundError, MochaError
+from data.errors import DatasetError, DatasetNotFoundError, MochaError, first_line
 from data.files import atomic_path
 from data.readers.packed import Place, named_files, reading_of
 from data.regions import RegionTable, recompute_keys
@@ -178,7 +178,7 @@ def wait_or_raise(url: str, error: Exception, attempt: int) -> None:
     if isinstance(error, PermissionError) or attempt == ATTEMPTS:
         times = "" if isinstance(error, PermissionError) else f", tried {attempt} times"
         raise DatasetNotFoundError(
-            f"{url}: cannot be read ({_first_line(error)}{times}); check connection and credentials, then run the same "
+            f"{url}: cannot be read ({first_line(error)}{times}); check connection and credentials, then run the same "
             "command again: it goes on"
         ) from error
     fsspec.get_filesystem_class(url.partition("://")[0]).clear_instance_cache()  # a new connection
@@ -196,7 +196,7 @@ def _check_driver(url: str) -> None:
     except (ImportError, ValueError) as error:
         extra = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}.get(protocol)
         remedy = f"install it with: pip install 'mocha-pipe[{extra}]'" if extra else "install what it names"
-        raise DatasetError(f"{url}: {protocol}:// cannot be read here ({_first_line(error)}); {remedy}") from None
+        raise DatasetError(f"{url}: {protocol}:// cannot be read here ({first_line(error)}); {remedy}") from None
 
 
 def _read(url: str) -> bytes:
@@ -214,7 +214,3 @@ def _copy(url: str, path: Path, size: int | None) -> None:
                 raise DatasetError(f"{url}: has {found} bytes where {MANIFEST} says {size}; upload it again")
 
     retrying(url, transfer)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

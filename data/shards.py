@@ -8,7 +8,6 @@
 The tars are plain WebDataset for anybody else. We read them through the index, which gives random access.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.errors import DatasetError, DatasetNotFoundError
-from data.files import atomic_path, write_json
+from data.files import atomic_path, bytes_digest, write_json
 
 MANIFEST = "dataset.json"
 FORMAT = "mocha-pipe shards 1"
@@ -140,7 +139,7 @@ class ShardIndex:
                 pa.Table.from_arrays(arrays, schema=_SCHEMA), temporary, version="2.6", compression="zstd",
                 compression_level=3, use_dictionary=False, write_page_checksum=True,
             )  # fmt: skip
-            return _digest(temporary.read_bytes())
+            return bytes_digest(temporary.read_bytes())
 
     @classmethod
     def read(cls, path: Path, digest: str) -> "ShardIndex":
@@ -156,7 +155,7 @@ class ShardIndex:
             raise DatasetNotFoundError(
                 f"{path}: the index of the shards is not there; copy it beside them, or pack again"
             ) from None
-        if _digest(content) != digest:
+        if bytes_digest(content) != digest:
             raise DatasetError(
                 f"{path}: is not the index that {MANIFEST} speaks of, it is damaged or of another packing; copy both "
                 "again, or pack again"
@@ -289,7 +288,3 @@ def _split(content: Mapping[str, object]) -> Split:
         index_digest=str(content["index_digest"]),
         shards=tuple(Shard(file=str(s["file"]), bytes=int(s["bytes"]), images=int(s["images"])) for s in shards),
     )
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()

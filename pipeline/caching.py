@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.config import RunConfig
 from pipeline.inputs import teacher_config, teacher_of_cache, torch_device
 from pipeline.stages import build_teacher_cache, training_regions
@@ -60,6 +58,7 @@ def plan_cache(config: RunConfig, sample: int) -> CachePlan:
     """
     from teacher_cache.forecast import time_projection, time_teacher
     from teacher_cache.layout import ShardPlan, shard_bytes
+    from teacher_cache.schedule import rows_to_embed
     from teacher_cache.teachers.base import describe_teacher, load_teacher
 
     source, table = training_regions(config)
@@ -67,13 +66,10 @@ def plan_cache(config: RunConfig, sample: int) -> CachePlan:
     assert folder is not None, "the configuration is resolved"
     teacher = teacher_config(config.teacher)
     spec = describe_teacher(teacher)
-    left, plan = np.arange(len(table)), ShardPlan.for_rows(len(table))
+    to_embed, plan = table.num_distinct, ShardPlan.for_rows(len(table))
     if folder.exists():
         cache = RegionCache.open(folder, expect_spec=spec, expect_table=table)
-        plan = cache.plan
-        spans = [np.arange(*plan.span(shard)) for shard in cache.missing_teacher_shards()]
-        left = np.concatenate([np.zeros(0, np.int64), *spans])
-    to_embed = int((table.first_of_key[left] == left).sum())
+        to_embed, plan = rows_to_embed(cache, table, None, ()), cache.plan
     dim = config.cache.dim or default_target_dim(spec, len(table))
     windows = time_teacher(source, table, load_teacher(teacher), sample=sample, batch=teacher.batch)
     joint_dim = spec.hidden_dim + spec.visual_dim

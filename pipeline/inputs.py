@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.files import file_digest
 from pipeline.config import RunConfig, TrainingConfig
 from pipeline.errors import ConfigError
 from pipeline.rundir import COMPLETE, is_complete, read_json
@@ -83,8 +84,6 @@ def cache_digest(cache: "RegionCache") -> str:
 
 def weights_digest(model: str) -> dict[str, str]:
     """Digest of the weights that a run starts from; the name itself where it starts from none."""
-    from data.files import file_digest
-
     return {"model": file_digest(Path(model)) if Path(model).is_file() else model}
 
 

@@ -8,7 +8,6 @@ come from the index, so that only the images travel. The order is a function of 
 workers. Batches are made in streamloader.py.
 """
 
-import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch.utils.data import IterableDataset
 from webdataset.tariterators import tar_file_iterator
 
 from data.errors import DatasetError
+from data.files import bytes_digest
 from data.remote import ATTEMPTS, RemoteShard, open_stream, wait_or_raise
 from data.shards import MANIFEST, sample_key
 from data.types import DetectionSource
@@ -193,5 +193,5 @@ def _check_member(shard: RemoteShard, at: int, name: str, content: bytes) -> Non
         raise DatasetError(
             f"{shard.url}: holds {name} where {MANIFEST} has no such image; upload shards and index again"
         )
-    if hashlib.blake2b(content, digest_size=16).hexdigest() != shard.digests[at]:
+    if bytes_digest(content) != shard.digests[at]:
         raise DatasetError(f"{shard.url}: {name} is not the image that was packed; upload the shard again")

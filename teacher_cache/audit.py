@@ -117,7 +117,7 @@ def _live_rows(
     with CropFeed(source, table, cache.spec) as feed, bar:
         for window in feed.windows(rows, _WINDOW):
             pixels = [crop.required() for crop in window]
-            names = [table.class_names[int(table.class_ids[crop.row])] for crop in window]
+            names = [table.class_name(crop.row) for crop in window]
             embeddings = teacher.embed(pixels, names)
             for name in TEACHER_ARRAYS:
                 blocks[name].append(getattr(embeddings, name).astype(np.float16))
@@ -144,4 +144,4 @@ def _compare(
 def _describe(cache: RegionCache, row: int, cosine: float) -> AuditedRow:
     table = cache.table
     image = table.image_names[int(table.image_of_rows(np.array([row]))[0])]
-    return AuditedRow(row=row, image=image, class_name=table.class_names[int(table.class_ids[row])], cosine=cosine)
+    return AuditedRow(row=row, image=image, class_name=table.class_name(row), cosine=cosine)

@@ -15,10 +15,8 @@ from data.files import file_digest
 from teacher_cache.cache import PROJECTION_NAME, RegionCache
 from teacher_cache.claims import ShardClaims
 from teacher_cache.errors import EmbeddingError
-from teacher_cache.layout import TEACHER_ARRAYS, create_array_atomically, remove_array, write_shard
+from teacher_cache.layout import FLOAT16_MAX, TEACHER_ARRAYS, create_array_atomically, remove_array, write_shard
 from teacher_cache.projection import Moments, Projection, default_dim, joint_embedding
-
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, device: str, progress: bool) -> None:

@@ -17,14 +17,13 @@ from data.types import DetectionSource
 from teacher_cache.cache import RegionCache
 from teacher_cache.errors import CacheMismatchError, EmbeddingError
 from teacher_cache.feed import BATCHES_AHEAD, CropFeed, RegionCrop
-from teacher_cache.layout import TEACHER_ARRAYS, has_teacher_shard, shard_path, write_shard
+from teacher_cache.layout import FLOAT16_MAX, TEACHER_ARRAYS, has_teacher_shard, shard_path, write_shard
 from teacher_cache.quarantine import SetAside, write_set_aside
 from teacher_cache.reuse import Donor, verified_rows
 from teacher_cache.rowplan import RowPlan, Rows, owners_before, plan_rows
 from teacher_cache.tally import Tally
 from teacher_cache.teachers.base import RegionEmbeddings, Teacher
 
-FLOAT16_MAX = 65504.0
 HOPELESS = 16  # embeddings not finite, and none finite before: the teacher is at fault, not the regions
 
 Values = dict[str, NDArray[np.float16]]
@@ -177,7 +176,7 @@ class ShardEmbedder:
             work.reasons.update((position, crop.reason) for position, crop in pairs if crop.pixels is None)
             seen = [(position, crop) for position, crop in pairs if crop.pixels is not None]
             if seen:
-                names = [self._table.class_names[int(self._table.class_ids[crop.row])] for _, crop in seen]
+                names = [self._table.class_name(crop.row) for _, crop in seen]
                 pixels = [crop.pixels for _, crop in seen if crop.pixels is not None]
                 embeddings = self._ready_teacher().embed(pixels, names)
                 self._keep(work, np.array([position for position, _ in seen]), embeddings)
@@ -231,7 +230,7 @@ class ShardEmbedder:
                     row=row,
                     key=self._table.keys[row].decode(),
                     image=self._table.image_names[image],
-                    class_name=self._table.class_names[int(self._table.class_ids[row])],
+                    class_name=self._table.class_name(row),
                     reason=work.reasons[position],
                 )
             )

@@ -92,7 +92,7 @@ def time_teacher(
 def _embed(teacher: Teacher, table: RegionTable, window: Sequence[RegionCrop]) -> None:
     seen = [(crop.pixels, crop.row) for crop in window if crop.pixels is not None]
     if seen:
-        names = [table.class_names[int(table.class_ids[row])] for _, row in seen]
+        names = [table.class_name(row) for _, row in seen]
         teacher.embed([pixels for pixels, _ in seen], names)
 
 

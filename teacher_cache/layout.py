@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 FORMAT_NAME = "mocha-pipe teacher cache"
 FORMAT_VERSION = 2
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+"""Largest number that an array can hold."""
 CHUNK_ROWS = 32  # 8 to 32 rows a chunk read fastest through the zarr API; see README.md
 TEACHER_ARRAYS = ("hidden", "visual")  # what the teacher gives; `targets` follows from both
 STALE_SECONDS = 3600.0

@@ -50,7 +50,7 @@ def _prepared(inputs: BenchInputs, teacher: LlavaTeacher) -> list[PreparedBatch]
     batches: list[PreparedBatch] = []
     with CropFeed(inputs.source, table, teacher.spec) as feed:
         for window in feed.windows(np.arange(len(table)), 16 * BATCHES_AHEAD):
-            names = [table.class_names[int(table.class_ids[crop.row])] for crop in window]
+            names = [table.class_name(crop.row) for crop in window]
             batches += teacher.prepare([crop.required() for crop in window], names)
     teacher.forward(batches[0])
     return batches

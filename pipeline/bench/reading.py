@@ -108,11 +108,13 @@ def _random_reads(folder: Path, images: int) -> Figure:
         return hidden.lookup(np.concatenate([rows[index] for index in chosen]))
 
     def box_by_box(chosen: Sequence[int]) -> NDArray[Any]:
-        files = [torch.load(folder / f"{index}.pth") for index in chosen]
+        files = [torch.load(folder / f"{index}.pth", weights_only=True) for index in chosen]
         return torch.stack([box["hidden"] for boxes in files for box in boxes]).numpy()
 
     def stacked(chosen: Sequence[int]) -> NDArray[Any]:
-        return torch.cat([torch.load(folder / f"{index}-stacked.pth")["hidden"] for index in chosen]).numpy()
+        return torch.cat(
+            [torch.load(folder / f"{index}-stacked.pth", weights_only=True)["hidden"] for index in chosen]
+        ).numpy()
 
     times = _paired([cached, box_by_box, stacked], images)
     ours, usual, best = (1e3 * statistics.median(found) / READ_STEPS for found in times)

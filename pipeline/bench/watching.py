@@ -38,7 +38,7 @@ def regions_by_name(world: World) -> dict[str, int]:
         for window in feed.windows(np.arange(len(table)), 256):
             for crop in window:
                 if crop.pixels is not None:
-                    name = region_name(crop.pixels, table.class_names[int(table.class_ids[crop.row])])
+                    name = region_name(crop.pixels, table.class_name(crop.row))
                     rows.setdefault(name, crop.row)
     return rows
 

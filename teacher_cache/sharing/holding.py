@@ -4,7 +4,6 @@ The names that a cache's files can have are written out here, and nothing else e
 beside them stays there, and no name from outside leads out of it. Legend: k shard.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from data.errors import MochaError
+from data.files import bytes_digest
 from data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from teacher_cache.cache import ARRAYS, PROJECTION_NAME, RegionCache, parse_attributes
 from teacher_cache.differences import table_differences
@@ -106,7 +106,7 @@ class Holding:
     def projection_digest(self) -> str | None:
         """Digest of the projection that its targets belong to, or would; None where there is none yet."""
         if self._projection_of_targets is None and PROJECTION_NAME in self.files:
-            return hashlib.blake2b(self.place.read(PROJECTION_NAME), digest_size=16).hexdigest()
+            return bytes_digest(self.place.read(PROJECTION_NAME))
         return self._projection_of_targets
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from data.errors import MochaError
+from data.errors import MochaError, first_line
 from teacher_cache.errors import TransferError
 from teacher_cache.sharing.drivers import find_driver
 
@@ -195,7 +195,7 @@ class Place:
             return self._retrying(operation)
         except FileNotFoundError as error:
             raise TransferError(
-                f"{self.url} cannot be written to ({_first_line(error)}); make the bucket, repository or share first, "
+                f"{self.url} cannot be written to ({first_line(error)}); make the bucket, repository or share first, "
                 "then run the same command again"
             ) from error
 
@@ -227,14 +227,14 @@ class Place:
             yield
         except PermissionError as error:
             raise TransferError(
-                f"{self.url} does not let you in ({_first_line(error)}); check the credentials of this machine, then "
+                f"{self.url} does not let you in ({first_line(error)}); check the credentials of this machine, then "
                 "run the same command again"
             ) from error
         except Exception as error:  # every transport has its own: botocore, aiohttp, paramiko, ...
             if _is_final(error):
                 raise
             raise TransferError(
-                f"{self.url} failed {ATTEMPTS} times ({_first_line(error)}); check connection and credentials, then "
+                f"{self.url} failed {ATTEMPTS} times ({first_line(error)}); check connection and credentials, then "
                 "run the same command again: it goes on with what is missing"
             ) from error
 
@@ -242,7 +242,3 @@ class Place:
 def _is_final(error: BaseException) -> bool:
     """Whether another attempt would end the same way."""
     return isinstance(error, _FINAL) or (isinstance(error, OSError) and error.errno in _LOCAL_DISK)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
