@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
+from pipeline.datasets import training_regions
 from pipeline.inputs import teacher_config, teacher_of_cache, torch_device
-from pipeline.stages import build_teacher_cache, training_regions
+from pipeline.stages import build_teacher_cache
 from teacher_cache.cache import RegionCache
 from teacher_cache.forecast import Forecast
 

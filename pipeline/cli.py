@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from data.errors import MochaError
 from pipeline.cli_cache import cache_app
+from pipeline.cli_sweep import sweep
 from pipeline.console import print_json, print_report, print_stages, print_table, print_values
 from pipeline.options import (
     NO_COMPLETION,
@@ -57,6 +58,7 @@ class _Group(TyperGroup):
 
 app = typer.Typer(
     cls=_Group, pretty_exceptions_enable=False, **NO_COMPLETION,
+    rich_markup_mode="markdown",  # the other one takes [default: work] for a style and drops it
     help="Distil a vision-language teacher into a light YOLO detector that learns a personal object from one photo.",
 )  # fmt: skip
 data_app = typer.Typer(help="Look at a data set, or make the miniature one.", **NO_COMPLETION)
@@ -155,7 +157,7 @@ def data_miniature(
 ) -> None:
     """Write the miniature world: a detection data set in YOLO layout, and a personal benchmark."""
     from pipeline.configfile import load_config
-    from pipeline.stages import make_world
+    from pipeline.datasets import make_world
 
     settings = load_config(config, {"root": root, "miniature": {"folder": out, "seed": seed}})
     print_stages([make_world(settings)])
@@ -246,6 +248,9 @@ def fewshot(
         },
     }  # fmt: skip
     print_report(evaluate_fewshot(load_config(config, flags)), as_json=as_json)
+
+
+app.command()(sweep)
 
 
 @app.command()

@@ -140,6 +140,21 @@ class FewshotConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """Students that differ in a few settings of [distill], compared by the few-shot figures that [fewshot] asks for."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Training seeds of the distillations; each variant is trained once with each."""
+    shots: tuple[int, ...] = (1, 5)
+    """Images per personal object, in place of [fewshot]'s; the table is sorted by accuracy at the first number."""
+    benchmark: Path | None = None
+    """Folder of the personal benchmark to measure on; ROOT/validation, which a sweep makes where the data set is the
+    miniature world, when not given."""
+    folder: Path | None = None
+    """Where the runs and sweep.json go; ROOT/sweep when not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that a run is made from."""
 
@@ -152,11 +167,17 @@ class RunConfig:
     pretrain: PretrainConfig = PretrainConfig()
     distill: DistillConfig = DistillConfig()
     fewshot: FewshotConfig = FewshotConfig()
+    sweep: SweepConfig = SweepConfig()
 
     @property
     def miniature_folder(self) -> Path:
         """Where the procedural world lies."""
         return self.miniature.folder or self.root / "miniature"
+
+    @property
+    def validation_folder(self) -> Path:
+        """Where the personal benchmark lies on which settings are chosen."""
+        return self.root / "validation"
 
     @property
     def uses_miniature(self) -> bool:
@@ -179,4 +200,5 @@ class RunConfig:
                 benchmark=self.fewshot.benchmark or self.miniature_folder / "benchmark",
                 folder=self.fewshot.folder or self.root / "fewshot",
             ),
+            sweep=replace(self.sweep, folder=self.sweep.folder or self.root / "sweep"),
         )

@@ -74,8 +74,8 @@ def apply_values(config: RunConfig, values: Values, *, where: str) -> RunConfig:
     return result
 
 
-def parse_assignments(assignments: Iterable[str], *, flag: str = "--set") -> dict[str, Any]:
-    """`key=value` texts as a dictionary; a value is read as json where it is json, else taken as text.
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """The `key=value` texts of --set as a dictionary, values as in `parse_value`.
 
     Raises:
         ConfigError: a text without `=`.
@@ -84,18 +84,31 @@ def parse_assignments(assignments: Iterable[str], *, flag: str = "--set") -> dic
     for text in assignments:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise ConfigError(f"{flag} takes key=value, found {text!r}: write for example {flag} lr0=0.001")
-        try:
-            parsed[key] = {"True": True, "False": False, "None": None}.get(value, json.loads(value))
-        except ValueError:
-            parsed[key] = {"True": True, "False": False, "None": None}.get(value, value)
+            raise ConfigError(f"--set takes key=value, found {text!r}: write for example --set lr0=0.001")
+        parsed[key] = parse_value(value)
     return parsed
+
+
+def parse_list(text: str) -> list[Any]:
+    """The values of `0,1,2`, each as in `parse_value`."""
+    return [parse_value(part.strip()) for part in text.split(",")]
+
+
+def parse_value(text: str) -> Any:
+    """What is written on the command line: json where it is json, Python's words for it, else the text itself."""
+    words = {"True": True, "False": False, "None": None}
+    if text in words:
+        return words[text]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def is_miniature(config: RunConfig) -> bool:
     """Whether the data set is the procedural world, this root's or one made elsewhere."""
     path = config.data.path
-    if config.uses_miniature or path is None:
+    if config.uses_miniature or config.data.url or path is None:
         return config.uses_miniature
     return is_complete(path.parent, stage="miniature") or recipe_of(path) == "miniature"
 

@@ -70,7 +70,7 @@ def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
     if synthetic:
         benchmark = replace(benchmark, name=WORLD)
     passes, notes = pool_passes(settings, run, benchmark)
-    episodes = {shots: _episodes(benchmark, settings, shots) for shots in settings.shots}
+    episodes = {shots: drawn_episodes(benchmark, settings, shots) for shots in settings.shots}
     results = [_result(benchmark, settings, shots, drawn, passes) for shots, drawn in episodes.items()]
     identity = fewshot_identity(config, run)
     report: dict[str, Any] = {
@@ -86,7 +86,8 @@ def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
     return {"report": "report.json", "page": "report.html", "benchmark": benchmark.name, "notes": notes}
 
 
-def _episodes(benchmark: PersonalBenchmark, settings: FewshotConfig, shots: int) -> tuple[Episode, ...]:
+def drawn_episodes(benchmark: PersonalBenchmark, settings: FewshotConfig, shots: int) -> tuple[Episode, ...]:
+    """The episodes that [fewshot] asks for; all numbers of shots share their query images."""
     return draw_episodes(
         benchmark, episodes=settings.episodes, shots=shots, reserve=max(settings.shots), seed=settings.seed,
         query_images=settings.queries,

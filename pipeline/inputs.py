@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from teacher_cache.cache import RegionCache
 
 WORLD, CACHE, BASE, DISTILL, FEWSHOT = "miniature", "cache", "base", "distill", "fewshot"
-"""Names of the stages, and of their folders under a root."""
+VALIDATION, EVALUATION = "validation", "evaluation"
+"""Names of the stages, and of their folders."""
 MINIATURE_TEACHER = "miniature"
 _METRIC = "metrics/mAP50-95(B)"
 _OWN_FLAGS = {"epochs": "--epochs", "imgsz": "--imgsz", "batch": "--batch", "seed": "--seed", "device": "--device"}

@@ -54,14 +54,18 @@ def pool_passes(
     """
     student = load_student(run.folder / run.outputs["student"])
     base = replace(load_student(base_weights(settings, run)), levels=student.levels, image_size=student.image_size)
-    _require_classes(benchmark, student, "student", "name another benchmark with --benchmark, or student with --run")
-    _require_classes(benchmark, base, "base detector", "name one trained on them with --base (see mocha-pipe pretrain)")
-    mocha = _pool_pass(student, benchmark.source, settings)
+    require_classes(
+        benchmark, student.class_names, "student", "name another benchmark with --benchmark, or student with --run"
+    )
+    require_classes(
+        benchmark, base.class_names, "base detector", "name one trained on them with --base (see mocha-pipe pretrain)"
+    )
+    mocha = pool_pass(student, benchmark.source, settings)
     passes = {
         "histogram": _described(
             mocha, benchmark, _histograms, margin=0.0, size=_HISTOGRAM_SIDE, title="colour histograms"
         ),
-        "yolo": _pool_pass(base, benchmark.source, settings),
+        "yolo": pool_pass(base, benchmark.source, settings),
         "mocha": mocha,
     }
     notes = []
@@ -77,7 +81,8 @@ def pool_passes(
     return passes, notes
 
 
-def _pool_pass(student: Student, source: DetectionSource, settings: FewshotConfig) -> PoolPass:
+def pool_pass(student: Student, source: DetectionSource, settings: FewshotConfig) -> PoolPass:
+    """A student's own detections and embeddings."""
     embedder = RegionEmbedder(
         student, image_size=student.image_size, confidence=settings.confidence, device=torch_device(settings.device)
     )
@@ -147,11 +152,12 @@ def base_weights(settings: FewshotConfig, run: Completion) -> Path:
     return Path(named)
 
 
-def _require_classes(benchmark: PersonalBenchmark, student: Student, who: str, remedy: str) -> None:
-    if tuple(student.class_names) != tuple(benchmark.coarse_names):
+def require_classes(benchmark: PersonalBenchmark, class_names: Sequence[str], who: str, remedy: str) -> None:
+    """Raises DatasetError where a benchmark's coarse classes are not those of a detector or data set."""
+    if tuple(class_names) != tuple(benchmark.coarse_names):
         raise DatasetError(
             f"benchmark {benchmark.name} and {who} must have the same coarse classes, found "
-            f"{_listed(benchmark.coarse_names)} and {_listed(student.class_names)}: {remedy}"
+            f"{_listed(benchmark.coarse_names)} and {_listed(class_names)}: {remedy}"
         )
 
 

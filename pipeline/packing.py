@@ -7,8 +7,8 @@ from data.pack import DEFAULT_SHARD_MB, PackedSplit, pack
 from data.shards import recipe_of
 from pipeline.config import RunConfig
 from pipeline.configfile import is_miniature
+from pipeline.datasets import make_world
 from pipeline.inputs import WORLD
-from pipeline.stages import make_world
 
 
 def pack_shards(

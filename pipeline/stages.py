@@ -6,81 +6,57 @@
     distill_student       ROOT/distill     phase 2: the student learns the cached targets; no teacher is loaded
     evaluate_fewshot      ROOT/fewshot     few-shot episodes, report.json and report.html
 
+A sweep (pipeline/sweep.py) repeats the fourth with other settings, and has a world of its own to measure on:
+
+    make_validation_world ROOT/validation  a second personal benchmark, so that nothing is chosen on the first
+
 Each stage makes what it needs and nobody named, writes its folder, and puts `complete.json` there last. Called again it
-skips what is complete and goes on with what is not (pipeline/rundir.py). All of them take a resolved `RunConfig`.
+skips what is complete and goes on with what is not (pipeline/rundir.py). All of them take a resolved `RunConfig`. The
+worlds are made in pipeline/datasets.py.
 """
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from data.errors import DatasetError
-from data.files import exclusive, write_json
-from data.miniature import make_miniature
-from data.readers import is_packed, read_place
+from data.files import write_json
+from data.readers import is_packed
 from data.regions import RegionTable
-from data.remote import RemoteShard, copy_split, open_shards
-from data.source import open_source
-from data.types import DetectionSource
+from data.remote import RemoteShard
+from data.types import DetectionSource, RegionTargets
 from pipeline.config import RunConfig
+from pipeline.datasets import data_path, distill_data, make_world, named, split_digests, training_regions
 from pipeline.errors import ConfigError, StageMissingError
 from pipeline.inputs import (
     BASE,
     CACHE,
     DISTILL,
-    WORLD,
     base_run,
     cache_digest,
     device_argument,
     is_first_rank,
     map50_95,
     part_of,
-    remote_copy,
     teacher_config,
     torch_device,
     train_arguments,
     weights_digest,
 )
-from pipeline.rundir import BEGUN, COMPLETE, Completion, Identity, read_completion, read_json, run_stage
+from pipeline.rundir import COMPLETE, Completion, Identity, read_completion, read_json, run_stage
+
+if TYPE_CHECKING:
+    from teacher_cache.cache import RegionCache
 
 LAST_DISTILL = "last-distill.json"
-_WORLD_ENTRIES = {"images", "labels", "data.yaml", "benchmark", BEGUN, COMPLETE}
 
 
 def run_demo(config: RunConfig) -> list[Completion]:
     """Every stage in order on the miniature world; what each did."""
     stages = (make_world, build_teacher_cache, pretrain_base, distill_student, evaluate_fewshot)
     return [stage(config) for stage in stages]
-
-
-def make_world(config: RunConfig) -> Completion:
-    """Write the miniature world: a detection data set in YOLO layout, and its personal benchmark beside it.
-
-    Raises:
-        DatasetError: the folder holds something else.
-        StageMismatchError: it holds a world of another size or seed.
-    """
-    folder = config.miniature_folder
-    with exclusive(folder.with_name(f".{folder.name}.lock")):  # the processes of one job all start here
-        return _make_world(config, folder)
-
-
-def _make_world(config: RunConfig, folder: Path) -> Completion:
-    strangers = sorted({entry.name for entry in folder.iterdir()} - _WORLD_ENTRIES) if folder.is_dir() else []
-    if strangers:
-        raise DatasetError(
-            f"{folder} holds something else than a miniature world ({strangers[0]}): name an empty or new folder"
-        )
-    settings = {"size": asdict(config.miniature.size), "seed": config.miniature.seed}
-
-    def work() -> Mapping[str, Any]:
-        make_miniature(folder, config.miniature.size, seed=config.miniature.seed)
-        return {"data": "data.yaml", "benchmark": "benchmark"}
-
-    return run_stage(folder, Identity(stage=WORLD, config=settings, inputs={}), work, flag="--root")
 
 
 def build_teacher_cache(config: RunConfig) -> Completion:
@@ -98,7 +74,7 @@ def build_teacher_cache(config: RunConfig) -> Completion:
     source, table = training_regions(config)
     teacher = teacher_config(config.teacher)
     spec = describe_teacher(teacher)
-    folder = _named(settings.folder)
+    folder = named(settings.folder)
     part = part_of(settings.part)
 
     def work() -> Mapping[str, Any]:
@@ -136,7 +112,7 @@ def pretrain_base(config: RunConfig) -> Completion:
     """
     from student.pretrain import find_model, pretrain
 
-    data = _data(config)
+    data = data_path(config)
     if config.data.url or data.suffix in (".json", ".tar"):
         what = "shards" if config.data.url or is_packed(data) else "a COCO json"
         raise ConfigError(
@@ -145,7 +121,7 @@ def pretrain_base(config: RunConfig) -> Completion:
         )
     settings = config.pretrain
     model = find_model(settings.model)
-    folder = _named(settings.folder)
+    folder = named(settings.folder)
     arguments = train_arguments(settings)
 
     def work() -> Mapping[str, Any]:
@@ -156,7 +132,7 @@ def pretrain_base(config: RunConfig) -> Completion:
     identity = Identity(
         stage=BASE,
         config=arguments,
-        inputs={**_split_digests(config), **weights_digest(model)},
+        inputs={**split_digests(config), **weights_digest(model)},
     )
     weights = folder / "train" / "weights" / "best.pt"
     return run_stage(folder, identity, work, flag=f"--root, distil from it as it is with --student {weights}")
@@ -165,31 +141,70 @@ def pretrain_base(config: RunConfig) -> Completion:
 def distill_student(config: RunConfig) -> Completion:
     """Stage 2 of the paper: the detector learns the cached targets beside its own task.
 
-    Without a named student it starts from the base detector, which is pretrained first where that was not done.
+    Without a named student it starts from the base detector, which is pretrained first where that was not done. The
+    few-shot stage evaluates what completed here last.
 
     Raises:
         CacheNotFoundError, CacheMismatchError, CacheIncompleteError: no cache of these very boxes.
         StageMismatchError: the folder holds a run with other settings or other inputs.
     """
+    done = distill_from(distill_inputs(config), config, flag="--run")
+    write_json(config.root / LAST_DISTILL, {"run": os.path.relpath(done.folder, config.root)})
+    return done
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DistillInputs:
+    """What distillations start from, opened once, however many there are."""
+
+    model: str
+    """Detector to start from."""
+    cache: "RegionCache"
+    targets: RegionTargets
+    train: DetectionSource
+    table: RegionTable
+    val: DetectionSource
+    shards: Sequence[RemoteShard]
+    """Where the training images are streamed from; empty where they lie on a disk."""
+
+
+def distill_inputs(config: RunConfig) -> DistillInputs:
+    """Open data and cache, and find the detector to start from; the base detector is pretrained where that is missing.
+
+    Raises:
+        CacheNotFoundError, CacheMismatchError, CacheIncompleteError: no cache of these very boxes.
+    """
     from student.pretrain import find_model
-    from student.trainer import DistillSettings, distill
     from teacher_cache.cache import RegionCache
     from teacher_cache.sharing import mirror
 
-    settings = config.distill
-    _data(config)
-    cache_folder = _named(config.cache.folder)
+    data_path(config)
+    cache_folder = named(config.cache.folder)
     if config.cache.url:
         cache_folder = mirror(config.cache.url, config.root / "remote", progress=True)
     RegionCache.open(cache_folder)  # a missing cache should not show after an hour of pretraining
-    base = pretrain_base(config) if settings.student is None else None
-    model = find_model(str(base.folder / base.outputs["weights"]) if base else str(settings.student))
-    train, table, val, shards = _distill_data(config)
+    student = config.distill.student
+    base = pretrain_base(config) if student is None else None
+    model = find_model(str(base.folder / base.outputs["weights"]) if base else str(student))
+    train, table, val, shards = distill_data(config)
     cache = RegionCache.open(cache_folder, expect_table=table)
-    targets = cache.targets()
-    folder = _named(settings.folder)
+    return DistillInputs(
+        model=model, cache=cache, targets=cache.targets(), train=train, table=table, val=val, shards=shards
+    )
+
+
+def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Completion:
+    """One distillation in `config.distill.folder`; `flag` is the one that names another folder.
+
+    Raises:
+        StageMismatchError: the folder holds a run with other settings or other inputs.
+    """
+    from student.trainer import DistillSettings, distill
+
+    settings, cache, model = config.distill, inputs.cache, inputs.model
+    folder = named(settings.folder)
     arguments = train_arguments(settings)
-    made_from = {"teacher": cache.spec.digest(), "regions": table.digest, "cache": cache_digest(cache)}
+    made_from = {"teacher": cache.spec.digest(), "regions": inputs.table.digest, "cache": cache_digest(cache)}
 
     def work() -> Mapping[str, Any]:
         result = distill(
@@ -198,8 +213,8 @@ def distill_student(config: RunConfig) -> Completion:
                 objective=settings.objective, window=config.data.window,
                 train_arguments={**arguments, **device_argument(settings)},
             ),
-            model=model, train=train, val=val, targets=targets, first_row=table.first_row, run=folder, shards=shards,
-            resume=True, meta=made_from,
+            model=model, train=inputs.train, val=inputs.val, targets=inputs.targets, first_row=inputs.table.first_row,
+            run=folder, shards=inputs.shards, resume=True, meta=made_from,
         )  # fmt: skip
         return {
             "student": str(result.folder.resolve().relative_to(folder.resolve())),
@@ -207,18 +222,16 @@ def distill_student(config: RunConfig) -> Completion:
             "curves": "train/results.csv",
             "base_run": base_run(model),
             "base": model if model.endswith(".pt") else None,
-            "cache": str(cache_folder.resolve()),
+            "cache": str(cache.path.resolve()),
         }
 
     losses = {name: getattr(settings, name) for name in ("levels", "objective", "lambda_dist", "lambda_emb")}
     identity = Identity(
         stage=DISTILL,
-        config={**losses, **arguments, **({"window": config.data.window} if shards else {})},
-        inputs={**made_from, "val": val.fingerprint(), **weights_digest(model)},
+        config={**losses, **arguments, **({"window": config.data.window} if inputs.shards else {})},
+        inputs={**made_from, "val": inputs.val.fingerprint(), **weights_digest(model)},
     )
-    done = run_stage(folder, identity, work, flag="--run")
-    write_json(config.root / LAST_DISTILL, {"run": os.path.relpath(folder, config.root)})
-    return done
+    return run_stage(folder, identity, work, flag=flag)
 
 
 def evaluate_fewshot(config: RunConfig) -> Completion:
@@ -231,7 +244,7 @@ def evaluate_fewshot(config: RunConfig) -> Completion:
     from pipeline.fewshot import evaluate, fewshot_identity
 
     run = read_completion(config.fewshot.run or last_distillation(config.root), stage=DISTILL, command=_DISTILL_COMMAND)
-    folder = _named(config.fewshot.folder)
+    folder = named(config.fewshot.folder)
     # Evaluating costs seconds, so another question replaces the last answer instead of refusing.
     return run_stage(
         folder, fewshot_identity(config, run), lambda: evaluate(config, run), flag="--out", replace=True,
@@ -254,43 +267,3 @@ def last_distillation(root: Path) -> Path:
             f"no distillation was completed under {root}: run {_DISTILL_COMMAND}, or name its folder with --run"
         )
     return root / str(pointer["run"])
-
-
-def _data(config: RunConfig) -> Path:
-    """The data set; the miniature world is made where it is wanted and not there."""
-    if config.uses_miniature:
-        make_world(config)
-    return _named(config.data.path)
-
-
-def training_regions(config: RunConfig) -> tuple[DetectionSource, RegionTable]:
-    """The training split and its region table; an image that cannot be decoded keeps its place in both."""
-    data = _data(config)
-    if is_packed(data):
-        read_place(data).check_split(config.data.train)
-    source = open_source(data, config.data.train, keep_unreadable=True, progress=is_first_rank())
-    return source, RegionTable.build(source, progress=is_first_rank())
-
-
-def _distill_data(
-    config: RunConfig,
-) -> tuple[DetectionSource, RegionTable, DetectionSource, Sequence[RemoteShard]]:
-    """Training images, their regions, validation images, and the shards to stream the training images from, if any."""
-    if not config.data.url:
-        train, table = training_regions(config)
-        return train, table, open_source(_data(config), config.data.val, keep_unreadable=True, progress=True), ()
-    copy = remote_copy(config)
-    remote = open_shards(config.data.url, copy, config.data.train)
-    val = copy_split(config.data.url, copy, config.data.val, progress=True)
-    return remote.source, remote.table, open_source(val, config.data.val, keep_unreadable=True), remote.shards
-
-
-def _split_digests(config: RunConfig) -> dict[str, str]:
-    data = _named(config.data.path)
-    splits = {"train": config.data.train, "val": config.data.val}
-    return {name: open_source(data, split, progress=True).fingerprint() for name, split in splits.items()}
-
-
-def _named(path: Path | None) -> Path:
-    assert path is not None, "the configuration is resolved"
-    return path

@@ -83,14 +83,45 @@ def doctor_table(checks: Iterable["Check"]) -> Table:
     return table
 
 
+def sweep_table(report: Mapping[str, Any]) -> Table:
+    """Rows = variants of a sweep, best first, told by their settings; means over seeds with half their intervals."""
+    means = {variant: row["mean"] for variant, row in report["variants"].items()}
+    first = next(iter(means))
+    figures = list(means[first])
+    settings = [part.partition("=")[0] for part in first.split(",")]
+    table = plain_table(*settings, *(_figure_title(name, "\n") for name in figures))
+    table.padding = (0, 1, 0, 0)  # five figures leave little room for the settings
+    for index, column in enumerate(table.columns):
+        column.justify, column.no_wrap = ("left", False) if index < len(settings) else ("right", True)
+    for variant in sorted(means, key=lambda name: -means[name][figures[0]]["mean"]):
+        values = [part.partition("=")[2] for part in variant.split(",")]
+        style = "bold" if variant == report["best"] else None
+        table.add_row(*values, *map(plus_minus, means[variant].values()), style=style)
+    return table
+
+
+def sweep_legend(report: Mapping[str, Any]) -> str:
+    """Two lines: what the best variant gains over the first, and what the columns hold."""
+    best, reference, seeds = report["best"], report["reference"], len(report["settings"]["seeds"])
+    name, figure = next(iter(report["variants"][best]["gain"].items()))
+    gain = f"{plus_minus(figure, signed=True)} over {reference}"
+    if best == reference:
+        gain = "the first, over which no other gains"
+    columns = "one seed: no intervals, and a difference may be chance"
+    if seeds > 1:
+        columns = f"mean over {seeds} seeds ± half of its 95 % interval (Student's t; a gain's: of differences by seed)"
+    return f"best {_figure_title(name, ' at ')}: {best}, {gain}\n{columns}; 0-100"
+
+
 def figures_table(figures: "Figures") -> Table:
     """Measured figures beside their targets, and what was measured."""
     table = plain_table("figure", "value", "target", "met", "what", justify="left")
     table.columns[0].no_wrap = True  # a name is looked for as a whole
     for name, figure in figures.items():
         sign = ">=" if figure.better == "higher" else "<="
+        target = "" if figure.target is None else f"{sign} {figure.target:.4g}"
         met = "[green]yes[/]" if figure.is_met else "[red]no[/]"
-        table.add_row(name, f"{figure.value:.4g}", f"{sign} {figure.target:.4g}", met, figure.note)
+        table.add_row(name, f"{figure.value:.4g}", target, met if target else "", figure.note)
     return table
 
 
@@ -102,6 +133,26 @@ def plain_table(*columns: str, title: str | None = None, justify: str = "right")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index and justify == "right" else "left", overflow="fold")
     return table
+
+
+def plus_minus(figure: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+    """`mean ± half the interval's width` with one decimal; the mean alone where there is no interval."""
+    if figure is None:
+        return "-"
+    mean = f"{figure['mean']:{'+' if signed else ''}.1f}"
+    if figure["ci95"] is None:
+        return mean
+    low, high = figure["ci95"]
+    return f"{mean} ± {(high - low) / 2:.1f}"
+
+
+def _figure_title(name: str, between: str) -> str:
+    """`accuracy_1shot` in words; detection has no shots."""
+    metric, _, shots = name.rpartition("_")
+    if not metric:
+        return name
+    count = shots.removesuffix("shot")
+    return f"{metric.replace('map50_95', 'mAP50-95')}{between}{count} shot{'s' if count != '1' else ''}"
 
 
 def interval(figure: Mapping[str, Any], signed: bool = False) -> str:

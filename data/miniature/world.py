@@ -1,9 +1,14 @@
-"""Write the miniature world to disk: a detection data set in YOLO layout and its personal benchmark beside it."""
+"""Write the miniature world to disk: a detection data set in YOLO layout and its personal benchmark beside it.
+
+`make_validation` writes a second personal benchmark, on which settings are chosen: objects of the validation split.
+"""
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import yaml
@@ -14,7 +19,15 @@ from data.boxes import xyxy_to_cxcywhn
 from data.miniature.objects import SHAPES, PersonalObject, Split, personal_objects, random_object
 from data.miniature.scenes import SCENE_SIZE, Scene, render_scene
 
-_SPLIT_SEEDS: dict[Split, int] = {"train": 1, "val": 2, "benchmark": 3}
+Personal = Literal["benchmark", "validation"]
+"""The two personal benchmarks."""
+Part = Literal["train", "val"] | Personal
+"""What is written of a world."""
+
+_SCENE_STREAMS: dict[Part, int] = {"train": 1, "val": 2, "benchmark": 3, "validation": 4}
+_OBJECT_STREAMS: dict[Personal, int] = {"benchmark": 0, "validation": 5}
+_SHOWN: dict[Personal, Split] = {"benchmark": "benchmark", "validation": "val"}
+"""The split whose objects a personal benchmark shows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,14 +37,14 @@ class WorldSize:
     train_scenes: int = 1600
     val_scenes: int = 200
     objects_per_shape: int = 3
-    """Personal objects of the benchmark for each of the eight shapes; all in the same two colours."""
+    """Personal objects of a benchmark for each of the eight shapes; all in the same two colours."""
     scenes_per_object: int = 16
-    """Benchmark scenes in which an object is the main one; support and query images are drawn from these."""
+    """Scenes of a benchmark in which an object is the main one; support and query images are drawn from these."""
 
 
-def scene_seed(seed: int, split: Split, index: int) -> tuple[int, int, int]:
-    """Seed of one scene; no two splits share one."""
-    return (seed, _SPLIT_SEEDS[split], index)
+def scene_seed(seed: int, part: Part, index: int) -> tuple[int, int, int]:
+    """Seed of one scene; no two parts share one."""
+    return (seed, _SCENE_STREAMS[part], index)
 
 
 def make_miniature(root: Path, size: WorldSize, *, seed: int = 0, progress: bool = True) -> None:
@@ -45,29 +58,33 @@ def make_miniature(root: Path, size: WorldSize, *, seed: int = 0, progress: bool
         seed: Any whole number; every scene derives its own seed from it.
         progress: Show a bar.
     """
-    building = root.with_name(f"{root.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    scenes = [*_detection_scenes(size, seed), *_benchmark_scenes(size, seed)]
-    for scene in tqdm(scenes, desc="scenes", unit="scene", disable=not progress):
-        scene.write(building)
-    _write_yaml(building / "data.yaml", {"train": "images/train", "val": "images/val", "names": list(SHAPES)})
-    objects = benchmark_objects(size, seed)
-    _write_yaml(
-        building / "benchmark" / "data.yaml",
-        {
-            "test": "images",
-            "names": [thing.name for thing in objects],
-            "coarse_names": list(SHAPES),
-            "coarse": [SHAPES.index(thing.shape) for thing in objects],
-        },
-    )
-    shutil.rmtree(root, ignore_errors=True)
-    building.rename(root)
+    with _replaced(root) as building:
+        _write_scenes(building, [*_detection_scenes(size, seed), *_personal_scenes("benchmark", size, seed)], progress)
+        _write_yaml(building / "data.yaml", {"train": "images/train", "val": "images/val", "names": list(SHAPES)})
+        _write_names(building / "benchmark", personal_cast("benchmark", size, seed))
 
 
-def benchmark_objects(size: WorldSize, seed: int) -> tuple[PersonalObject, ...]:
-    """The benchmark's personal objects, in the order of their ids."""
-    return personal_objects(np.random.default_rng((seed, 0)), size.objects_per_shape, "benchmark")
+def make_validation(root: Path, size: WorldSize, *, seed: int = 0, progress: bool = True) -> None:
+    """Write `root/data.yaml`, laid out like the benchmark's: a personal benchmark of objects of the validation split.
+
+    Neither training nor the benchmark shows one of its objects, so that settings can be chosen on it. The same size and
+    seed write the same bytes. An earlier world in `root` is replaced as a whole.
+
+    Args:
+        root: Folder to write.
+        size: Its numbers of objects and of scenes per object count.
+        seed: Any whole number; equal to that of the miniature, the scenes still differ.
+        progress: Show a bar.
+    """
+    with _replaced(root) as building:
+        _write_scenes(building, list(_personal_scenes("validation", size, seed)), progress)
+        _write_names(building, personal_cast("validation", size, seed))
+
+
+def personal_cast(part: Personal, size: WorldSize, seed: int) -> tuple[PersonalObject, ...]:
+    """The personal objects of a benchmark, in the order of their ids."""
+    rng = np.random.default_rng((seed, _OBJECT_STREAMS[part]))
+    return personal_objects(rng, size.objects_per_shape, _SHOWN[part])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +92,7 @@ class _PlannedScene:
     """A scene that is yet to be rendered, and where its files go."""
 
     folder: str
-    split: Split
+    part: Part
     seed: tuple[int, int, int]
     class_names: Sequence[str]
     objects: tuple[PersonalObject, ...]
@@ -92,12 +109,12 @@ class _PlannedScene:
     def _label_lines(self, scene: Scene) -> Iterator[str]:
         boxes = xyxy_to_cxcywhn(scene.xyxy, SCENE_SIZE, SCENE_SIZE)
         for thing, box in zip(scene.objects, boxes, strict=True):
-            name = thing.name if self.split == "benchmark" else thing.shape
+            name = thing.name if self.part in _SHOWN else thing.shape
             yield f"{self.class_names.index(name)} {' '.join(f'{value:.6f}' for value in box)}\n"
 
 
 def _detection_scenes(size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
-    splits: tuple[tuple[Split, int], ...] = (("train", size.train_scenes), ("val", size.val_scenes))
+    splits: tuple[tuple[Literal["train", "val"], int], ...] = (("train", size.train_scenes), ("val", size.val_scenes))
     for split, count in splits:
         for index in range(count):
             at = scene_seed(seed, split, index)
@@ -107,12 +124,13 @@ def _detection_scenes(size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
             yield _PlannedScene(f"{{kind}}/{split}", split, at, SHAPES, objects)
 
 
-def _benchmark_scenes(size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
+def _personal_scenes(part: Personal, size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
     """Every scene shows its main object, a distractor of the same shape and up to one more object of the benchmark."""
-    objects = benchmark_objects(size, seed)
+    folder = "benchmark/{kind}" if part == "benchmark" else "{kind}"
+    objects = personal_cast(part, size, seed)
     names = [thing.name for thing in objects]
     for index in range(len(objects) * size.scenes_per_object):
-        at = scene_seed(seed, "benchmark", index)
+        at = scene_seed(seed, part, index)
         rng = np.random.default_rng((*at, 0))
         main = objects[index % len(objects)]
         alike = [thing for thing in objects if thing.shape == main.shape and thing != main]
@@ -122,7 +140,35 @@ def _benchmark_scenes(size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
             alike[rng.integers(len(alike))],
             *(others[rng.integers(len(others))] for _ in range(rng.integers(2))),
         ]
-        yield _PlannedScene("benchmark/{kind}", "benchmark", at, names, tuple(cast))
+        yield _PlannedScene(folder, part, at, names, tuple(cast))
+
+
+@contextmanager
+def _replaced(root: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `root` when the block ends well."""
+    building = root.with_name(f"{root.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    yield building
+    shutil.rmtree(root, ignore_errors=True)
+    building.rename(root)
+
+
+def _write_scenes(root: Path, scenes: Sequence[_PlannedScene], progress: bool) -> None:
+    for scene in tqdm(scenes, desc="scenes", unit="scene", disable=not progress):
+        scene.write(root)
+
+
+def _write_names(folder: Path, objects: Sequence[PersonalObject]) -> None:
+    """data.yaml of a personal benchmark."""
+    _write_yaml(
+        folder / "data.yaml",
+        {
+            "test": "images",
+            "names": [thing.name for thing in objects],
+            "coarse_names": list(SHAPES),
+            "coarse": [SHAPES.index(thing.shape) for thing in objects],
+        },
+    )
 
 
 def _write_yaml(path: Path, content: dict[str, object]) -> None:

@@ -14,14 +14,17 @@ class Figure:
     """A measured value and what it should reach."""
 
     value: float
-    target: float
     better: Literal["higher", "lower"]
+    target: float | None = None
+    """None where it is only written down."""
     note: str = ""
     """What was measured against what, in a few words."""
 
     @property
     def is_met(self) -> bool:
         """Whether the target was reached."""
+        if self.target is None:
+            return True
         return self.value >= self.target if self.better == "higher" else self.value <= self.target
 
 

@@ -8,9 +8,9 @@ from time import perf_counter
 from data.miniature import WorldSize
 from data.regions import RegionTable
 from data.types import DetectionSource
+from pipeline.datasets import make_world, training_regions
 from pipeline.inputs import MINIATURE_TEACHER, teacher_config
 from pipeline.recipes import miniature
-from pipeline.stages import make_world, training_regions
 from teacher_cache.config import TeacherConfig
 from teacher_cache.teachers.llava import LlavaTeacher
 

@@ -25,6 +25,7 @@ def test_without_file_and_flags_it_is_the_miniature_with_all_folders_named() -> 
     assert config.distill.folder == Path("work/distill")
     assert config.fewshot.folder == Path("work/fewshot")
     assert config.fewshot.benchmark == Path("work/miniature/benchmark")
+    assert config.sweep.folder == Path("work/sweep")
 
 
 def test_the_demo_keeps_to_a_folder_of_its_own() -> None:
@@ -84,7 +85,7 @@ def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
         f"{path}: distill.levels must be one of 'fine', 'paper', found 'all'",
         f"{path}: distill.lambda_emb must be a number, found True",
         f"{path}: the top level has no 'bananas'; it knows "
-        "cache, data, distill, fewshot, miniature, pretrain, root, teacher",
+        "cache, data, distill, fewshot, miniature, pretrain, root, sweep, teacher",
     ]
 
 

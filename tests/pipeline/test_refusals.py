@@ -13,7 +13,7 @@ from typer.testing import Result
 from data.benchmark import PersonalBenchmark
 from data.errors import DatasetError
 from data.types import DetectionSource
-from pipeline import methods, stages
+from pipeline import datasets, methods, stages
 from pipeline.config import FewshotConfig, PretrainConfig, RunConfig
 from pipeline.errors import ConfigError, StageMissingError
 from pipeline.inputs import train_arguments
@@ -32,7 +32,7 @@ def test_an_interruption_is_one_line_and_exit_code_130(
     def interrupt(_config: RunConfig) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "make_world", interrupt)
+    monkeypatch.setattr(datasets, "make_world", interrupt)
     result = command("data", "miniature", "world")
     assert result.exit_code == 130
     assert result.stderr == "stopped; the same command goes on where this one was\n"
@@ -49,7 +49,7 @@ def test_a_folder_with_other_things_is_not_overwritten_by_a_world(tmp_path: Path
     config = RunConfig()
     config = replace(config, miniature=replace(config.miniature, folder=tmp_path)).resolved()
     with pytest.raises(DatasetError) as refused:
-        stages.make_world(config)
+        datasets.make_world(config)
     assert str(refused.value) == (
         f"{tmp_path} holds something else than a miniature world (thesis.tex): name an empty or new folder"
     )

@@ -11,10 +11,10 @@ from data.benchmark import open_benchmark
 from data.miniature.objects import SHAPES, Split
 from data.miniature.world import (
     WorldSize,
-    _benchmark_scenes,
     _detection_scenes,
-    benchmark_objects,
+    _personal_scenes,
     make_miniature,
+    personal_cast,
     scene_seed,
 )
 from data.source import open_source
@@ -69,15 +69,15 @@ def test_no_two_splits_share_a_scene_seed() -> None:
 def test_no_object_is_shown_in_two_splits() -> None:
     shown: dict[str, set[str]] = {"train": set(), "val": set(), "benchmark": set()}
     size = WorldSize(train_scenes=300, val_scenes=100, objects_per_shape=3, scenes_per_object=2)
-    for planned in (*_detection_scenes(size, 0), *_benchmark_scenes(size, 0)):
-        shown[planned.split] |= {thing.name for thing in planned.objects}
+    for planned in (*_detection_scenes(size, 0), *_personal_scenes("benchmark", size, 0)):
+        shown[planned.part] |= {thing.name for thing in planned.objects}
     assert all(shown.values())
     assert all(not shown[a] & shown[b] for a, b in combinations(shown, 2))
 
 
 def test_every_benchmark_scene_has_a_distractor_of_the_main_objects_shape() -> None:
-    things = benchmark_objects(SMALL, 0)
-    for index, planned in enumerate(_benchmark_scenes(SMALL, 0)):
+    things = personal_cast("benchmark", SMALL, 0)
+    for index, planned in enumerate(_personal_scenes("benchmark", SMALL, 0)):
         main, distractor = planned.objects[:2]
         assert main == things[index % len(things)]
         assert main.shape == distractor.shape
@@ -86,7 +86,7 @@ def test_every_benchmark_scene_has_a_distractor_of_the_main_objects_shape() -> N
 
 def test_labels_name_the_objects_in_the_order_of_their_boxes(world: Path) -> None:
     benchmark = open_benchmark(world / "benchmark")
-    names = [thing.name for thing in benchmark_objects(SMALL, 4)]
+    names = [thing.name for thing in personal_cast("benchmark", SMALL, 4)]
     assert list(benchmark.source.class_names) == names
     for record in benchmark.source.records:
         index = int(Path(record.name).stem)

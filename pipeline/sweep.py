@@ -1,0 +1,195 @@
+"""`mocha-pipe sweep`: variants x training seeds on one cache and one base detector, and what each learned.
+
+SWEEP/<variant>/seed-<n>             a distillation like any other (stages.py): goes on, and is skipped when complete
+SWEEP/<variant>/seed-<n>/evaluation  its few-shot figures, on the same episodes for every run
+SWEEP/sweep.json                     figures of all runs; means and gains over the first variant, with intervals
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.benchmark import PersonalBenchmark, open_benchmark
+from data.episodes import Episode
+from data.files import file_digest, write_json
+from pipeline.config import FewshotConfig, RunConfig, SweepConfig
+from pipeline.configfile import is_miniature
+from pipeline.datasets import make_validation_world
+from pipeline.errors import ConfigError
+from pipeline.fewshot import drawn_episodes
+from pipeline.inputs import EVALUATION, cache_digest, weights_digest
+from pipeline.intervals import seed_mean
+from pipeline.methods import pool_pass, require_classes
+from pipeline.rundir import Completion, Identity, run_stage, versions
+from pipeline.stages import distill_from, distill_inputs
+from pipeline.variants import Variant
+from student.checkpoint import DETECTOR_FILE, TRANSLATION_FILE, load_student
+from student.fewshot import evaluate_episodes
+from student.prototypes import make_learner
+
+REPORT = "sweep.json"
+_METRICS = ("accuracy", "map50_95")
+_QUESTION = ("shots", "episodes", "queries", "seed", "learner", "confidence")
+_FLAG = "--out"
+
+Figures = Mapping[str, float | None]
+"""Of one run by name: accuracy_1shot, map50_95_1shot, ..., detection; 0..100, None where it was not measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """One student, trained and measured."""
+
+    variant: Variant
+    seed: int
+    folder: Path
+    figures: Figures
+
+
+def run_sweep(config: RunConfig, variants: Sequence[Variant], *, announce: Callable[[str], None]) -> dict[str, Any]:
+    """Train and measure what is missing, seed by seed, and write sweep.json.
+
+    Args:
+        config: resolved; `[fewshot]` says what is asked, `[sweep]` of whom.
+        variants: what to compare; the others are compared with the first.
+        announce: told of each run as it begins.
+
+    Returns:
+        What sweep.json holds.
+
+    Raises:
+        ConfigError: seeds or shots make no sense, or there is nothing to measure on.
+        CacheNotFoundError, CacheMismatchError, CacheIncompleteError: no cache of these very boxes.
+        DatasetError: the benchmark's coarse classes are not the data set's.
+        EpisodeError: the benchmark has too few images for so many shots.
+        PrototypeError: there is no such learner.
+        StageMismatchError: a run's folder was made with other settings or other inputs.
+    """
+    settings, folder = config.sweep, config.sweep.folder
+    assert folder is not None, "the configuration is resolved"
+    _check_numbers(settings)
+    make_learner(config.fewshot.learner)  # a name that there is not should not show after the first training
+    benchmark = open_benchmark(_benchmark_folder(config), progress=True)
+    question = replace(config.fewshot, shots=settings.shots)
+    episodes = {shots: drawn_episodes(benchmark, question, shots) for shots in question.shots}
+    inputs = distill_inputs(config)
+    require_classes(benchmark, inputs.train.class_names, "the data set", "name another benchmark with --benchmark")
+    runs = []
+    plan = [(variant, seed) for seed in settings.seeds for variant in variants]
+    for number, (variant, seed) in enumerate(plan, start=1):
+        announce(f"run {number} of {len(plan)}: {variant.name}, seed {seed}")
+        distill = variant.distill(config.distill, sweep=folder, seed=seed)
+        done = distill_from(inputs, replace(config, distill=distill), flag=_FLAG)
+        figures = _evaluated(done, benchmark, question, episodes)
+        runs.append(SweepRun(variant=variant, seed=seed, folder=done.folder.relative_to(folder), figures=figures))
+    own = {"folder", "seed", "device", *variants[0].settings}
+    shared = {name: value for name, value in asdict(config.distill).items() if name not in own}
+    asked = {f"fewshot.{name}": getattr(question, name) for name in _QUESTION}
+    report = {
+        **summary(runs),
+        "settings": {"seeds": settings.seeds, **asked, "distill": shared},
+        "inputs": {
+            "benchmark": benchmark.fingerprint(), "cache": cache_digest(inputs.cache), **weights_digest(inputs.model),
+        },
+        "versions": versions(),
+    }  # fmt: skip
+    write_json(folder / REPORT, report)
+    return report
+
+
+def summary(runs: Sequence[SweepRun]) -> dict[str, Any]:
+    """Figures of all runs, and of each variant their mean and its gain over the first by seed, with t intervals.
+
+    Args:
+        runs: every variant with every seed; the first one's variant is the reference.
+    """
+    variants = {run.variant.name: run.variant for run in runs}
+    reference, names = next(iter(variants)), list(runs[0].figures)
+    of = {variant: {run.seed: run.figures for run in runs if run.variant.name == variant} for variant in variants}
+
+    def mean(variant: str, name: str) -> Any:
+        return _mean([of[variant][seed][name] for seed in of[reference]])
+
+    def gain(variant: str, name: str) -> Any:
+        pairs = [(of[variant][seed][name], of[reference][seed][name]) for seed in of[reference]]
+        return _mean([None if ours is None or theirs is None else ours - theirs for ours, theirs in pairs])
+
+    rows = {
+        variant: {
+            "settings": dict(variants[variant].settings),
+            "mean": {name: mean(variant, name) for name in names},
+            "gain": {name: gain(variant, name) for name in names},
+        }
+        for variant in variants
+    }
+    return {
+        "reference": reference,
+        "best": max(rows, key=lambda variant: rows[variant]["mean"][names[0]]["mean"]),
+        "variants": rows,
+        "runs": [
+            {"variant": run.variant.name, "seed": run.seed, "folder": str(run.folder), "figures": dict(run.figures)}
+            for run in runs
+        ],
+    }
+
+
+def _mean(values: Sequence[float | None]) -> dict[str, Any] | None:
+    known = [value for value in values if value is not None]
+    return seed_mean(np.array(known)).to_json() if len(known) == len(values) else None
+
+
+def _check_numbers(settings: SweepConfig) -> None:
+    for name, least, example in (("seeds", 0, "0,1,2"), ("shots", 1, "1,5")):
+        numbers = getattr(settings, name)
+        if not numbers or min(numbers) < least or len(set(numbers)) < len(numbers):
+            raise ConfigError(
+                f"sweep.{name} must be different whole numbers from {least} on, found {list(numbers)}: "
+                f"write for example --{name} {example}"
+            )
+
+
+def _benchmark_folder(config: RunConfig) -> Path:
+    """What the user named, or the validation world, made where it is not there."""
+    if config.sweep.benchmark is not None:
+        return config.sweep.benchmark
+    if not is_miniature(config):
+        raise ConfigError(
+            "a sweep on a data set of one's own needs a personal benchmark to measure on: name its folder with "
+            "--benchmark, and keep the one that you report figures of for the end"
+        )
+    return make_validation_world(config).folder
+
+
+def _evaluated(
+    run: Completion, benchmark: PersonalBenchmark, question: FewshotConfig, episodes: Mapping[int, Sequence[Episode]]
+) -> Figures:
+    """The figures of a completed distillation; one pass over the benchmark where they are not there."""
+    student = run.folder / run.outputs["student"]
+
+    def work() -> Mapping[str, float]:
+        passes = {"student": pool_pass(load_student(student), benchmark.source, question)}
+        scores = {
+            shots: evaluate_episodes(benchmark, drawn, passes, learner=question.learner, progress=True)["student"]
+            for shots, drawn in episodes.items()
+        }
+        return {
+            f"{metric}_{shots}shot": float(getattr(found, metric).mean())
+            for metric in _METRICS
+            for shots, found in scores.items()
+        }
+
+    identity = Identity(
+        stage=EVALUATION,
+        config={name: getattr(question, name) for name in _QUESTION},
+        inputs={
+            "student": file_digest(student / DETECTOR_FILE),
+            "translation": file_digest(student / TRANSLATION_FILE),
+            "benchmark": benchmark.fingerprint(),
+        },
+    )
+    # Another question replaces the last answer, as in the few-shot stage.
+    done = run_stage(run.folder / EVALUATION, identity, work, flag=_FLAG, replace=True)
+    return {**done.outputs, "detection": run.outputs["map50_95"]}

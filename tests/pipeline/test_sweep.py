@@ -1,0 +1,550 @@
+"""A sweep at toy size, stopped and taken up again: what it trains, what it measures, what it says."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from typer.testing import Result
+
+import student.trainer
+from data.benchmark import open_benchmark
+from data.episodes import draw_episodes
+from data.errors import DatasetError, EpisodeError
+from data.miniature import WorldSize
+from data.types import DetectionSource
+from pipeline.config import RunConfig
+from pipeline.datasets import make_validation_world
+from pipeline.errors import ConfigError, StageMismatchError
+from pipeline.recipes import miniature
+from pipeline.stages import LAST_DISTILL, build_teacher_cache, distill_student
+from pipeline.sweep import SweepRun, run_sweep, summary
+from pipeline.tables import plus_minus, sweep_legend, sweep_table
+from pipeline.variants import Variant, parse_variants
+from student.checkpoint import load_student
+from student.embedder import RegionEmbedder
+from student.fewshot import evaluate_episodes, source_regions
+from student.objectives import OBJECTIVE_NAMES
+from student.pool import PoolPass
+from student.prototypes import PrototypeError
+from teacher_cache.errors import CacheNotFoundError
+
+OBJECTIVES = ("objective=paper", "objective=cosine")
+RUNS = [f"{variant}/seed-{seed}" for seed in (0, 1) for variant in OBJECTIVES]
+SIZE = WorldSize(train_scenes=8, val_scenes=2, objects_per_shape=2, scenes_per_object=4)
+embed_pool = RegionEmbedder.embed_pool
+
+
+def find_everything(embedder: RegionEmbedder, source: DetectionSource, *, progress: bool) -> PoolPass:
+    """The student's embeddings of the true boxes as its detections; one epoch teaches no detector where things are."""
+    found = embed_pool(embedder, source, progress=False)
+    truth = source_regions(source)
+    return PoolPass(
+        detection_image=truth.image,
+        detection_xyxy=truth.xyxy.astype(np.float32),
+        detection_score=np.ones(len(truth.image), np.float32),
+        detection_coarse=truth.personal // SIZE.objects_per_shape,
+        detection_embedding=found.region_embedding,
+        region_embedding=found.region_embedding,
+    )
+
+
+@pytest.fixture(autouse=True)
+def perfect_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RegionEmbedder, "embed_pool", find_everything)
+
+
+class Stopped(Exception):  # noqa: N818
+    """Whatever ends a sweep in its middle."""
+
+
+@dataclass
+class Watched:
+    """Trains for real and notes the runs; stops after some."""
+
+    config: RunConfig
+    most: int = 99
+
+    def __post_init__(self) -> None:
+        self.runs: list[str] = []
+        self.announced: list[str] = []
+
+    def sweep(self, *texts: str, **sweep: Any) -> dict[str, Any]:
+        config = replace(self.config, sweep=replace(self.config.sweep, **sweep))
+        distill = student.trainer.distill
+
+        def noted(*arguments: Any, run: Path, **rest: Any) -> Any:
+            if len(self.runs) == self.most:
+                raise Stopped
+            self.runs.append(f"{run.parent.name}/{run.name}")
+            return distill(*arguments, run=run, **rest)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(student.trainer, "distill", noted)
+            return run_sweep(config, parse_variants(config, texts), announce=self.announced.append)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, tiny_detector: Path) -> RunConfig:
+    """A world with its cache, in which another distillation completed last."""
+    toy = miniature(tmp_path_factory.mktemp("sweep") / "work")
+    toy = replace(
+        toy,
+        miniature=replace(toy.miniature, size=SIZE),
+        pretrain=replace(toy.pretrain, model=str(tiny_detector), epochs=1, image_size=64, device="cpu"),
+        cache=replace(toy.cache, dim=8),
+        distill=replace(toy.distill, epochs=1, image_size=64, device="cpu"),
+        fewshot=replace(toy.fewshot, episodes=3, device="cpu"),
+        sweep=replace(toy.sweep, seeds=(0, 1), shots=(1, 2)),
+    ).resolved()
+    build_teacher_cache(toy)
+    (toy.root / LAST_DISTILL).write_text('{"run": "mine"}')
+    return toy
+
+
+@pytest.fixture(scope="module")
+def stopped(config: RunConfig) -> Watched:
+    watched = Watched(config, most=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RegionEmbedder, "embed_pool", find_everything)
+        with pytest.raises(Stopped):
+            watched.sweep("objective=paper,cosine")
+    return watched
+
+
+@pytest.fixture(scope="module")
+def resumed(config: RunConfig, stopped: Watched) -> Watched:
+    watched = Watched(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RegionEmbedder, "embed_pool", find_everything)
+        watched.sweep("objective=paper,cosine")
+    return watched
+
+
+@pytest.fixture
+def swept(config: RunConfig, resumed: Watched) -> RunConfig:
+    return config
+
+
+@pytest.fixture
+def copied(swept: RunConfig, tmp_path: Path) -> RunConfig:
+    """The finished sweep in a folder that a test may change."""
+    folder = Path(shutil.copytree(swept.root / "sweep", tmp_path / "copy"))
+    return replace(swept, sweep=replace(swept.sweep, folder=folder))
+
+
+def report_of(config: RunConfig) -> dict[str, Any]:
+    assert config.sweep.folder is not None
+    report: dict[str, Any] = json.loads((config.sweep.folder / "sweep.json").read_text())
+    return report
+
+
+def test_a_stopped_sweep_goes_on_where_it_was(stopped: Watched, resumed: Watched) -> None:
+    assert stopped.runs == RUNS[:2]
+    assert resumed.runs == RUNS[2:]
+
+
+def test_each_run_is_announced_as_it_begins(stopped: Watched, resumed: Watched) -> None:
+    lines = [f"run {n} of 4: {run.replace('/seed-', ', seed ')}" for n, run in enumerate(RUNS, start=1)]
+    assert resumed.announced == lines
+    assert stopped.announced == lines[:3]
+
+
+def test_a_finished_sweep_trains_and_measures_nothing_again(swept: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object, **__: object) -> None:
+        raise AssertionError("a finished sweep did something")
+
+    monkeypatch.setattr(RegionEmbedder, "embed_pool", absent)
+    before, again = report_of(swept), Watched(swept, most=0)
+    again.sweep("objective=paper,cosine")
+    assert report_of(swept) == before
+    assert again.announced[-1] == "run 4 of 4: objective=cosine, seed 1"
+
+
+def test_the_last_distillation_stays_what_it_was(swept: RunConfig) -> None:
+    assert (swept.root / LAST_DISTILL).read_text() == '{"run": "mine"}'
+
+
+def test_a_run_is_the_distillation_of_its_settings_and_seed(swept: RunConfig, tmp_path: Path) -> None:
+    alone = replace(
+        swept, root=tmp_path, distill=replace(swept.distill, objective="cosine", seed=1, folder=tmp_path / "alone")
+    )
+    done = distill_student(alone)
+    assert json.loads((tmp_path / LAST_DISTILL).read_text()) == {"run": "alone"}
+    students = [load_student(run / "student") for run in (done.folder, swept.root / "sweep/objective=cosine/seed-1")]
+    states = [{**student.detector.state_dict(), **student.translation.state_dict()} for student in students]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_figures_means_and_gains_equal_a_plain_recomputation(swept: RunConfig) -> None:
+    benchmark = open_benchmark(swept.root / "validation")
+    figures: dict[tuple[str, int], dict[str, float]] = {}
+    for variant, seed in product(OBJECTIVES, (0, 1)):
+        trained = load_student(swept.root / "sweep" / variant / f"seed-{seed}" / "student")
+        pool = find_everything(RegionEmbedder(trained, image_size=64), benchmark.source, progress=False)
+        own = figures[variant, seed] = {}
+        for shots in (1, 2):
+            episodes = draw_episodes(benchmark, episodes=3, shots=shots, reserve=2, seed=0)
+            scores = evaluate_episodes(benchmark, episodes, {"it": pool})["it"]
+            own[f"accuracy_{shots}shot"] = float(np.mean(scores.accuracy))
+            own[f"map50_95_{shots}shot"] = float(np.mean(scores.map50_95))
+    report = report_of(swept)
+    for run in report["runs"]:
+        assert run["figures"] == {**figures[run["variant"], run["seed"]], "detection": run["figures"]["detection"]}
+        assert run["folder"] == f"{run['variant']}/seed-{run['seed']}"
+        marker = json.loads((swept.root / "sweep" / run["folder"] / "complete.json").read_text())
+        assert run["figures"]["detection"] == marker["outputs"]["map50_95"]
+    assert len({run["figures"]["accuracy_1shot"] for run in report["runs"]}) > 1, "figures that can differ"
+    for variant, name in product(OBJECTIVES, ("accuracy_1shot", "accuracy_2shot", "map50_95_1shot", "map50_95_2shot")):
+        values = [figures[variant, seed][name] for seed in (0, 1)]
+        gains = [figures[variant, seed][name] - figures[OBJECTIVES[0], seed][name] for seed in (0, 1)]
+        for pair, found in ((values, "mean"), (gains, "gain")):
+            middle, half = sum(pair) / 2, 12.7062047 * abs(pair[0] - pair[1]) / 2  # t of one degree of freedom
+            assert report["variants"][variant][found][name]["mean"] == pytest.approx(middle)
+            assert report["variants"][variant][found][name]["ci95"] == pytest.approx([middle - half, middle + half])
+
+
+def test_the_report_says_what_was_asked_and_what_it_was_made_from(swept: RunConfig) -> None:
+    report = report_of(swept)
+    assert report["settings"]["seeds"] == [0, 1]
+    assert report["settings"]["fewshot.shots"] == [1, 2]
+    assert report["settings"]["fewshot.episodes"] == 3
+    assert (report["settings"]["distill"]["epochs"], report["settings"]["distill"]["levels"]) == (1, "fine")
+    assert not {"objective", "seed", "folder"} & report["settings"]["distill"].keys(), "what differs between runs"
+    assert set(report["inputs"]) == {"benchmark", "cache", "model"}
+    assert "ultralytics" in report["versions"]
+
+
+def test_more_seeds_only_add_runs(copied: RunConfig) -> None:
+    watched = Watched(copied, most=0)
+    with pytest.raises(Stopped):
+        watched.sweep("objective=paper,cosine", seeds=(0, 1, 2))
+    assert watched.announced[-1] == "run 5 of 6: objective=paper, seed 2"
+
+
+def test_fewer_seeds_and_another_first_variant_need_no_new_run(copied: RunConfig) -> None:
+    report = Watched(copied, most=0).sweep("objective=cosine,paper", seeds=(1,))
+    assert report["reference"] == "objective=cosine"
+    assert report["variants"]["objective=paper"]["gain"]["accuracy_1shot"]["ci95"] is None
+
+
+def test_another_question_is_measured_anew_without_training(copied: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(RegionEmbedder, "embed_pool", lambda *a, **k: asked.append(a) or find_everything(*a, **k))
+    Watched(copied, most=0).sweep("objective=paper,cosine", shots=(2, 3))
+    assert len(asked) == 4
+    assert set(report_of(copied)["runs"][0]["figures"]) == {
+        "accuracy_2shot", "accuracy_3shot", "map50_95_2shot", "map50_95_3shot", "detection",
+    }  # fmt: skip
+
+
+def test_it_measures_on_the_benchmark_that_is_named(copied: RunConfig) -> None:
+    before = report_of(copied)
+    after = Watched(copied, most=0).sweep("objective=paper,cosine", benchmark=copied.root / "miniature/benchmark")
+    assert after["inputs"]["benchmark"] != before["inputs"]["benchmark"]
+    assert after["runs"] != before["runs"]
+
+
+def test_another_recipe_in_the_same_folder_is_refused_with_the_flag_of_the_sweep(copied: RunConfig) -> None:
+    longer = replace(copied, distill=replace(copied.distill, epochs=2))
+    with pytest.raises(StageMismatchError, match=r"epochs: it has 1, asked for 2.*name another folder with --out"):
+        Watched(longer, most=0).sweep("objective=paper")
+
+
+def test_a_missing_cache_fails_before_anything_is_trained(config: RunConfig, tmp_path: Path) -> None:
+    fresh = replace(
+        config,
+        root=tmp_path,
+        cache=replace(config.cache, folder=tmp_path / "cache"),
+        pretrain=replace(config.pretrain, folder=tmp_path / "base"),
+    )
+    watched = Watched(fresh)
+    with pytest.raises(CacheNotFoundError, match="mocha-pipe cache build"):
+        watched.sweep("objective=paper")
+    assert not (tmp_path / "base").exists()
+    assert not watched.announced
+
+
+def test_mistakes_in_what_is_asked_fail_before_anything_is_opened(config: RunConfig) -> None:
+    for sweep, text in (
+        ({"seeds": ()}, "sweep.seeds must be different whole numbers from 0 on, found []: write for example --seeds "),
+        ({"seeds": (1, -1)}, "found [1, -1]: write for example --seeds 0,1,2"),
+        ({"seeds": (3, 3)}, "found [3, 3]: write for example --seeds 0,1,2"),
+        ({"shots": (0, 1)}, "sweep.shots must be different whole numbers from 1 on, found [0, 1]: write for example "),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            Watched(config).sweep(**sweep)
+        assert text in str(refused.value)
+    with pytest.raises(PrototypeError):
+        Watched(replace(config, fewshot=replace(config.fewshot, learner="magic")), most=0).sweep()
+
+
+def test_too_many_shots_fail_before_any_training(swept: RunConfig) -> None:
+    with pytest.raises(EpisodeError, match="but 90 shots need at least 91"):
+        Watched(swept, most=0).sweep("objective=rkd", shots=(90,))
+
+
+def test_data_of_ones_own_need_a_benchmark(config: RunConfig, tmp_path: Path) -> None:
+    for data in ({"path": tmp_path / "data.yaml"}, {"url": "s3://team/shards/train-{000..031}.tar"}):
+        with pytest.raises(ConfigError) as refused:
+            Watched(replace(config, data=replace(config.data, **data))).sweep()
+        assert str(refused.value) == (
+            "a sweep on a data set of one's own needs a personal benchmark to measure on: name its folder with "
+            "--benchmark, and keep the one that you report figures of for the end"
+        )
+
+
+def test_the_benchmark_must_have_the_classes_of_the_data(swept: RunConfig, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(swept.root / "validation", tmp_path / "desk"))
+    keys = yaml.safe_load((other / "data.yaml").read_text())
+    (other / "data.yaml").write_text(yaml.safe_dump({**keys, "coarse_names": keys["coarse_names"][::-1]}))
+    with pytest.raises(DatasetError) as refused:
+        Watched(swept, most=0).sweep("objective=rkd", benchmark=other)
+    assert str(refused.value) == (
+        "benchmark desk and the data set must have the same coarse classes, found ring, cross, star, bottle ... (8) "
+        "and ball, book, kite, mug ... (8): name another benchmark with --benchmark"
+    )
+
+
+# ---- variants -------------------------------------------------------------------------------------------------------
+
+
+def test_variants_are_the_product_first_values_first() -> None:
+    found = parse_variants(RunConfig(), ["objective=rkd, paper", "lambda_dist=1,0.5"])
+    assert [dict(variant.settings) for variant in found] == [
+        {"objective": objective, "lambda_dist": weight} for objective in ("rkd", "paper") for weight in (1.0, 0.5)
+    ]
+
+
+def test_without_a_word_every_objective_is_a_variant() -> None:
+    assert [variant.name for variant in parse_variants(RunConfig(), [])] == [
+        f"objective={name}" for name in OBJECTIVE_NAMES
+    ]
+
+
+def test_a_variant_has_one_name_whatever_the_order_of_its_settings() -> None:
+    first, second = (
+        parse_variants(RunConfig(), texts)[0].name
+        for texts in (
+            ["objective=cosine", "levels=paper", "lambda_emb=3"],
+            ["lambda_emb=3.0", "levels=paper", "objective=cosine"],
+        )
+    )
+    assert first == second == "lambda_emb=3,levels=paper,objective=cosine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cosine", "sweep takes SETTING=VALUE,VALUE, found 'cosine': write for example objective=paper,cosine"),
+        ("=cosine", "sweep takes SETTING=VALUE,VALUE, found '=cosine': write for example objective=paper,cosine"),
+        ("epochs=3,3", "sweep takes each value once, found epochs=3 twice: leave one out"),
+        ("lambda_emb=1,1.0", "sweep takes each value once, found lambda_emb=1 twice: leave one out"),
+        ("seed=0,1", "sweep cannot vary seed: name the seeds with --seeds"),
+        ("folder=a", "sweep cannot vary folder: each run has a folder of its own, below the one that --out names"),
+        ("student=a.pt", "sweep cannot vary student: all runs start from one detector, which --student names"),
+        ("device=cpu", "sweep cannot vary device: it does not change what is learned; name it with --device"),
+        ("train=1", "sweep cannot vary train: give all runs the same arguments of `yolo train` with --set"),
+        ("levels=fine,all", "the command line: distill.levels must be one of 'fine', 'paper', found 'all'"),
+        ("lambda_emb=", "the command line: distill.lambda_emb must be a number, found ''"),
+    ],
+)
+def test_what_cannot_be_varied_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_variants(RunConfig(), [text])
+    assert str(refused.value) == message
+
+
+def test_every_mistake_has_its_line() -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_variants(RunConfig(), ["objective=paper", "colour=red", "objective=rkd", "seed=1"])
+    lines = str(refused.value).splitlines()
+    assert lines[0].startswith("the command line: [distill] has no 'colour'; it knows batch, ")
+    assert lines[1:] == [
+        "sweep takes each setting once, found objective twice: write all its values after one =",
+        "sweep cannot vary seed: name the seeds with --seeds",
+    ]
+
+
+# ---- the summary ----------------------------------------------------------------------------------------------------
+
+
+def runs_of(figures: dict[str, list[float | None]], name: str = "accuracy_1shot") -> Iterator[SweepRun]:
+    for objective, values in figures.items():
+        for seed, value in enumerate(values):
+            variant = Variant(settings={"objective": objective})
+            yield SweepRun(variant=variant, seed=seed, folder=Path(f"{seed}"), figures={name: value})
+
+
+def test_gains_pair_the_seeds() -> None:
+    runs = list(runs_of({"paper": [40.0, 50.0, 60.0], "cosine": [42.0, 52.0, 62.0]}))
+    found = summary([*runs[:3], *runs[:2:-1]])["variants"]["objective=cosine"]
+    assert found["mean"]["accuracy_1shot"]["mean"] == pytest.approx(52)
+    half = 4.302653 * 10 / 3**0.5
+    assert found["mean"]["accuracy_1shot"]["ci95"] == pytest.approx([52 - half, 52 + half])
+    assert found["gain"]["accuracy_1shot"] == {"mean": 2.0, "ci95": [2.0, 2.0]}
+
+
+def test_the_best_has_the_highest_mean_and_of_equals_is_the_first() -> None:
+    assert summary(list(runs_of({"paper": [1, 5], "cosine": [2, 6], "rkd": [2, 6]})))["best"] == "objective=cosine"
+    assert summary(list(runs_of({"paper": [2, 6], "cosine": [6, 2]})))["best"] == "objective=paper"
+
+
+def test_a_figure_that_a_run_lacks_has_no_mean() -> None:
+    runs = runs_of({"paper": [1.0, 5.0], "cosine": [2.0, None]}, "detection")
+    report = summary([replace(run, figures={"accuracy_1shot": 1.0, **run.figures}) for run in runs])
+    cosine = report["variants"]["objective=cosine"]
+    assert cosine["mean"]["detection"] is None
+    assert cosine["gain"]["detection"] is None
+    assert report["variants"]["objective=paper"]["mean"]["detection"]["mean"] == 3
+
+
+def printed(figures: dict[str, list[float | None]]) -> list[str]:
+    """Lines of table and legend, blanks run together."""
+    runs = [
+        replace(
+            run, figures={**run.figures, **dict.fromkeys(("accuracy_5shot", "map50_95_1shot", "map50_95_5shot"), 4.0)}
+        )
+        for run in runs_of(figures)
+    ]
+    report = {**summary(runs), "settings": {"seeds": list(range(len(figures["paper"])))}}
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(sweep_table(report))
+    return [" ".join(line.split()) for line in f"{capture.get()}\n{sweep_legend(report)}".splitlines()]
+
+
+def test_the_table_is_sorted_and_names_the_gain_of_the_best() -> None:
+    lines = printed({"paper": [40.0, 50.0, 60.0], "contrastive": [43.0, 52.0, 62.0], "rkd": [10.0, 10.0, 10.0]})
+    assert lines[1:3] == ["accuracy accuracy mAP50-95 mAP50-95", "objective 1 shot 5 shots 1 shot 5 shots"]
+    assert [line.split()[0] for line in lines[4:7]] == ["contrastive", "paper", "rkd"]
+    assert lines[5] == "paper 50.0 ± 24.8 4.0 ± 0.0 4.0 ± 0.0 4.0 ± 0.0"
+    assert lines[-2] == "best accuracy at 1 shot: objective=contrastive, +2.3 ± 1.4 over objective=paper"
+    assert lines[-1] == (
+        "mean over 3 seeds ± half of its 95 % interval (Student's t; a gain's: of differences by seed); 0-100"
+    )
+
+
+def test_one_seed_shows_means_alone() -> None:
+    lines = printed({"paper": [40.0], "rkd": [41.5]})
+    assert "rkd 41.5 4.0 4.0 4.0" in lines
+    assert lines[-2] == "best accuracy at 1 shot: objective=rkd, +1.5 over objective=paper"
+    assert lines[-1] == "one seed: no intervals, and a difference may be chance; 0-100"
+
+
+def test_the_first_variant_gains_nothing_over_itself() -> None:
+    lines = printed({"paper": [40.0, 50.0], "rkd": [10.0, 10.0]})
+    assert lines[-2] == "best accuracy at 1 shot: objective=paper, the first, over which no other gains"
+
+
+def test_a_figure_without_a_value_is_a_dash() -> None:
+    assert plus_minus(None) == "-"
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_reads_file_and_flags_and_prints_the_table(
+    command: Callable[..., Result], swept: RunConfig, tmp_path: Path
+) -> None:
+    toml = tmp_path / "run.toml"
+    toml.write_text(
+        f'root = "{swept.root}"\n[fewshot]\nepisodes = 3\n[sweep]\nseeds = [0, 1, 2]\nshots = [1, 2]\n'
+        "[miniature.size]\ntrain_scenes = 8\nval_scenes = 2\nobjects_per_shape = 2\nscenes_per_object = 4\n"
+        f'[cache]\ndim = 8\n[pretrain]\nmodel = "{swept.pretrain.model}"\nepochs = 1\nimage_size = 64\n'
+    )
+    flags = ("--config", toml, "--seeds", "0,1", "--epochs", "1", "--imgsz", "64", "--device", "cpu")
+    result = command("sweep", "objective=paper,cosine", *flags)
+    assert result.exit_code == 0, result.stderr
+    assert [line for line in result.stderr.splitlines() if line.startswith("run ")] == [
+        f"run {number} of 4: {run.replace('/seed-', ', seed ')}" for number, run in enumerate(RUNS, start=1)
+    ]
+    assert "mean over 2 seeds" in result.stdout
+    assert result.stdout.splitlines()[-1] == str(swept.root / "sweep/sweep.json")
+    best = report_of(swept)["best"]
+    assert f"best accuracy at 1 shot: {best}, " in result.stdout
+
+
+def test_the_flags_reach_training_and_evaluation(
+    command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[RunConfig] = []
+    monkeypatch.setattr("pipeline.sweep.run_sweep", lambda config, _variants, **_: asked.append(config) or 1 / 0)
+    places = (
+        "--data",
+        "own.yaml",
+        "--cache",
+        "s3://team/cache",
+        "--student",
+        "yolo.pt",
+        "--benchmark",
+        "b",
+        "--out",
+        "o",
+    )
+    command("sweep", *places, "--device", "0,1", "--batch", "3", "--set", "lr0=0.5")
+    config = asked[0]
+    assert (config.data.path, config.cache.url) == (Path("own.yaml"), "s3://team/cache")
+    assert (config.sweep.benchmark, config.sweep.folder) == (Path("b"), Path("o"))
+    assert (config.sweep.seeds, config.sweep.shots) == ((0, 1, 2), (1, 5))
+    assert (config.distill.student, config.distill.batch, config.distill.train) == ("yolo.pt", 3, {"lr0": 0.5})
+    assert (config.distill.device, config.fewshot.device) == ("0,1", "0"), "one device is enough to measure on"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ("--seeds", "a,b"),
+            "the command line: sweep.seeds must be a list, each item a whole number, found ['a', 'b']",
+        ),
+        (
+            ("--shots", "0"),
+            "sweep.shots must be different whole numbers from 1 on, found [0]: write for example --shots 1,5",
+        ),
+        (("objective=magic",), "the command line: distill.objective must be one of 'paper', "),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    command: Callable[..., Result], flags: tuple[str, ...], message: str
+) -> None:
+    result = command("sweep", *flags)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {message}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_shows_the_defaults(command: Callable[..., Result]) -> None:
+    shown = " ".join(command("sweep", "--help").stdout.replace("│", " ").split())
+    assert "[default: 0,1,2]" in shown
+    assert "[default: every objective]" in shown
+
+
+# ---- the validation world -------------------------------------------------------------------------------------------
+
+
+def test_the_validation_world_is_made_once_and_another_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    config = replace(config, root=tmp_path)
+    assert make_validation_world(config).folder == tmp_path / "validation"
+    assert make_validation_world(config).skipped
+    assert len(open_benchmark(tmp_path / "validation").source.class_names) == 16
+    with pytest.raises(StageMismatchError, match="seed: it has 0, asked for 1"):
+        make_validation_world(replace(config, miniature=replace(config.miniature, seed=1)))
+
+
+def test_a_folder_with_other_things_is_not_overwritten_by_a_validation_world(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "validation").mkdir()
+    (tmp_path / "validation/thesis.tex").write_text("years of work")
+    with pytest.raises(DatasetError) as refused:
+        make_validation_world(replace(config, root=tmp_path))
+    assert str(refused.value) == (
+        f"{tmp_path}/validation holds something else than a validation world (thesis.tex): name an empty or new folder"
+    )
