@@ -202,8 +202,9 @@ def distill(
     batch: Batch = None,
     seed: Seed = None,
     device: Device = None,
-    levels: Annotated[str | None, typer.Option(help="fine (with the stride-4 map) or paper (P3-P5).")] = None,
+    features: Annotated[str | None, typer.Option(help="fine (P3-P5, patches of finer maps) or paper (P3-P5).")] = None,
     objective: Annotated[str | None, typer.Option(help=_OBJECTIVE_HELP)] = None,
+    schedule: Annotated[str | None, typer.Option(help="joint, or alternate: the detector in every 4th epoch.")] = None,
     lambda_dist: Annotated[float | None, typer.Option(min=0, help="Weight of L_dist.")] = None,
     lambda_emb: Annotated[float | None, typer.Option(min=0, help="Weight of L_emb.")] = None,
     arguments: Assignments = None,
@@ -214,7 +215,8 @@ def distill(
 
     training: dict[str, Any] = {"epochs": epochs, "image_size": imgsz, "batch": batch, "seed": seed, "device": device}
     training |= {"student": student, "folder": run, "train": parse_assignments(arguments or ())}
-    training |= {"levels": levels, "objective": objective, "lambda_dist": lambda_dist, "lambda_emb": lambda_emb}
+    training |= {"features": features, "objective": objective, "schedule": schedule}
+    training |= {"lambda_dist": lambda_dist, "lambda_emb": lambda_emb}
     flags = {"root": root, "data": data_place(data), "cache": cache_place(cache), "distill": training}
     done = distill_student(load_config(config, flags))
     print_values(f"distilled student {done.folder}", {**done.outputs, "already_complete": done.skipped})

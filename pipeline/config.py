@@ -97,12 +97,14 @@ class DistillConfig(TrainingConfig):
 
     student: str | None = None
     """Detector to start from, `.pt` or `.yaml`; the base detector (pretrained first if need be) when not given."""
-    levels: Literal["fine", "paper"] = "fine"
-    """Maps that a region's features are averaged from: `paper` is P3-P5, `fine` adds the stride-4 map."""
+    features: Literal["fine", "paper"] = "fine"
+    """What a region's features are made of: `paper` is the means of P3-P5, `fine` adds patches of strides 2 and 4."""
     objective: Literal[
         "paper", "calibrated", "local", "cosine", "smooth-l1", "rkd", "contrastive", "graph", "linear"
     ] = "paper"
     """What the student's embeddings are asked to have in common with the teacher's (student/objectives.py)."""
+    schedule: Literal["joint", "alternate"] = "joint"
+    """Whether the detector learns in every epoch, or in every fourth as in the paper (student/schedule.py)."""
     lambda_dist: float = 1.0
     """Weight of the objective's local loss; L_dist in `paper`."""
     lambda_emb: float = 1.0

@@ -1,7 +1,7 @@
 """The rows of the few-shot table: what each method makes of the benchmark's pool, in one pass over its scenes.
 
 `histogram`, `mocha` and `teacher` name the student's detections, so that they differ in the embedding alone; `yolo` is
-the base detector with its own detections and its own features, from the same levels as the student's.
+the base detector with its own detections and the means of its own P3-P5.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ def pool_passes(
         ConfigError, StageMissingError: there is no base detector to compare with.
     """
     student = load_student(run.folder / run.outputs["student"])
-    base = replace(load_student(base_weights(settings, run)), levels=student.levels, image_size=student.image_size)
+    base = replace(load_student(base_weights(settings, run)), image_size=student.image_size)
     require_classes(
         benchmark, student.class_names, "student", "name another benchmark with --benchmark, or student with --run"
     )

@@ -209,8 +209,8 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
     def work() -> Mapping[str, Any]:
         result = distill(
             DistillSettings(
-                levels=settings.levels, lambda_dist=settings.lambda_dist, lambda_emb=settings.lambda_emb,
-                objective=settings.objective, window=config.data.window,
+                features=settings.features, lambda_dist=settings.lambda_dist, lambda_emb=settings.lambda_emb,
+                objective=settings.objective, schedule=settings.schedule, window=config.data.window,
                 train_arguments={**arguments, **device_argument(settings)},
             ),
             model=model, train=inputs.train, val=inputs.val, targets=inputs.targets, first_row=inputs.table.first_row,
@@ -225,7 +225,9 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
             "cache": str(cache.path.resolve()),
         }
 
-    losses = {name: getattr(settings, name) for name in ("levels", "objective", "lambda_dist", "lambda_emb")}
+    losses = {
+        name: getattr(settings, name) for name in ("features", "objective", "schedule", "lambda_dist", "lambda_emb")
+    }
     identity = Identity(
         stage=DISTILL,
         config={**losses, **arguments, **({"window": config.data.window} if inputs.shards else {})},

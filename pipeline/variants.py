@@ -28,7 +28,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """`levels=paper,objective=cosine`: also the name of its folder, whatever the order on the command line."""
+        """`features=paper,objective=cosine`: also the name of its folder, whatever the order on the command line."""
         return ",".join(f"{key}={_word(value)}" for key, value in sorted(self.settings.items()))
 
     def distill(self, base: DistillConfig, *, sweep: Path, seed: int) -> DistillConfig:

@@ -2,7 +2,7 @@
 
     student.pt                stock ultralytics checkpoint; plain `YOLO("student.pt")` loads it without this package
     translation.safetensors   weights of the translation module
-    student.json              levels, widths, class names, image size and what it was made from; written last
+    student.json              features, widths, class names, image size and what it was made from; written last
 
 Loading never unpickles code: `student.pt` goes through ultralytics' restricted loader; the rest is safetensors, json.
 """
@@ -28,7 +28,7 @@ from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from data.files import atomic_path, write_json
 from student.errors import StudentModelError, StudentModelNotFoundError
-from student.features import FEATURE_LEVELS, FeatureLevels, feature_dim
+from student.features import FEATURE_SETS, FeatureDims, FeatureSet, feature_dims
 from student.model import DistillModel
 from student.translation import TranslationModule
 
@@ -46,8 +46,8 @@ class Student:
     detector: DetectionModel
     translation: TranslationModule | None
     """None for a base detector, whose region features are used as they are."""
-    levels: FeatureLevels
-    """The feature maps that a region's vector is made of."""
+    features: FeatureSet
+    """What a region's features are made of."""
     class_names: tuple[str, ...]
     image_size: int
     """Pixels of the longer side that it was trained at."""
@@ -57,7 +57,7 @@ class Student:
     @property
     def embedding_dim(self) -> int:
         """Width of a region's embedding."""
-        return self.translation.out_dim if self.translation else feature_dim(self.detector, self.levels)
+        return self.translation.out_dim if self.translation else feature_dims(self.detector, self.features).total
 
 
 def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Mapping[str, Any]) -> Path:
@@ -78,8 +78,8 @@ def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Ma
     names = [model.names[index] for index in sorted(model.names)]
     card = {
         "format": _FORMAT,
-        "levels": model.levels,
-        "feature_dim": model.translation.in_dim,
+        "features": model.features,
+        "feature_dim": model.translation.dims.total,
         "target_dim": model.translation.out_dim,
         "class_names": names,
         "image_size": image_size,
@@ -97,7 +97,7 @@ def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Ma
 
 
 def load_student(path: Path) -> Student:
-    """Reads a student folder, or a `.pt` of a plain detector as a student without translation (levels `fine`).
+    """Reads a student folder, or a `.pt` of a plain detector as a student without translation, its features `paper`.
 
     Raises:
         StudentModelNotFoundError: the folder, one of its files or the `.pt` is missing.
@@ -108,23 +108,23 @@ def load_student(path: Path) -> Student:
         return Student(
             detector=detector,
             translation=None,
-            levels="fine",
+            features="paper",
             class_names=_class_names(detector),
             image_size=image_size,
         )
     card = _read_card(path)
     detector, _ = load_detector(path / DETECTOR_FILE)
-    translation = _read_translation(path / TRANSLATION_FILE, card["feature_dim"], card["target_dim"])
-    found = feature_dim(detector, card["levels"])
-    if found != card["feature_dim"] or list(_class_names(detector)) != card["class_names"]:
+    dims = feature_dims(detector, card["features"])
+    if dims.total != card["feature_dim"] or list(_class_names(detector)) != card["class_names"]:
         raise StudentModelError(
-            f"{path}: {DETECTOR_FILE} does not belong to {CARD_FILE} (features {found} and {card['feature_dim']} wide, "
-            f"{len(_class_names(detector))} and {len(card['class_names'])} classes); run `mocha-pipe distill` again."
+            f"{path}: {DETECTOR_FILE} does not belong to {CARD_FILE} (features {dims.total} and "
+            f"{card['feature_dim']} wide, {len(_class_names(detector))} and {len(card['class_names'])} classes); "
+            "run `mocha-pipe distill` again."
         )
     return Student(
         detector=detector,
-        translation=translation,
-        levels=card["levels"],
+        translation=_read_translation(path / TRANSLATION_FILE, dims, card["target_dim"]),
+        features=card["features"],
         class_names=tuple(card["class_names"]),
         image_size=card["image_size"],
         meta=card["meta"],
@@ -208,8 +208,8 @@ def _read_card(folder: Path) -> dict[str, Any]:
         wrong = [name for name, kind in kinds.items() if not isinstance(card[name], kind)]
         if card["format"] != _FORMAT:
             wrong.append("format")
-        if card["levels"] not in FEATURE_LEVELS:
-            wrong.append("levels")
+        if card["features"] not in FEATURE_SETS:
+            wrong.append("features")
     except (ValueError, KeyError, TypeError) as error:
         wrong = [str(error)]
         card = {}
@@ -218,16 +218,16 @@ def _read_card(folder: Path) -> dict[str, Any]:
     return dict(card)
 
 
-def _read_translation(path: Path, in_dim: int, out_dim: int) -> TranslationModule:
+def _read_translation(path: Path, dims: FeatureDims, out_dim: int) -> TranslationModule:
     """The translation module, in evaluation mode."""
     if not path.is_file():
         raise StudentModelNotFoundError(f"{path}: no such file; run `mocha-pipe distill` again.")
-    translation = TranslationModule(in_dim, out_dim)
+    translation = TranslationModule(dims, out_dim)
     try:
         translation.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise StudentModelError(
-            f"{path}: must hold a translation module {in_dim} to {out_dim} wide; run `mocha-pipe distill` again."
+            f"{path}: must hold a translation module {dims.total} to {out_dim} wide; run `mocha-pipe distill` again."
         ) from error
     return translation.eval().requires_grad_(False)
 

@@ -26,7 +26,7 @@ from data.images import read_image
 from data.types import DetectionSource, ImageRecord
 from student.checkpoint import Student
 from student.environment import cpu_threads
-from student.features import box_means, tap
+from student.features import FeatureMaps, region_features, tap
 from student.pool import PoolPass
 
 _NMS_IOU = 0.7  # ultralytics' own default for predict and val
@@ -107,7 +107,7 @@ class RegionEmbedder:
         self.device = torch.device(device)
         self.confidence = confidence
         self.batch = batch
-        self.levels = student.levels
+        self.features = student.features
         # A detector with two heads (26) answers by the one for NMS, as ultralytics' predict does by default.
         detector: Any = deepcopy(student.detector)
         detector.end2end = False
@@ -141,7 +141,7 @@ class RegionEmbedder:
         detected: list[Tensor] = []  # per image (m, D)
         regions: list[Tensor] = []  # per image (r, D)
         with (
-            tap(self.detector, self.levels) as maps,
+            tap(self.detector, self.features) as maps,
             tqdm(total=len(source.records), desc="embedding scenes", unit="image", disable=not progress) as bar,
         ):
             for scenes in loader:
@@ -177,7 +177,7 @@ class RegionEmbedder:
         )
         return detections
 
-    def _embed(self, maps: Sequence[Tensor], scenes: Sequence[_Scene], detections: Sequence[Tensor]) -> list[Tensor]:
+    def _embed(self, maps: FeatureMaps, scenes: Sequence[_Scene], detections: Sequence[Tensor]) -> list[Tensor]:
         """Per image (m + r, D): its detections, then its ground-truth regions, each box clipped to the picture."""
         boxes = []
         for scene, rows in zip(scenes, detections, strict=True):
@@ -190,7 +190,7 @@ class RegionEmbedder:
             group = [own[first : first + _BOXES_AT_ONCE] for own in boxes]
             counts = [len(own) for own in group]
             image = torch.repeat_interleave(torch.tensor(counts)).to(self.device)
-            embedded = box_means(maps, image, torch.cat(group))
+            embedded = region_features(maps, image, torch.cat(group))
             if self.translation is not None:
                 embedded = self.translation(embedded)
             for own, part in zip(parts, torch.split(embedded, counts), strict=True):

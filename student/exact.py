@@ -45,7 +45,8 @@ class ExactTrainer(ResumableTrainer):
     def accumulate(self) -> int:
         """Batches per optimizer step, as the loop compares it with the batches since the last one.
 
-        A resumed loop believes that its last step was before the first batch of the run; the shift makes up for that.
+        A resumed loop believes that its last step was before the first batch of the run, and none knows of a step out
+        of turn; the shift makes up for that.
         """
         return self._nominal_accumulate + self._cadence_shift
 
@@ -72,6 +73,13 @@ class ExactTrainer(ResumableTrainer):
         """One step; the gradients that it applies wait no longer."""
         super().optimizer_step()
         self._batches_waiting = self._cadence_shift = 0
+
+    def apply_waiting(self) -> None:
+        """One optimizer step out of turn, where gradients wait; the loop's next one comes a full turn later."""
+        if self._batches_waiting:
+            shift = self._cadence_shift + self._batches_waiting
+            self.optimizer_step()
+            self._cadence_shift = shift
 
     def save_model(self) -> bool:
         """Write the exact state of the epoch, then ultralytics' checkpoints, which make it count."""

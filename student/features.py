@@ -1,56 +1,86 @@
-"""From an image's feature maps to one vector per box.
+"""From an image's feature maps to one row of features per box.
 
-The student describes a region by the mean of its feature maps inside the box, level by level, concatenated.
-Levels `paper` are the maps that enter the Detect head (P3, P4, P5; MOCHA, arXiv 2509.14001, section 3). Levels `fine`,
-the default, add the backbone's stride-4 map, which still holds the colour and texture that deeper levels threw away.
+Features `paper` are the means, inside the box, of the maps that enter the Detect head (P3, P4, P5; MOCHA, arXiv
+2509.14001, section 3). Features `fine`, the default, add patches: the backbone's maps at stride 2 and 4, sampled on a
+14 x 14 grid in the box. They still hold the colour and texture that deeper levels threw away, and where they lie.
+No gradient flows back through patches: it changed nothing that could be measured (docs/log.md), and has its price.
 
-Legend: B images, N boxes, C channels of a level, H x W cells of a level, P most boxes of an image.
+Legend: B images, N boxes, C channels of a level, F channels of the fine maps together, H x W cells of a level,
+G = GRID cells along a side of a patch, P most boxes of an image.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import roi_align  # type: ignore[import-untyped]
 
 from student.errors import StudentModelError
 
-FeatureLevels = Literal["fine", "paper"]
-FEATURE_LEVELS: tuple[FeatureLevels, ...] = get_args(FeatureLevels)
+FeatureSet = Literal["fine", "paper"]
+FEATURE_SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
 
+GRID = 14
+"""Cells along a side of a patch; the box of an object 56 pixels wide has 14 cells at stride 4."""
+
+_FINE_STRIDES = (2, 4)
 _NO_FINE_LAYER = (
-    "Levels 'fine' need a backbone with a stage at stride 4, as YOLOv8, 11 and 26 have; found none; "
-    "pass --levels paper."
+    "Features 'fine' need a backbone with stages at strides 2 and 4, as YOLOv8, 11 and 26 have; found none; "
+    "pass --features paper."
 )
 _SMALLEST_SIDE = 1e-2  # of a cell; float32 resolves it on maps up to some thousand cells wide
 
 
+class FeatureMaps(NamedTuple):
+    """Maps of one forward pass, each list finest first."""
+
+    fine: list[Tensor]  # [(B, C, H, W)], strides 2 and 4; empty for features `paper`
+    pyramid: list[Tensor]  # [(B, C, H, W)], P3, P4, P5
+
+
+class FeatureDims(NamedTuple):
+    """How a region's row is made up: its means, then its patches, channel by channel."""
+
+    means: int
+    """Sum of the pyramid's channels."""
+    patches: int
+    """Sum of the fine maps' channels, F; each takes GRID x GRID numbers of the row."""
+
+    @property
+    def total(self) -> int:
+        """Width of the row."""
+        return self.means + self.patches * GRID * GRID
+
+
 @contextmanager
-def tap(detector: nn.Module, levels: FeatureLevels) -> Iterator[list[Tensor]]:
+def tap(detector: nn.Module, features: FeatureSet) -> Iterator[FeatureMaps]:
     """Collects the feature maps of every forward pass made inside the block.
 
     Nothing stays on the model afterwards, so that copies and checkpoints of it hold neither hooks nor maps.
 
     Args:
         detector: an ultralytics detection model (v8, 11, 26), in training or evaluation mode, fused or not.
-        levels: which maps to collect.
+        features: which maps to collect.
 
     Yields:
-        A list that each forward pass fills anew with its maps [(B, C, H, W)], finest first.
+        Lists that each forward pass fills anew.
     """
-    maps: list[Tensor] = []
+    maps = FeatureMaps([], [])
 
-    def start_with_fine(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        maps[:] = [output]
+    def keep_fine(place: int, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        maps.fine[place:] = [output]
 
-    def add_head_inputs(_head: nn.Module, inputs: tuple[list[Tensor]]) -> None:
-        maps[1 if levels == "fine" else 0 :] = inputs[0]
+    def keep_head_inputs(_head: nn.Module, inputs: tuple[list[Tensor]]) -> None:
+        maps.pyramid[:] = inputs[0]
 
     layers: Any = detector.model
-    handles = [layers[-1].register_forward_pre_hook(add_head_inputs)]
-    if levels == "fine":
-        handles.append(layers[fine_layer(detector)].register_forward_hook(start_with_fine))
+    handles = [layers[-1].register_forward_pre_hook(keep_head_inputs)]
+    if features == "fine":
+        for place, layer in enumerate(fine_layers(detector)):
+            handles.append(layers[layer].register_forward_hook(partial(keep_fine, place)))
     try:
         yield maps
     finally:
@@ -58,38 +88,81 @@ def tap(detector: nn.Module, levels: FeatureLevels) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def fine_layer(detector: nn.Module) -> int:
-    """Index of the backbone's last layer at stride 4.
+def fine_layers(detector: nn.Module) -> list[int]:
+    """Indexes of the backbone's last layers at stride 2 and at stride 4.
 
     Raises:
-        StudentModelError: the backbone has none before stride 8.
+        StudentModelError: the backbone has no layer at one of them before stride 8.
     """
     stride = 1
+    last: dict[int, int] = {}
     layers: Any = detector.model
     for index, layer in enumerate(layers):
-        if any(isinstance(part, nn.Conv2d) and part.stride == (2, 2) for part in layer.modules()):
-            stride *= 2
-        if stride == 8:
-            return index - 1
-    raise StudentModelError(_NO_FINE_LAYER)
+        for part in layer.modules():
+            if isinstance(part, nn.Conv2d):
+                stride *= part.stride[0]
+        if stride >= 8:
+            break
+        last[stride] = index
+    if stride < 8 or not set(_FINE_STRIDES) <= set(last):
+        raise StudentModelError(_NO_FINE_LAYER)
+    return [last[stride] for stride in _FINE_STRIDES]
 
 
-def feature_dim(detector: nn.Module, levels: FeatureLevels) -> int:
-    """Width of a region's vector: the sum of the channels of its levels. Makes one small forward pass.
+def feature_dims(detector: nn.Module, features: FeatureSet) -> FeatureDims:
+    """Channels of a region's features, read from the model by one small forward pass.
 
     Raises:
-        StudentModelError: levels `fine`, and the backbone has no stage at stride 4.
+        StudentModelError: features `fine`, and the backbone lacks a stage at stride 2 or 4.
     """
     weight = next(detector.parameters())
     channels = next(part.in_channels for part in detector.modules() if isinstance(part, nn.Conv2d))
     was_training = detector.training
     detector.eval()
-    with torch.no_grad(), tap(detector, levels) as maps:
-        detector(weight.new_zeros(1, channels, 256, 256))
+    with torch.no_grad(), tap(detector, features) as maps:
+        detector(weight.new_zeros(1, channels, 64, 64))
     detector.train(was_training)
-    if levels == "fine" and maps[0].shape[-1] != 64:
-        raise StudentModelError(_NO_FINE_LAYER)
-    return sum(level.shape[1] for level in maps)
+    return FeatureDims(*(sum(level.shape[1] for level in levels) for levels in (maps.pyramid, maps.fine)))
+
+
+def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> Tensor:
+    """One row per box: the pyramid's means over the box, then the patches of the fine maps, as `FeatureDims` says.
+
+    Computed in float32 outside autocast, differentiable in the pyramid.
+
+    Args:
+        maps: of one batch of images.
+        batch_index: (N,) int64, the image of each box.
+        xyxyn: (N, 4) corners as shares of the image that entered the network, 0..1.
+
+    Returns:
+        (N, means + F G G) float32.
+    """
+    rows = [box_means(maps.pyramid, batch_index, xyxyn)]
+    if maps.fine:
+        rows.append(box_patches([level.detach() for level in maps.fine], batch_index, xyxyn).flatten(1))
+    return torch.cat(rows, dim=1)
+
+
+def box_patches(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Tensor:
+    """Every map on a G x G grid in each box; a cell is the mean of 2 x 2 bilinear samples (RoIAlign, arXiv 1703.06870).
+
+    Args:
+        maps: [(B, C, H, W)] levels of one batch of images.
+        batch_index: (N,) int64, the image of each box.
+        xyxyn: (N, 4) corners as shares of the image, 0..1.
+
+    Returns:
+        (N, F, G, G) float32.
+    """
+    patches = []
+    with torch.autocast(xyxyn.device.type, enabled=False):
+        for level in maps:
+            height, width = level.shape[2:]
+            corners = xyxyn.float().clamp(0, 1) * xyxyn.new_tensor([width, height, width, height], dtype=torch.float32)
+            boxes = torch.cat([batch_index[:, None].float(), corners], dim=1)  # (N, 5)
+            patches.append(roi_align(level.float(), boxes, GRID, sampling_ratio=2, aligned=True))
+    return torch.cat(patches, dim=1)
 
 
 def box_means(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Tensor:
@@ -108,7 +181,7 @@ def box_means(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Ten
     """
     num_boxes = len(xyxyn)
     if num_boxes == 0:
-        return torch.zeros(0, sum(level.shape[1] for level in maps), device=xyxyn.device)
+        return torch.cat([level[:0, :, 0, 0].float() for level in maps], dim=1)  # on the graph of the maps
     slot, num_slots = _slot_in_image(batch_index, num_images=maps[0].shape[0])  # (N,), P
     means = []
     with torch.autocast(xyxyn.device.type, enabled=False):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import xywh2xyxy
 
-from student.features import FeatureLevels, box_means, feature_dim, tap
+from student.features import FeatureDims, FeatureMaps, FeatureSet, feature_dims, region_features, tap
 from student.objectives import OBJECTIVES, ObjectiveName
 from student.processes import gather_rows
-from student.translation import FeedForward, TranslationModule
+from student.translation import FeedForward, PatchEncoder, TranslationModule
 
 DISTILLATION_ITEMS = ("dist_loss", "emb_loss")
 """Names of our loss terms in the progress bar and in results.csv; weighted, as they enter the sum."""
@@ -29,13 +29,16 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
     The weights of the detector keep their names, so that checkpoints of plain detectors load into it and back.
     """
 
+    detector_learns = True
+    """Whether the loss of a training batch reaches the detector; otherwise only what follows it (schedule.py)."""
+
     def __init__(
         self,
         cfg: str | Mapping[str, Any],
         *,
         channels: int = 3,
         num_classes: int,
-        levels: FeatureLevels,
+        features: FeatureSet,
         target_dim: int,
         lambda_dist: float = 1.0,
         lambda_emb: float = 1.0,
@@ -43,11 +46,11 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         verbose: bool = False,
     ) -> None:
         super().__init__(cfg, ch=channels, nc=num_classes, verbose=verbose)
-        self.levels = levels
+        self.features = features
         self.lambda_dist = lambda_dist
         self.lambda_emb = lambda_emb
         self.objective = objective
-        self.translation = TranslationModule(feature_dim(self, levels), target_dim)
+        self.translation = TranslationModule(feature_dims(self, features), target_dim)
         if OBJECTIVES[objective].decoder:
             self.decoder = nn.Linear(target_dim, target_dim)
 
@@ -59,19 +62,20 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         if "targets" not in batch:
             plain: tuple[Tensor, dict[str, Tensor]] = super().loss(batch, preds)
             return plain
-        with tap(self, self.levels) as maps:
-            preds = self.forward(batch["img"])
-        detection, items = super().loss(batch, preds)
+        with torch.set_grad_enabled(self.detector_learns and torch.is_grad_enabled()):
+            with tap(self, self.features) as maps:
+                preds = self.forward(batch["img"])
+            detection, items = super().loss(batch, preds)
         terms = self._distillation_terms(maps, batch)
         named = dict(zip(DISTILLATION_ITEMS, terms.detach(), strict=True))
         return torch.cat([detection, terms * len(batch["img"])]), {**items, **named}
 
-    def _distillation_terms(self, maps: list[Tensor], batch: dict[str, Tensor]) -> Tensor:  # (2,)
+    def _distillation_terms(self, maps: FeatureMaps, batch: dict[str, Tensor]) -> Tensor:  # (2,)
         """Weighted local and relational loss over the boxes of all processes with a target (row >= 0), in float32."""
         objective = OBJECTIVES[self.objective]
         has_target = batch["rows"] >= 0
         xyxyn = xywh2xyxy(batch["bboxes"][has_target])
-        features_NC = gather_rows(box_means(maps, batch["batch_idx"][has_target].long(), xyxyn))
+        features_NC = gather_rows(region_features(maps, batch["batch_idx"][has_target].long(), xyxyn))
         with torch.autocast(features_NC.device.type, enabled=False):
             x_ND = self.translation(features_NC)
             y_ND = gather_rows(batch["targets"][has_target].float())
@@ -85,11 +89,11 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         detector: Any = deepcopy(self)
         for name in ("translation", "decoder"):
             detector._modules.pop(name, None)
-        for name in ("levels", "lambda_dist", "lambda_emb", "objective"):
-            del detector.__dict__[name]
+        for name in ("features", "lambda_dist", "lambda_emb", "objective", "detector_learns"):
+            detector.__dict__.pop(name, None)
         detector.__class__ = DetectionModel
         return detector
 
 
 # Checkpoints hold the model's class by name; a restricted load must know ours to resume a run.
-torch.serialization.add_safe_globals([DistillModel, TranslationModule, FeedForward])
+torch.serialization.add_safe_globals([DistillModel, TranslationModule, PatchEncoder, FeedForward, FeatureDims])

@@ -28,10 +28,11 @@ from student.checkpoint import load_checkpoint, save_student
 from student.dataset import RegionDataset
 from student.errors import RegionTargetError, TrainArgumentError
 from student.exact import ExactTrainer
-from student.features import FeatureLevels
+from student.features import FeatureSet
 from student.model import DISTILLATION_ITEMS, DistillModel
 from student.objectives import ObjectiveName
 from student.pretrain import checked_arguments, num_devices, read_metrics, train_to_end
+from student.schedule import ScheduleName, detector_learns, ends_turn, keep_statistics, warn_if_never
 from student.streamstate import STATE_FILE, StreamKeeper
 
 DEFAULT_TRAIN_ARGUMENTS: Mapping[str, Any] = {"optimizer": "AdamW", "lr0": 1e-3, "warmup_bias_lr": 0.0}
@@ -42,14 +43,16 @@ DEFAULT_TRAIN_ARGUMENTS: Mapping[str, Any] = {"optimizer": "AdamW", "lr0": 1e-3,
 class DistillSettings:
     """What is learned, and how."""
 
-    levels: FeatureLevels = "fine"
-    """Feature maps that a region's vector is made of: `fine` (stride 4 and P3-P5) or `paper` (P3-P5)."""
+    features: FeatureSet = "fine"
+    """What a region's features are made of: `fine` (P3-P5, and patches of strides 2 and 4) or `paper` (P3-P5)."""
     objective: ObjectiveName = "paper"
     """What the embeddings are asked to have in common (objectives.py)."""
     lambda_dist: float = 1.0
     """Weight of its local loss, L_dist."""
     lambda_emb: float = 1.0
     """Weight of its relational loss, L_emb."""
+    schedule: ScheduleName = "joint"
+    """Whether the detector learns in every epoch or, `alternate`, in every fourth (schedule.py)."""
     window: int = 1000
     """Images that each worker of a stream draws the next one from; more mix better and take more memory."""
     train_arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -114,6 +117,8 @@ class DistillTrainer(ExactTrainer):
         setup.check()
         self.setup = setup
         super().__init__(overrides)
+        self.add_callback("on_train_start", DistillTrainer._begin_schedule)
+        self.add_callback("on_train_epoch_end", DistillTrainer._end_epoch)
         if setup.shards:
             StreamKeeper(self)
 
@@ -130,7 +135,7 @@ class DistillTrainer(ExactTrainer):
             cfg,
             channels=self.data["channels"],
             num_classes=self.data["nc"],
-            levels=settings.levels,
+            features=settings.features,
             target_dim=self.setup.targets.dim,
             lambda_dist=settings.lambda_dist,
             lambda_emb=settings.lambda_emb,
@@ -192,6 +197,21 @@ class DistillTrainer(ExactTrainer):
             pin_memory=self.device.type == "cuda",
         )
 
+    def _model_train(self) -> None:
+        """Training mode, and who learns in this epoch."""
+        super()._model_train()
+        model: DistillModel = unwrap_model(self.model)
+        model.detector_learns = detector_learns(self.setup.settings.schedule, self.epoch)
+        if not model.detector_learns:
+            keep_statistics(model.model)
+
+    def _begin_schedule(self) -> None:
+        warn_if_never(self.setup.settings.schedule, self.epochs)
+
+    def _end_epoch(self) -> None:
+        if ends_turn(self.setup.settings.schedule, self.epoch):
+            self.apply_waiting()
+
     def label_loss_items(
         self, loss_items: dict[str, Tensor] | None = None, prefix: str = "train"
     ) -> dict[str, float] | list[str]:
@@ -224,7 +244,7 @@ def distill(
     embedding still has most of its way to go.
 
     Args:
-        settings: losses, levels and ultralytics' arguments.
+        settings: losses, features and ultralytics' arguments.
         model: a `.pt` file or a `.yaml`, as in `pretrain`.
         train: images with boxes that have targets.
         val: images on which detection is validated.

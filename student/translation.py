@@ -1,15 +1,26 @@
-"""The translation module: from a region's feature-map means to the teacher's target space (MOCHA, section 3, t_S).
+"""The translation module: from a region's features to the teacher's target space (MOCHA, section 3, t_S).
 
 Each region is translated on its own: channels are brought to zero mean and unit deviation, a residual feed-forward
 block mixes them, and a linear map without bias ends in the target space. (The paper's attention block sees one region
-at a time, which makes it a linear map; the feed-forward block is what remains of it.)
+at a time, which makes it a linear map; the feed-forward block is what remains of it.) Regions with patches (features
+`fine`) first pass these through two convolutions, whose mean over the box joins the other channels.
 
-Legend: N regions, C channels, D target dimensions.
+Legend: N regions, C channels, F channels of a patch, G x G its cells, D target dimensions.
 """
 
+import student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import torch
 from torch import Tensor, nn
+from ultralytics.nn.modules import Conv
+
+from student.features import GRID, FeatureDims
 
 _EXPANSION = 4
+_PATCH_HIDDEN, PATCH_DIM = 64, 128
+_REDUCED = 256
 
 
 class FeedForward(nn.Module):
@@ -28,33 +39,52 @@ class FeedForward(nn.Module):
         return x_NC + contracted
 
 
+class PatchEncoder(nn.Module):
+    """(N, F, G, G) patches -> (N, 128): what textures the box has, wherever in it they lie."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = nn.BatchNorm2d(channels)
+        self.convolutions = nn.Sequential(Conv(channels, _PATCH_HIDDEN, 3), Conv(_PATCH_HIDDEN, PATCH_DIM, 3, 2))
+
+    def forward(self, patches_NFGG: Tensor) -> Tensor:
+        """(N, F, G, G) float32 -> (N, 128) float32."""
+        encoded: Tensor = self.convolutions(self.channels(patches_NFGG))
+        return encoded.mean(dim=(2, 3))
+
+
 class TranslationModule(nn.Module):
-    """(N, in_dim) region features -> (N, out_dim) embeddings in the teacher's target space; N may be 0 or 1.
+    """(N, dims.total) region features -> (N, out_dim) embeddings in the teacher's target space; N may be 0 or 1.
 
     The per-channel mean and deviation are those of a batch normalisation: tracked from the data, and refined by a
     learned scale and shift. A batch of fewer than two regions has no deviation and is normalised by the tracked one.
     """
 
-    def __init__(self, in_dim: int, out_dim: int) -> None:
+    def __init__(self, dims: FeatureDims, out_dim: int) -> None:
         super().__init__()
-        self.in_dim = in_dim
+        self.dims = dims
         self.out_dim = out_dim
-        self.channels = nn.BatchNorm1d(in_dim)
-        self.mix = FeedForward(in_dim)
-        self.project = nn.Linear(in_dim, out_dim, bias=False)
+        width = dims.means
+        self.patches: PatchEncoder | None = None
+        self.reduce: nn.Module = nn.Identity()
+        if dims.patches:
+            self.patches = PatchEncoder(dims.patches)
+            width += PATCH_DIM
+            self.reduce = nn.Linear(width, _REDUCED)
+        self.channels = nn.BatchNorm1d(width)
+        width = _REDUCED if dims.patches else width
+        self.mix = FeedForward(width)
+        self.project = nn.Linear(width, out_dim, bias=False)
 
     def forward(self, x_NC: Tensor) -> Tensor:
-        """(N, in_dim) float32 -> (N, out_dim) float32."""
-        if self.training and len(x_NC) < 2:
-            normal = nn.functional.batch_norm(
-                x_NC,
-                self.channels.running_mean,
-                self.channels.running_var,
-                self.channels.weight,
-                self.channels.bias,
-                eps=self.channels.eps,
-            )
-        else:
-            normal = self.channels(x_NC)
-        projected: Tensor = self.project(self.mix(normal))
-        return projected
+        """(N, dims.total) float32 -> (N, out_dim) float32."""
+        has_statistics = self.training and len(x_NC) >= 2
+        was_training = self.training
+        self.train(has_statistics)
+        if self.patches is not None:
+            means_NC, patches = x_NC[:, : self.dims.means], x_NC[:, self.dims.means :]
+            encoded_NC = self.patches(patches.reshape(len(x_NC), self.dims.patches, GRID, GRID))
+            x_NC = torch.cat([means_NC, encoded_NC], dim=1)
+        translated: Tensor = self.project(self.mix(self.reduce(self.channels(x_NC))))
+        self.train(was_training)
+        return translated

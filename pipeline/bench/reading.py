@@ -64,7 +64,9 @@ def _target_fetch(inputs: BenchInputs, folder: Path, steps: int) -> Figure:
         batch_size=STEP_IMAGES, augment=True, hyp=arguments, task="detect",
         data={"names": dict(enumerate(inputs.table.class_names)), "channels": 3},
     )  # fmt: skip
-    model: Any = DistillModel("yolov8n.yaml", num_classes=len(inputs.table.class_names), levels="fine", target_dim=DIM)
+    model: Any = DistillModel(
+        "yolov8n.yaml", num_classes=len(inputs.table.class_names), features="fine", target_dim=DIM
+    )
     model.args = arguments
     model.train()
     optimizer = torch.optim.AdamW(model.parameters())

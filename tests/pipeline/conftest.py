@@ -11,8 +11,10 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from data.miniature import WorldSize
+from data.types import DetectionSource
 from pipeline.config import RunConfig
 from pipeline.recipes import demo
+from student.pool import PoolPass
 
 
 @pytest.fixture
@@ -90,3 +92,29 @@ def toy_config(tmp_path_factory: pytest.TempPathFactory, tiny_detector: Path) ->
         # Nothing is learned in one epoch: every detection counts, so that every method has some to name.
         fewshot=replace(config.fewshot, shots=(1, 2), episodes=3, confidence=0.0001, device="cpu"),
     ).resolved()
+
+
+@pytest.fixture(scope="session")
+def find_everything() -> Callable[..., PoolPass]:
+    """In place of `RegionEmbedder.embed_pool`: true boxes as detections, for benchmarks of two objects per shape.
+
+    One epoch teaches no detector where things are.
+    """
+    from student.embedder import RegionEmbedder
+    from student.fewshot import source_regions
+
+    embed_pool = RegionEmbedder.embed_pool
+
+    def find(embedder: RegionEmbedder, source: DetectionSource, *, progress: bool) -> PoolPass:
+        found = embed_pool(embedder, source, progress=False)
+        truth = source_regions(source)
+        return PoolPass(
+            detection_image=truth.image,
+            detection_xyxy=truth.xyxy.astype(np.float32),
+            detection_score=np.ones(len(truth.image), np.float32),
+            detection_coarse=truth.personal // 2,
+            detection_embedding=found.region_embedding,
+            region_embedding=found.region_embedding,
+        )
+
+    return find

@@ -75,14 +75,14 @@ def test_values_take_the_type_of_their_setting(tmp_path: Path) -> None:
 def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
     path = toml(
         tmp_path,
-        '[cache]\nfoldr = "x"\n[distill]\nepochs = "many"\nlevels = "all"\nlambda_emb = true\n[bananas]\nx = 1\n',
+        '[cache]\nfoldr = "x"\n[distill]\nepochs = "many"\nfeatures = "all"\nlambda_emb = true\n[bananas]\nx = 1\n',
     )
     with pytest.raises(ConfigError) as refused:
         load_config(path, {})
     assert str(refused.value).splitlines() == [
         f"{path}: [cache] has no 'foldr'; it knows dim, engine, folder, part, retry_failed, reuse, url",
         f"{path}: distill.epochs must be a whole number, found 'many'",
-        f"{path}: distill.levels must be one of 'fine', 'paper', found 'all'",
+        f"{path}: distill.features must be one of 'fine', 'paper', found 'all'",
         f"{path}: distill.lambda_emb must be a number, found True",
         f"{path}: the top level has no 'bananas'; it knows "
         "cache, data, distill, fewshot, miniature, pretrain, root, sweep, teacher",
@@ -109,8 +109,8 @@ def test_a_wrong_type_is_said_in_words(tmp_path: Path, text: str, message: str) 
 
 def test_a_flag_that_does_not_fit_is_said_to_be_a_flag() -> None:
     with pytest.raises(ConfigError) as refused:
-        load_config(None, {"distill": {"levels": "all"}})
-    assert str(refused.value) == "the command line: distill.levels must be one of 'fine', 'paper', found 'all'"
+        load_config(None, {"distill": {"features": "all"}})
+    assert str(refused.value) == "the command line: distill.features must be one of 'fine', 'paper', found 'all'"
 
 
 def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:

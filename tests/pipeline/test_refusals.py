@@ -96,7 +96,7 @@ def test_student_and_benchmark_must_share_their_classes(monkeypatch: pytest.Monk
     monkeypatch.setattr(methods, "load_student", lambda _path: other)
     monkeypatch.setattr(methods, "replace", lambda student, **_changes: student)
     monkeypatch.setattr(methods, "base_weights", lambda _settings, _run: tmp_path)
-    other.levels, other.image_size = "fine", 64
+    other.image_size = 64
     with pytest.raises(DatasetError) as refused:
         methods.pool_passes(FewshotConfig(), run_with(student="student", base="b.pt"), benchmark)
     assert str(refused.value) == (

@@ -20,7 +20,6 @@ from data.benchmark import open_benchmark
 from data.episodes import draw_episodes
 from data.errors import DatasetError, EpisodeError
 from data.miniature import WorldSize
-from data.types import DetectionSource
 from pipeline.config import RunConfig
 from pipeline.datasets import make_validation_world
 from pipeline.errors import ConfigError, StageMismatchError
@@ -31,7 +30,7 @@ from pipeline.tables import plus_minus, sweep_legend, sweep_table
 from pipeline.variants import Variant, parse_variants
 from student.checkpoint import load_student
 from student.embedder import RegionEmbedder
-from student.fewshot import evaluate_episodes, source_regions
+from student.fewshot import evaluate_episodes
 from student.objectives import OBJECTIVE_NAMES
 from student.pool import PoolPass
 from student.prototypes import PrototypeError
@@ -40,25 +39,10 @@ from teacher_cache.errors import CacheNotFoundError
 OBJECTIVES = ("objective=paper", "objective=cosine")
 RUNS = [f"{variant}/seed-{seed}" for seed in (0, 1) for variant in OBJECTIVES]
 SIZE = WorldSize(train_scenes=8, val_scenes=2, objects_per_shape=2, scenes_per_object=4)
-embed_pool = RegionEmbedder.embed_pool
-
-
-def find_everything(embedder: RegionEmbedder, source: DetectionSource, *, progress: bool) -> PoolPass:
-    """The student's embeddings of the true boxes as its detections; one epoch teaches no detector where things are."""
-    found = embed_pool(embedder, source, progress=False)
-    truth = source_regions(source)
-    return PoolPass(
-        detection_image=truth.image,
-        detection_xyxy=truth.xyxy.astype(np.float32),
-        detection_score=np.ones(len(truth.image), np.float32),
-        detection_coarse=truth.personal // SIZE.objects_per_shape,
-        detection_embedding=found.region_embedding,
-        region_embedding=found.region_embedding,
-    )
 
 
 @pytest.fixture(autouse=True)
-def perfect_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+def perfect_boxes(monkeypatch: pytest.MonkeyPatch, find_everything: Callable[..., PoolPass]) -> None:
     monkeypatch.setattr(RegionEmbedder, "embed_pool", find_everything)
 
 
@@ -111,7 +95,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_detector: Path) -> Run
 
 
 @pytest.fixture(scope="module")
-def stopped(config: RunConfig) -> Watched:
+def stopped(config: RunConfig, find_everything: Callable[..., PoolPass]) -> Watched:
     watched = Watched(config, most=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RegionEmbedder, "embed_pool", find_everything)
@@ -121,7 +105,7 @@ def stopped(config: RunConfig) -> Watched:
 
 
 @pytest.fixture(scope="module")
-def resumed(config: RunConfig, stopped: Watched) -> Watched:
+def resumed(config: RunConfig, stopped: Watched, find_everything: Callable[..., PoolPass]) -> Watched:
     watched = Watched(config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RegionEmbedder, "embed_pool", find_everything)
@@ -184,7 +168,9 @@ def test_a_run_is_the_distillation_of_its_settings_and_seed(swept: RunConfig, tm
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_figures_means_and_gains_equal_a_plain_recomputation(swept: RunConfig) -> None:
+def test_figures_means_and_gains_equal_a_plain_recomputation(
+    swept: RunConfig, find_everything: Callable[..., PoolPass]
+) -> None:
     benchmark = open_benchmark(swept.root / "validation")
     figures: dict[tuple[str, int], dict[str, float]] = {}
     for variant, seed in product(OBJECTIVES, (0, 1)):
@@ -217,7 +203,7 @@ def test_the_report_says_what_was_asked_and_what_it_was_made_from(swept: RunConf
     assert report["settings"]["seeds"] == [0, 1]
     assert report["settings"]["fewshot.shots"] == [1, 2]
     assert report["settings"]["fewshot.episodes"] == 3
-    assert (report["settings"]["distill"]["epochs"], report["settings"]["distill"]["levels"]) == (1, "fine")
+    assert (report["settings"]["distill"]["epochs"], report["settings"]["distill"]["features"]) == (1, "fine")
     assert not {"objective", "seed", "folder"} & report["settings"]["distill"].keys(), "what differs between runs"
     assert set(report["inputs"]) == {"benchmark", "cache", "model"}
     assert "ultralytics" in report["versions"]
@@ -236,7 +222,9 @@ def test_fewer_seeds_and_another_first_variant_need_no_new_run(copied: RunConfig
     assert report["variants"]["objective=paper"]["gain"]["accuracy_1shot"]["ci95"] is None
 
 
-def test_another_question_is_measured_anew_without_training(copied: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_question_is_measured_anew_without_training(
+    copied: RunConfig, monkeypatch: pytest.MonkeyPatch, find_everything: Callable[..., PoolPass]
+) -> None:
     asked = []
     monkeypatch.setattr(RegionEmbedder, "embed_pool", lambda *a, **k: asked.append(a) or find_everything(*a, **k))
     Watched(copied, most=0).sweep("objective=paper,cosine", shots=(2, 3))
@@ -334,11 +322,11 @@ def test_a_variant_has_one_name_whatever_the_order_of_its_settings() -> None:
     first, second = (
         parse_variants(RunConfig(), texts)[0].name
         for texts in (
-            ["objective=cosine", "levels=paper", "lambda_emb=3"],
-            ["lambda_emb=3.0", "levels=paper", "objective=cosine"],
+            ["objective=cosine", "features=paper", "lambda_emb=3"],
+            ["lambda_emb=3.0", "features=paper", "objective=cosine"],
         )
     )
-    assert first == second == "lambda_emb=3,levels=paper,objective=cosine"
+    assert first == second == "features=paper,lambda_emb=3,objective=cosine"
 
 
 @pytest.mark.parametrize(
@@ -353,7 +341,7 @@ def test_a_variant_has_one_name_whatever_the_order_of_its_settings() -> None:
         ("student=a.pt", "sweep cannot vary student: all runs start from one detector, which --student names"),
         ("device=cpu", "sweep cannot vary device: it does not change what is learned; name it with --device"),
         ("train=1", "sweep cannot vary train: give all runs the same arguments of `yolo train` with --set"),
-        ("levels=fine,all", "the command line: distill.levels must be one of 'fine', 'paper', found 'all'"),
+        ("features=fine,all", "the command line: distill.features must be one of 'fine', 'paper', found 'all'"),
         ("lambda_emb=", "the command line: distill.lambda_emb must be a number, found ''"),
     ],
 )

@@ -14,7 +14,6 @@ import student.environment  # noqa: F401
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from student.checkpoint import load_checkpoint, load_student, save_student
 from student.errors import StudentModelError, StudentModelNotFoundError
@@ -25,7 +24,7 @@ NAMES = {0: "mug", 1: "ball", 2: "boot"}
 
 def make_model(config: str, **settings: Any) -> DistillModel:
     torch.manual_seed(0)
-    model = DistillModel(config, **{"num_classes": 3, "levels": "fine", "target_dim": 8, **settings})
+    model = DistillModel(config, **{"num_classes": 3, "features": "fine", "target_dim": 8, **settings})
     model.names = NAMES
     return model
 
@@ -39,14 +38,14 @@ def folder(tiny_models: dict[str, str], tmp_path: Path) -> Path:
 def test_what_is_saved_is_loaded(tiny_models: dict[str, str], tmp_path: Path, family: str) -> None:
     model = make_model(tiny_models[family]).eval()
     student = load_student(save_student(model, tmp_path / "a" / "b", image_size=96, meta={"cache": "abc"}))
-    assert student.levels == "fine"
+    assert student.features == "fine"
     assert student.class_names == ("mug", "ball", "boot")
     assert student.image_size == 96
     assert student.meta == {"cache": "abc"}
     assert student.embedding_dim == 8
     assert student.translation is not None
     assert not any(module.training for part in (student.detector, student.translation) for module in part.modules())
-    image, features = torch.rand(1, 3, 64, 64), torch.randn(4, model.translation.in_dim)
+    image, features = torch.rand(1, 3, 64, 64), torch.randn(4, model.translation.dims.total)
     assert torch.equal(student.translation(features), model.translation(features))
     half = model.half().float()
     torch.testing.assert_close(student.detector(image)[0], half(image)[0])
@@ -114,8 +113,8 @@ def test_a_plain_pt_is_a_student_without_translation(tiny_models: dict[str, str]
     folder = save_student(model, tmp_path, image_size=64, meta={})
     student = load_student(folder / "student.pt")
     assert student.translation is None
-    assert student.levels == "fine"
-    assert student.embedding_dim == model.translation.in_dim
+    assert student.features == "paper"
+    assert student.embedding_dim == model.translation.dims.means
     assert student.image_size == 64
 
 
@@ -138,7 +137,7 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"levels": "coarse"}, "levels"),
+        ({"features": "coarse"}, "features"),
         ({"format": 7}, "format"),
         ({"target_dim": "8"}, "target_dim"),
         ({"class_names": None, "image_size": None}, "class_names, image_size"),
@@ -170,7 +169,7 @@ def test_files_of_two_students_are_told_apart(tiny_models: dict[str, str], folde
 @pytest.mark.parametrize("content", [b"", b"no tensors"])
 def test_a_damaged_translation_is_refused(folder: Path, content: bytes) -> None:
     path = folder / "translation.safetensors"
-    in_dim = load_file(path)["project.weight"].shape[1]
+    in_dim = json.loads((folder / "student.json").read_text(encoding="utf-8"))["feature_dim"]
     path.write_bytes(content)
     with pytest.raises(StudentModelError) as error:
         load_student(folder)

@@ -260,7 +260,7 @@ def test_the_loss_is_that_of_a_batch_without_the_regions_set_aside(
 ) -> None:
     """The distillation terms equal those of a batch from which these boxes were removed, detection's those of all."""
     torch.manual_seed(0)
-    model = DistillModel(tiny_models["v8"], num_classes=3, levels="fine", target_dim=8).eval()
+    model = DistillModel(tiny_models["v8"], num_classes=3, features="fine", target_dim=8).eval()
     model.args = get_cfg()
     first_row, aside = helpers.first_rows(train_source), [0, 3, 4, 10]
     targets = make_targets(train_source)

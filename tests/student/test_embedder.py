@@ -22,7 +22,7 @@ from data.types import DetectionSource, ImageRecord
 from student import embedder as embedder_module
 from student.checkpoint import Student, load_student
 from student.embedder import RegionEmbedder
-from student.features import tap
+from student.features import feature_dims, tap
 from student.translation import TranslationModule
 
 SIZES = [(90, 60), (64, 64), (37, 101), (200, 80), (96, 97)]  # width, height: letterboxed at either side, odd paddings
@@ -95,7 +95,7 @@ def embed(student: Student, source: DetectionSource, **settings: Any):
 
 def with_translation(student: Student) -> Student:
     torch.manual_seed(1)
-    translation = TranslationModule(student.embedding_dim, 7)
+    translation = TranslationModule(feature_dims(student.detector, "paper"), 7)
     return replace(student, translation=translation.eval().requires_grad_(False))
 
 
@@ -136,16 +136,16 @@ def test_boxes_and_scores_equal_ultralytics_predict(
         np.testing.assert_array_equal(pool_pass.detection_coarse[here], result.boxes.cls.numpy())
 
 
-@pytest.mark.parametrize("levels", ["fine", "paper"])
-def test_embeddings_equal_loops_over_cells(student: Student, source: DetectionSource, levels: Any) -> None:
-    pool_pass = embed(replace(student, levels=levels), source, confidence=0.4)
+def test_embeddings_equal_loops_over_cells(student: Student, source: DetectionSource) -> None:
+    assert student.features == "paper"
+    pool_pass = embed(student, source, confidence=0.4)
     row = compared = 0
     for image, record in enumerate(source.records):
         gain_x, gain_y, left, top, new_width, new_height = plain_letterbox(record.width, record.height)
         canvas = np.full((SIZE, SIZE, 3), 114, np.uint8)
         picture = student_resize(read_image(record.path), new_width, new_height)
         canvas[top : top + new_height, left : left + new_width] = picture
-        with torch.no_grad(), tap(student.detector, levels) as maps:
+        with torch.no_grad(), tap(student.detector, student.features) as maps:
             student.detector(torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255)
         found = np.flatnonzero(pool_pass.detection_image == image)
         boxes = [*pool_pass.detection_xyxy[found], *record.xyxy]
@@ -156,7 +156,7 @@ def test_embeddings_equal_loops_over_cells(student: Student, source: DetectionSo
             if (box[2:] - box[:2]).min() < 1:
                 continue  # an untrained detector also finds things in the padding; clipped, they have no area
             shares = (box * [gain_x, gain_y, gain_x, gain_y] + [left, top, left, top]) / SIZE
-            expected = np.concatenate([plain_mean(level[0].numpy(), shares) for level in maps])
+            expected = np.concatenate([plain_mean(level[0].numpy(), shares) for level in maps.pyramid])
             np.testing.assert_allclose(embedding, expected, atol=2e-4)
             compared += 1
     assert row == len(pool_pass.region_embedding) == source.num_regions

@@ -1,7 +1,8 @@
-"""Taps on real detectors, and four proofs for the mean in a box."""
+"""Taps on real detectors, and four proofs each for means and patches of boxes."""
 
 import copy
 import pickle
+from itertools import product
 
 import student.environment  # noqa: F401
 
@@ -15,7 +16,17 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
 from student.errors import StudentModelError
-from student.features import box_means, feature_dim, fine_layer, tap
+from student.features import (
+    GRID,
+    FeatureDims,
+    FeatureMaps,
+    box_means,
+    box_patches,
+    feature_dims,
+    fine_layers,
+    region_features,
+    tap,
+)
 
 FAMILIES = ("v8", "11", "26")
 
@@ -33,7 +44,7 @@ def head_inputs(predictions: object) -> list[Tensor]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("mode", ["train", "eval", "fused"])
-def test_tap_yields_the_stride_4_map_and_the_head_inputs(
+def test_tap_yields_the_fine_maps_and_the_head_inputs(
     detectors: dict[str, DetectionModel], family: str, mode: str
 ) -> None:
     detector = copy.deepcopy(detectors[family]).train(mode == "train")
@@ -42,16 +53,24 @@ def test_tap_yields_the_stride_4_map_and_the_head_inputs(
     image = torch.rand(2, 3, 64, 96)
     with tap(detector, "fine") as maps:
         predictions = detector(image)
-        assert [tuple(level.shape[2:]) for level in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(maps[1:], head_inputs(predictions), strict=True))
-        first = [level.clone() for level in maps]
+        assert [tuple(level.shape[2:]) for level in maps.fine] == [(32, 48), (16, 24)]
+        assert [tuple(level.shape[2:]) for level in maps.pyramid] == [(8, 12), (4, 6), (2, 3)]
+        inputs = head_inputs(predictions)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(maps.pyramid, inputs, strict=True))
+        channels = FeatureDims(*(sum(level.shape[1] for level in levels) for levels in (maps.pyramid, maps.fine)))
         detector(torch.rand(1, 3, 64, 64))
-        assert [len(level) for level in maps] == [1, 1, 1, 1]
+        assert [len(level) for level in (*maps.fine, *maps.pyramid)] == [1] * 5
     with tap(detector, "paper") as maps:
         detector(image)
-        assert [tuple(level.shape[2:]) for level in maps] == [(8, 12), (4, 6), (2, 3)]
-    assert feature_dim(detector, "fine") == sum(level.shape[1] for level in first)
-    assert feature_dim(detector, "paper") == sum(level.shape[1] for level in first[1:])
+        assert maps.fine == []
+        assert [tuple(level.shape[2:]) for level in maps.pyramid] == [(8, 12), (4, 6), (2, 3)]
+    assert feature_dims(detector, "fine") == channels
+    assert feature_dims(detector, "paper") == FeatureDims(channels.means, 0)
+
+
+def test_the_fine_maps_are_the_last_of_their_stride() -> None:
+    detector = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
+    assert fine_layers(detector) == [0, 2]  # the stem; the first stage after its second convolution
 
 
 def test_tap_leaves_nothing_on_the_model(detectors: dict[str, DetectionModel]) -> None:
@@ -65,30 +84,24 @@ def test_tap_leaves_nothing_on_the_model(detectors: dict[str, DetectionModel]) -
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_feature_dim_changes_neither_mode_nor_statistics(detectors: dict[str, DetectionModel], training: bool) -> None:
+def test_feature_dims_changes_neither_mode_nor_statistics(detectors: dict[str, DetectionModel], training: bool) -> None:
     detector = detectors["11"].train(training)
     before = {name: value.clone() for name, value in detector.state_dict().items()}
-    feature_dim(detector, "fine")
+    feature_dims(detector, "fine")
     assert all(module.training == training for module in detector.modules())
     assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
 
 
-def test_a_backbone_without_stride_4_has_no_fine_level() -> None:
+@pytest.mark.parametrize("strides", [(4, 2), (2, 4), (2, 2)])
+def test_a_backbone_without_strides_2_and_4_has_no_fine_maps(strides: tuple[int, int]) -> None:
     detector = nn.Module()
-    detector.model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.Conv2d(4, 4, 3, stride=2))
+    detector.model = nn.Sequential(*(nn.Conv2d(3, 3, 3, stride=stride) for stride in strides))
     with pytest.raises(StudentModelError) as error:
-        fine_layer(detector)
+        fine_layers(detector)
     assert str(error.value) == (
-        "Levels 'fine' need a backbone with a stage at stride 4, as YOLOv8, 11 and 26 have; found none; "
-        "pass --levels paper."
+        "Features 'fine' need a backbone with stages at strides 2 and 4, as YOLOv8, 11 and 26 have; found none; "
+        "pass --features paper."
     )
-
-
-def test_a_stem_that_skips_stride_4_is_noticed(detectors: dict[str, DetectionModel]) -> None:
-    detector = copy.deepcopy(detectors["v8"])
-    detector.model[0].conv.stride = (4, 4)
-    with pytest.raises(StudentModelError, match=r"^Levels 'fine' need a backbone with a stage at stride 4"):
-        feature_dim(detector, "fine")
 
 
 # --- box_means: B images, N boxes, C channels -------------------------------------------------------------------------
@@ -190,7 +203,10 @@ def test_boxes_are_clipped_and_points_take_the_value_of_their_cell() -> None:
 
 def test_no_boxes_give_no_rows() -> None:
     maps, image, xyxyn = random_case(6, 0)
-    assert box_means(maps, image, xyxyn).shape == (0, 7)
+    maps[0].requires_grad_()
+    means = box_means(maps, image, xyxyn)
+    assert means.shape == (0, 7)
+    assert means.requires_grad  # on several devices, others wait for the gradients of this one
 
 
 def test_gradient_reaches_the_cells_of_the_box_only() -> None:
@@ -207,3 +223,104 @@ def test_is_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(box_means(maps, image, xyxyn), expected)
         assert box_means([level.bfloat16() for level in maps], image, xyxyn).dtype == torch.float32
+
+
+# --- box_patches ------------------------------------------------------------------------------------------------------
+
+
+def bilinear(level: Tensor, y: float, x: float) -> Tensor:
+    """Value of a (C, H, W) map at a point, cell centres at whole numbers, constant beyond the border's centres."""
+    height, width = level.shape[1:]
+    y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+    top, left = min(int(y), height - 2), min(int(x), width - 2)
+    down, right = y - top, x - left
+    upper = (1 - right) * level[:, top, left] + right * level[:, top, left + 1]
+    lower = (1 - right) * level[:, top + 1, left] + right * level[:, top + 1, left + 1]
+    return (1 - down) * upper + down * lower
+
+
+def test_patches_equal_a_loop_over_points() -> None:
+    maps, image, xyxyn = random_case(8, 7)
+    expected = torch.zeros(7, 7, GRID, GRID)
+    for n in range(7):
+        first = 0
+        for level in maps:
+            channels, height, width = level.shape[1:]
+            x1, y1, x2, y2 = (xyxyn[n] * torch.tensor([width, height, width, height])).tolist()
+            for row in range(GRID):
+                for column in range(GRID):
+                    for down, right in product((0.25, 0.75), repeat=2):
+                        y, x = y1 + (row + down) / GRID * (y2 - y1), x1 + (column + right) / GRID * (x2 - x1)
+                        value = bilinear(level[image[n]], y - 0.5, x - 0.5)
+                        expected[n, first : first + channels, row, column] += value / 4
+            first += channels
+    torch.testing.assert_close(box_patches(maps, image, xyxyn), expected, rtol=0, atol=1e-4)
+
+
+def test_patches_repeat_bitwise_forwards_and_backwards() -> None:
+    maps, image, xyxyn = random_case(9, 30)
+    runs = []
+    for _ in range(2):
+        leaves = [level.clone().requires_grad_() for level in maps]
+        patches = box_patches(leaves, image, xyxyn)
+        patches.square().sum().backward()
+        runs.append([patches.detach(), *(leaf.grad for leaf in leaves)])
+    assert all(torch.equal(first, second) for first, second in zip(*runs, strict=True))
+
+
+def test_converges_when_a_map_is_fitted_to_given_patches() -> None:
+    xyxyn = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    image = torch.zeros(1, dtype=torch.int64)
+    wanted = box_patches([torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(0))], image, xyxyn)
+    level = torch.zeros(1, 2, 6, 6, requires_grad=True)
+    optimizer = torch.optim.Adam([level], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = (box_patches([level], image, xyxyn) - wanted).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1e-5
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), num_boxes=st.integers(1, 6), scale=st.floats(-3, 3), shift=st.floats(-3, 3))
+def test_algebra_of_patches(seed: int, num_boxes: int, scale: float, shift: float) -> None:
+    maps, image, xyxyn = random_case(seed, num_boxes)
+    patches = box_patches(maps, image, xyxyn)
+    affine = box_patches([scale * level + shift for level in maps], image, xyxyn)
+    torch.testing.assert_close(affine, scale * patches + shift, rtol=0, atol=1e-4)
+    mirrored = torch.stack([1 - xyxyn[:, 2], xyxyn[:, 1], 1 - xyxyn[:, 0], xyxyn[:, 3]], dim=1)
+    flipped = box_patches([level.flip(3) for level in maps], image, mirrored)
+    torch.testing.assert_close(flipped, patches.flip(3), rtol=0, atol=1e-3)
+    turned = box_patches([level.transpose(2, 3) for level in maps], image, xyxyn[:, [1, 0, 3, 2]])
+    torch.testing.assert_close(turned, patches.transpose(2, 3), rtol=0, atol=1e-4)
+
+
+def test_patches_of_boxes_beyond_the_image_are_those_of_what_is_inside() -> None:
+    maps, _, _ = random_case(10, 0)
+    boxes = torch.tensor([[-0.5, -0.5, 0.5, 2.0], [0, 0, 0.5, 1], [0.3, 0.3, 0.3, 0.3]])
+    patches = box_patches(maps, torch.zeros(3, dtype=torch.int64), boxes)
+    torch.testing.assert_close(patches[0], patches[1])
+    torch.testing.assert_close(patches[2], patches[2, :, :1, :1].expand_as(patches[2]), rtol=0, atol=1e-5)
+
+
+def test_patches_are_float32_under_autocast() -> None:
+    maps, image, xyxyn = random_case(11, 4)
+    expected = box_patches(maps, image, xyxyn)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(box_patches(maps, image, xyxyn), expected)
+        assert box_patches([level.bfloat16() for level in maps], image, xyxyn).dtype == torch.float32
+
+
+# --- region_features --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_boxes", [0, 5])
+def test_a_row_is_the_means_of_the_pyramid_and_the_patches_of_the_fine_maps(num_boxes: int) -> None:
+    pyramid, image, xyxyn = random_case(12, num_boxes)
+    fine = [torch.randn(3, 2, 32, 48), torch.randn(3, 4, 16, 24)]
+    rows = region_features(FeatureMaps(fine, pyramid), image, xyxyn)
+    assert rows.shape == (num_boxes, FeatureDims(means=7, patches=6).total)
+    assert torch.equal(rows[:, :7], box_means(pyramid, image, xyxyn))
+    assert torch.equal(rows[:, 7:].view(num_boxes, 6, GRID, GRID), box_patches(fine, image, xyxyn))
+    assert torch.equal(region_features(FeatureMaps([], pyramid), image, xyxyn), rows[:, :7])

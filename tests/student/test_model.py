@@ -14,7 +14,7 @@ from torch import Tensor
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 
-from student.features import box_means, tap
+from student.features import region_features, tap
 from student.losses import local_alignment_loss
 from student.model import DistillModel
 from student.objectives import OBJECTIVE_NAMES, ObjectiveName, calibrated_relational_loss
@@ -24,7 +24,7 @@ FAMILIES = ("v8", "11", "26")
 
 def make_model(config: str, **settings: Any) -> DistillModel:
     torch.manual_seed(0)
-    settings = {"num_classes": 3, "levels": "fine", "target_dim": 8, **settings}
+    settings = {"num_classes": 3, "features": "fine", "target_dim": 8, **settings}
     model = DistillModel(config, **settings)
     model.args = get_cfg()
     return model
@@ -46,20 +46,21 @@ def make_batch(with_targets: bool = True) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("levels", ["fine", "paper"])
+@pytest.mark.parametrize("features", ["fine", "paper"])
 def test_adds_the_weighted_losses_of_the_translated_regions(
-    tiny_models: dict[str, str], family: str, levels: str
+    tiny_models: dict[str, str], family: str, features: str
 ) -> None:
     model = make_model(
-        tiny_models[family], levels=levels, lambda_dist=0.5, lambda_emb=3.0, objective="calibrated"
+        tiny_models[family], features=features, lambda_dist=0.5, lambda_emb=3.0, objective="calibrated"
     ).eval()
     batch = make_batch()
     detection, detection_items = DetectionModel.loss(copy.deepcopy(model), make_batch(with_targets=False))
     loss, items = model.loss(batch)
-    with tap(model, levels) as maps:
+    with tap(model, features) as maps:
         model(batch["img"])
     centre, half = batch["bboxes"][:, :2], batch["bboxes"][:, 2:] / 2
-    x = model.translation(box_means(maps, batch["batch_idx"].long(), torch.cat([centre - half, centre + half], dim=1)))
+    xyxyn = torch.cat([centre - half, centre + half], dim=1)
+    x = model.translation(region_features(maps, batch["batch_idx"].long(), xyxyn))
     local = 0.5 * local_alignment_loss(x, batch["targets"])
     relational = 3.0 * calibrated_relational_loss(x, batch["targets"])
     torch.testing.assert_close(loss, torch.cat([detection, 3 * torch.stack([local, relational])]))
@@ -78,7 +79,7 @@ def test_every_objective_teaches_the_detector_and_leaves_a_stock_model(
     assert learned == {"model", "translation"} | ({"decoder"} if objective == "linear" else set())
     stripped = model.stripped()
     assert set(stripped._modules) == set(make_model(tiny_models["v8"]).stripped()._modules)
-    assert not set(stripped.__dict__) & {"levels", "objective"}
+    assert not set(stripped.__dict__) & {"features", "objective"}
 
 
 def test_a_batch_without_targets_has_the_detection_terms_only(tiny_models: dict[str, str]) -> None:
@@ -135,7 +136,7 @@ def test_stripped_is_the_stock_class_and_predicts_the_same(tiny_models: dict[str
     model = make_model(tiny_models["26"]).eval()
     stripped = model.stripped()
     assert type(stripped) is DetectionModel
-    assert not set(stripped.__dict__) & {"levels", "lambda_dist", "lambda_emb", "objective"}
+    assert not set(stripped.__dict__) & {"features", "lambda_dist", "lambda_emb", "objective"}
     assert all("translation" not in name for name in stripped.state_dict())
     image = torch.rand(1, 3, 64, 64)
     assert torch.equal(stripped(image)[0], model(image)[0])

@@ -1,5 +1,6 @@
 """Training in two processes over gloo: the loss of all regions, equal weights everywhere, failures in words."""
 
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from torch import Tensor
 from data.types import DetectionSource
 from student.checkpoint import load_checkpoint
 from student.errors import TrainArgumentError, TrainingProcessError
+from student.features import FeatureMaps
 from student.model import DistillModel
 from student.pretrain import train_to_end
 from student.processes import gather_rows, run_in_processes
@@ -32,7 +34,7 @@ def rows_of(rank: int, counts: tuple[int, ...]) -> Tensor:
 
 
 def start_gloo() -> int:
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     return dist.get_rank()
 
 
@@ -66,11 +68,12 @@ def test_alone_nothing_is_gathered() -> None:
     assert gather_rows(rows) is rows
 
 
-def model_and_batch(file: str) -> tuple[DistillModel, list[Tensor], dict[str, Tensor]]:
+def model_and_batch(file: str) -> tuple[DistillModel, FeatureMaps, dict[str, Tensor]]:
     """A model, feature maps of six images, and their boxes with targets."""
     torch.manual_seed(1)
-    model = DistillModel(file, num_classes=3, levels="paper", target_dim=DIM)
-    maps = [torch.randn(6, channels, side, side) for channels, side in zip((16, 32, 64), (8, 4, 2), strict=True)]
+    model = DistillModel(file, num_classes=3, features="fine", target_dim=DIM)
+    fine, pyramid = ((8, 32), (8, 16)), ((16, 8), (32, 4), (64, 2))
+    maps = FeatureMaps(*([torch.randn(6, channels, side, side) for channels, side in kind] for kind in (fine, pyramid)))
     batch_idx = torch.tensor([0, 0, 1, 2, 3, 3, 4, 5])
     batch = {
         "img": torch.zeros(6, 3, 64, 64),
@@ -82,21 +85,21 @@ def model_and_batch(file: str) -> tuple[DistillModel, list[Tensor], dict[str, Te
     return model, maps, batch
 
 
-def part(batch: dict[str, Tensor], maps: list[Tensor], first: int, stop: int) -> tuple[dict[str, Tensor], list[Tensor]]:
+def part(batch: dict[str, Tensor], maps: FeatureMaps, first: int, stop: int) -> tuple[dict[str, Tensor], FeatureMaps]:
     """The images first to stop of a batch."""
     mine = (batch["batch_idx"] >= first) & (batch["batch_idx"] < stop)
     boxes = {name: batch[name][mine] for name in ("rows", "bboxes", "targets")}
     cut = {**boxes, "batch_idx": batch["batch_idx"][mine] - first, "img": batch["img"][first:stop]}
-    return cut, [level[first:stop] for level in maps]
+    return cut, FeatureMaps(*([level[first:stop] for level in kind] for kind in maps))
 
 
-def terms_and_gradients(model: DistillModel, maps: list[Tensor], batch: dict[str, Tensor]) -> dict[str, Any]:
-    maps = [level.clone().requires_grad_() for level in maps]
+def terms_and_gradients(model: DistillModel, maps: FeatureMaps, batch: dict[str, Tensor]) -> dict[str, Any]:
+    maps = FeatureMaps(*([level.clone().requires_grad_() for level in kind] for kind in maps))
     terms = model._distillation_terms(maps, batch)
     (terms.sum() * len(batch["img"])).backward()
     return {
         "terms": terms.detach(),
-        "maps": [level.grad for level in maps],
+        "maps": [level.grad for level in maps.pyramid],
         "translation": {name: value.grad for name, value in model.translation.named_parameters()},
         "buffers": dict(model.translation.named_buffers()),
     }
@@ -124,6 +127,24 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one_with_the_joint_bat
     for name, expected in joint["translation"].items():
         # The wrap takes the mean over processes of a loss that the trainer has multiplied by their number: the sum.
         torch.testing.assert_close(parts[0]["translation"][name] + parts[1]["translation"][name], expected)
+
+
+def save_without_targets(file: str, folder: Path) -> None:
+    rank = start_gloo()
+    model, maps, batch = model_and_batch(file)
+    if rank == 1:
+        batch["rows"] = torch.full_like(batch["rows"], -1)
+    torch.save(terms_and_gradients(model, maps, batch), folder / f"{rank}.pt")
+
+
+def test_a_process_whose_batch_has_no_targets_does_not_keep_the_others_waiting(
+    tiny_models: dict[str, str], tmp_path: Path
+) -> None:
+    run_in_processes(partial(save_without_targets, tiny_models["v8"], tmp_path), 2)
+    with_targets, without = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    torch.testing.assert_close(with_targets["terms"], without["terms"])
+    assert all(level.any() for level in with_targets["maps"])
+    assert not any(level.any() for level in without["maps"])
 
 
 def test_the_relational_loss_of_one_process_alone_would_be_another(tiny_models: dict[str, str]) -> None:

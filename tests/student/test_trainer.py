@@ -232,7 +232,7 @@ def test_pretrains_and_distils_on(
 
 
 def test_a_head_for_other_classes_is_new(tiny_models: dict[str, str], run_distill: Distill, tmp_path: Path) -> None:
-    five = DistillModel(tiny_models["11"], num_classes=5, levels="paper", target_dim=4)
+    five = DistillModel(tiny_models["11"], num_classes=5, features="paper", target_dim=4)
     weights = save_student(five, tmp_path / "five", image_size=64, meta={}) / "student.pt"
     student = load_student(run_distill(str(weights), tmp_path).folder)
     assert student.detector.model[-1].nc == 3
