@@ -18,7 +18,7 @@ STUDENT_FLAG = $(if $(STUDENT),--student '$(STUDENT)')
 RUN_FLAG     = $(if $(RUN),--run '$(RUN)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu soak test lint format coverage miniature-teacher clean
+.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu soak study test lint format coverage miniature-teacher clean
 
 # ---- Getting started ------------------------------------------------------------------------------------------------
 
@@ -56,6 +56,9 @@ bench-gpu: $(STAMP) ## speed at the size of LLaVA-1.5-7B on a CUDA GPU; leaves w
 
 soak: $(STAMP) ## kill 200 real builds at random moments; leaves work/soak.json
 	$(BIN)/python -m pipeline.bench.soak
+
+study: $(STAMP) ## what distillation brings on the miniature benchmark, 3 seeds x 3 recipes; leaves work/study.json
+	$(BIN)/python -m pipeline.study
 
 # ---- Development ----------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,10 @@
 """The whole pipeline at toy size with its real parts: miniature world and teacher, a tiny YOLO, every stage."""
 
 import json
+import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 import torch
 from typer.testing import Result
 
+import teacher_cache.teachers
 from pipeline.config import RunConfig
 from pipeline.errors import StageMismatchError
 from pipeline.rundir import read_completion
@@ -75,13 +79,44 @@ def test_a_second_run_skips_everything_and_moves_no_file(finished: RunConfig) ->
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_phase_2_needs_no_teacher(finished: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(*_: object) -> None:
-        raise AssertionError("phase 2 asked for a teacher")
+WITHOUT_TEACHER = """
+import pickle, sys
 
-    monkeypatch.setattr("teacher_cache.teachers.base.load_teacher", absent)
-    monkeypatch.setattr("teacher_cache.teachers.base.describe_teacher", absent)
-    assert distill_student(finished).skipped
+def guard(event, arguments):
+    if event == "import" and arguments[0].partition(".")[0] == "transformers":
+        raise AssertionError("transformers is imported")
+    if event == "open" and sys.argv[2] in str(arguments[0]):
+        raise AssertionError(f"{arguments[0]} of the teacher is opened")
+
+sys.addaudithook(guard)
+from pipeline.stages import distill_student, evaluate_fewshot
+with open(sys.argv[1], "rb") as file:
+    config = pickle.load(file)
+if sys.argv[3] == "teacher":
+    from pipeline.stages import build_teacher_cache
+    build_teacher_cache(config)
+assert not distill_student(config).skipped
+assert not evaluate_fewshot(config).skipped
+"""
+
+
+def without_teacher(config: RunConfig, folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    path = folder / "config.pickle"
+    path.write_bytes(pickle.dumps(config))
+    weights = Path(teacher_cache.teachers.__path__[0]) / "miniature"
+    arguments = [sys.executable, "-c", WITHOUT_TEACHER, str(path), str(weights), *options]
+    return subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+
+def test_phase_2_neither_imports_transformers_nor_opens_teacher_weights(finished: RunConfig, tmp_path: Path) -> None:
+    fewshot = replace(finished.fewshot, folder=tmp_path / "fewshot", run=tmp_path / "run", teacher=False)
+    distill = replace(finished.distill, folder=tmp_path / "run", seed=1)
+    config = replace(finished, distill=distill, fewshot=fewshot)
+    done = without_teacher(config, tmp_path, "student")
+    assert done.returncode == 0, done.stderr[-2000:]
+    retry = replace(config, cache=replace(config.cache, folder=tmp_path / "cache"))
+    refused = without_teacher(retry, tmp_path, "teacher")
+    assert "AssertionError: transformers is imported" in refused.stderr
 
 
 def test_other_settings_are_refused_and_nothing_is_lost(finished: RunConfig) -> None:
