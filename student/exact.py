@@ -101,7 +101,7 @@ class ExactTrainer(ResumableTrainer):
         path = _state_path(self.wdir, ckpt["epoch"])
         if path.is_file():
             self.exact_state = torch.load(path, map_location=self.device, weights_only=True)
-            self._restore(self.exact_state)
+            restore_training_state(self, self.exact_state)
 
     def final_eval(self) -> None:
         """Finish the run; nobody goes on from here."""
@@ -113,17 +113,10 @@ class ExactTrainer(ResumableTrainer):
     def _exact_state(self) -> dict[str, Any]:
         model: nn.Module = unwrap_model(self.model)
         return {
-            "model": model.state_dict(),
-            "average": self.ema.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **training_state(self),
             "gradients": {name: value.grad for name, value in model.named_parameters() if value.grad is not None},
             "batches_waiting": self._batches_waiting,
         }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        unwrap_model(self.model).load_state_dict(state["model"])
-        self.ema.ema.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
     def _begin_epoch(self) -> None:
         """Called before each epoch."""
@@ -142,6 +135,22 @@ class ExactTrainer(ResumableTrainer):
 
     def _count_batch(self) -> None:
         self._batches_waiting += 1
+
+
+def training_state(trainer: Any) -> dict[str, Any]:
+    """Weights in training, their average and the optimizer of an ultralytics trainer, in full precision."""
+    return {
+        "model": unwrap_model(trainer.model).state_dict(),
+        "average": trainer.ema.ema.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+    }
+
+
+def restore_training_state(trainer: Any, state: dict[str, Any]) -> None:
+    """Put back what `training_state` took."""
+    unwrap_model(trainer.model).load_state_dict(state["model"])
+    trainer.ema.ema.load_state_dict(state["average"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
 
 
 def _state_path(folder: Path, epoch: int) -> Path:

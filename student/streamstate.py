@@ -14,9 +14,9 @@ import student.environment  # noqa: F401  (before ultralytics)
 # isort: split
 
 import torch
-from ultralytics.utils.torch_utils import unwrap_model
 
 from data.files import atomic_path
+from student.exact import restore_training_state, training_state
 
 if TYPE_CHECKING:
     from student.streamloader import StreamLoader
@@ -49,10 +49,8 @@ class StreamKeeper:
         state = torch.load(self.path, map_location="cpu", weights_only=True)
         if state["epoch"] != trainer.start_epoch:  # killed between a checkpoint and the removal of this file
             return
-        unwrap_model(trainer.model).load_state_dict(state["model"])
-        trainer.ema.ema.load_state_dict(state["ema"])
+        restore_training_state(trainer, state)
         trainer.ema.updates = state["updates"]
-        trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.scaler.load_state_dict(state["scaler"])
         trainer.exact_state = None  # that is of the epoch's beginning
         self._epoch, self._done = state["epoch"], tuple(state["done"])
@@ -71,10 +69,8 @@ class StreamKeeper:
             state = {
                 "epoch": position.epoch,
                 "done": list(position.done),
-                "model": unwrap_model(trainer.model).state_dict(),
-                "ema": trainer.ema.ema.state_dict(),
+                **training_state(trainer),
                 "updates": trainer.ema.updates,
-                "optimizer": trainer.optimizer.state_dict(),
                 "scaler": trainer.scaler.state_dict(),
             }
             torch.save(state, temporary)

@@ -158,7 +158,7 @@ def test_a_killed_stream_goes_on_by_shard(
         found = trainer.model.state_dict()  # type: ignore[attr-defined]
         assert all(torch.equal(found[name], value) for name, value in kept["model"].items())
         average = trainer.ema.ema.state_dict()  # type: ignore[attr-defined]
-        assert all(torch.equal(average[name], value) for name, value in kept["ema"].items())
+        assert all(torch.equal(average[name], value) for name, value in kept["average"].items())
 
     monkeypatch.setattr(student.streamstate.StreamKeeper, "_restore", note)
     result = distill_student(streamed)
