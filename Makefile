@@ -51,7 +51,7 @@ fewshot: $(STAMP) ## one photo per object: the last distilled student against it
 bench: $(STAMP) ## speed of the teacher cache against named alternatives, on the CPU; leaves work/bench.json
 	$(BIN)/python -m pipeline.bench
 
-bench-gpu: $(STAMP) ## speed at the size of LLaVA-1.5-7B on a CUDA GPU; leaves work/bench-gpu.json
+bench-gpu: $(STAMP) ## both phases on a CUDA GPU, with random weights; leaves work/bench-gpu.json
 	$(BIN)/python -m pipeline.bench.gpu
 
 soak: $(STAMP) ## kill 200 real builds at random moments; leaves work/soak.json

@@ -1,260 +1,121 @@
-"""Phase 1 on a GPU at the size of LLaVA-1.5-7B, with random weights: the same arithmetic without the checkpoint.
+"""`python -m pipeline.bench.gpu`: both phases on a CUDA GPU with random weights. `make bench-gpu`.
 
-`make bench-gpu`: regions per second in both modes, against the usual loop (one box at a time, 3 beams, 300 tokens), and
-the share of the device's own matmul rate that prompt mode reaches. Leaves ROOT/bench-gpu.json and prints markdown for
-docs/benchmarks.md.
+    teacher     phase 1 at the size of LLaVA-1.5-7B (gpu_teacher.py)
+    training    phase 2 at 640 px, against ultralytics (gpu_training.py)
 
-Operations of one region in prompt mode, counted as in the literature: 2 x weights x tokens for the vision tower, the
-connector and the language model without its head and its table of tokens, plus attention (4 L^2 D a layer in the tower,
-half of it in the causal language model). Norms, softmax, activations and pooling count nothing.
+Each prints markdown for docs/benchmarks.md and adds its figures to ROOT/bench-gpu.json.
 """
 
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Annotated, Any, get_args
 
-import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 
 from data.files import write_json
-from pipeline.bench.figures import Figure, keep
+from pipeline.bench import gpu_teacher, gpu_training
+from pipeline.bench.device import device_name
+from pipeline.bench.figures import Figures, keep
+from pipeline.bench.gpu_training import Pair
+from pipeline.bench.watched_steps import Window
 from pipeline.rundir import read_json
-from teacher_cache.config import TeacherConfig
-from teacher_cache.teachers.llava import LlavaTeacher
-from teacher_cache.teachers.one_by_one import describe_one
-from teacher_cache.teachers.random_llava import Geometry, random_llava
+from teacher_cache.teachers.random_llava import Geometry
 
-NAMES = ("mug", "backpack", "kitchen & dining room table", "remote control")
-LOOP_BEAMS, ANSWER_TOKENS = 3, 300
-"""Of the usual loop, as the paper's reference has them."""
-MATMUL_SHARE = 0.60
-
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GpuSettings:
-    """How much is measured."""
+class Place:
+    """Where is measured, and where it is written down."""
 
-    geometry: Geometry
     device: str
-    batch: int
-    """Regions per forward pass in prompt mode."""
-    generate_batch: int
-    """Regions per batch in generate mode; each keeps half a megabyte per token."""
-    tokens: int
-    """Length of every answer."""
-    batches: int
-    """Timed batches in prompt mode."""
-    loop_boxes: int
-    """Boxes that the loop is timed on."""
-    matmul_side: int
-    compiled: bool
+    root: Path
+    out: Path
+
+    def keep(self, phase: str, figures: Figures, **facts: Any) -> None:
+        """Add figures to the file, and what the phase ran on."""
+        devices = {**read_json(self.out).get("devices", {}), phase: {"name": device_name(self.device), **facts}}
+        keep(self.out, figures)
+        write_json(self.out, {**read_json(self.out), "devices": devices})
 
 
-@dataclass(frozen=True, kw_only=True)
-class GpuResult:
-    """What was measured; rates are regions per second."""
-
-    prompt: float
-    generate: float
-    loop: float
-    matmul: float
-    """Operations per second of one large product, in the teacher's number type."""
-    operations: float
-    """Of one region in prompt mode."""
-    text_tokens: int
-    image_tokens: int
-    weights: int
-    peak_bytes: int
-
-    @property
-    def share(self) -> float:
-        """Of the matmul rate that prompt mode reaches, crops and copies included."""
-        return self.prompt * self.operations / self.matmul
-
-
-def measure(settings: GpuSettings) -> GpuResult:
-    """Both modes on one model after the other, then the loop, then the product."""
-    device = torch.device(settings.device)
-    config = TeacherConfig(
-        model=settings.geometry, device=settings.device, batch=settings.batch, compile=settings.compiled
-    )
-    teacher = random_llava(settings.geometry, config)
-    operations, text_tokens, image_tokens = _operations(teacher)
-    weights = sum(weight.numel() for weight in teacher._model.parameters())
-    prompt = _rate(teacher, settings.batch * settings.batches, device)
-    matmul = _matmul_rate(settings.matmul_side, teacher._model.dtype, device)
-    del teacher  # there is room for one
-    _give_back(device)
-    config = TeacherConfig(
-        model=settings.geometry, device=settings.device, batch=settings.generate_batch, mode="generate",
-        max_new_tokens=settings.tokens,
-    )  # fmt: skip
-    teacher = random_llava(settings.geometry, config)
-    generate = _rate(teacher, settings.generate_batch, device)
-    crops, names = _regions(teacher, settings.loop_boxes + 1)
-
-    def loop() -> None:
-        for crop, name in zip(crops[1:], names[1:], strict=True):
-            describe_one(teacher, crop, name, num_beams=LOOP_BEAMS)
-
-    describe_one(teacher, crops[0], names[0], num_beams=LOOP_BEAMS)
-    loop_rate = settings.loop_boxes / _seconds(loop, device)
-    return GpuResult(
-        prompt=prompt, generate=generate, loop=loop_rate, matmul=matmul, operations=operations,
-        text_tokens=text_tokens, image_tokens=image_tokens, weights=weights,
-        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
-    )  # fmt: skip
-
-
-def _rate(teacher: LlavaTeacher, regions: int, device: torch.device) -> float:
-    """Regions per second of `embed`, after one call to warm up."""
-    crops, names = _regions(teacher, regions)
-    teacher.embed(crops, names)
-    return regions / _seconds(lambda: teacher.embed(crops, names), device)
-
-
-def _regions(teacher: LlavaTeacher, number: int) -> tuple[list[NDArray[np.uint8]], Sequence[str]]:
-    """Random pictures, cut already: cutting is the CPU's part, and `make bench` measures it."""
-    size, generator = teacher.spec.crop_size, np.random.default_rng(0)
-    crops = [generator.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(number)]
-    return crops, [NAMES[index % len(NAMES)] for index in range(number)]
-
-
-def _operations(teacher: LlavaTeacher) -> tuple[float, int, int]:
-    """Operations of a region in prompt mode, mean over the names, and its tokens of text and picture."""
-    model: Any = teacher._model.model
-    text, vision = model.config.text_config, model.config.vision_config
-    lengths = [len(teacher._prompts.encode(name)) for name in NAMES]
-    length, image_tokens = sum(lengths) / len(lengths), teacher._prompts.image_tokens
-    patches = (vision.image_size // vision.patch_size) ** 2 + 1
-    layers = model.language_model.layers
-    by_weights = 2 * (
-        _size(model.vision_tower) * patches
-        + _size(model.multi_modal_projector) * image_tokens
-        + _size(layers) * length
-    )  # fmt: skip
-    tower = 4 * patches**2 * vision.hidden_size * vision.num_hidden_layers
-    causal = sum(2 * tokens**2 for tokens in lengths) / len(lengths) * text.hidden_size * text.num_hidden_layers
-    return by_weights + tower + causal, round(length) - image_tokens, image_tokens
-
-
-def _size(module: torch.nn.Module) -> int:
-    """Weights that multiply: tables that are only looked up count nothing."""
-    tables = {id(table.weight) for table in module.modules() if isinstance(table, torch.nn.Embedding)}
-    return sum(weight.numel() for weight in module.parameters() if id(weight) not in tables)
-
-
-def _matmul_rate(side: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Operations per second of a square product, the best of some."""
-    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    torch.matmul(one, other)
-    return max(2 * side**3 * 10 / _seconds(lambda: [one @ other for _ in range(10)], device) for _ in range(3))
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time until the device has done all of it."""
-    _wait(device)
-    started = perf_counter()
-    work()
-    _wait(device)
-    return perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _give_back(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-def figures(result: GpuResult, settings: GpuSettings) -> dict[str, Figure]:
-    """The measured, with targets where there are any; a rate alone has none to miss."""
-    boxes = f"{settings.loop_boxes} boxes timed, the rest extrapolated"
-    return {
-        "gpu_prompt_share_of_matmul": Figure(
-            value=result.share, target=MATMUL_SHARE, better="higher",
-            note=f"prompt mode's {result.operations / 1e12:.3g} Tflop per region x regions/s / measured matmul rate",
-        ),
-        "gpu_prompt_regions_per_s": Figure(value=result.prompt, target=0, better="higher", note="`embed`, whole"),
-        "gpu_generate_regions_per_s": Figure(
-            value=result.generate, target=0, better="higher", note=f"greedy, {settings.tokens} tokens each"
-        ),
-        "gpu_loop_regions_per_s": Figure(
-            value=result.loop, target=0, better="higher",
-            note=f"one box at a time, {LOOP_BEAMS} beams, {settings.tokens} tokens, second pass; {boxes}",
-        ),
-    }  # fmt: skip
-
-
-def markdown(result: GpuResult, settings: GpuSettings, device_name: str) -> str:
-    """The table for docs/benchmarks.md."""
-    rows = [
-        ("prompt mode", settings.batch, result.prompt),
-        (f"generate mode, greedy, {settings.tokens} tokens", settings.generate_batch, result.generate),
-        (f"one box at a time, {LOOP_BEAMS} beams, {settings.tokens} tokens", 1, result.loop),
-    ]
-    lines = [
-        f"{settings.geometry} ({result.weights / 1e9:.2f} billion random weights), {device_name}, torch "
-        f"{torch.__version__}{', compiled' if settings.compiled else ''}; {result.image_tokens} image tokens and about "
-        f"{result.text_tokens} of text per region.",
-        "",
-        "| way | batch | regions/s | a million regions | against the loop |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {name} | {batch} | {rate:.3g} | {1e6 / rate / 3600:,.0f} h | {rate / result.loop:,.0f}x |"
-            for name, batch, rate in rows
-        ),
-        "",
-        f"Prompt mode reaches {100 * result.share:.0f} % of the measured matmul rate of {result.matmul / 1e12:.3g} "
-        f"Tflop/s (aim: {100 * MATMUL_SHARE:.0f} %), at {result.operations / 1e12:.3g} Tflop per region. The loop was "
-        f"timed on {settings.loop_boxes} boxes; its million is extrapolated. Weights are random and answers never end "
-        "by themselves, so every answer has full length. Prompts are tokenized by the miniature's tokenizer: "
-        "of realistic length, other ids. The loop yields no image embedding, the other two do.",
-    ]
-    return "\n".join(lines)
+@app.callback(invoke_without_command=True)
+def bench_gpu(
+    context: typer.Context,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cuda",
+    root: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("work"),
+    out: Annotated[Path | None, typer.Option(help="File of the figures [default: ROOT/bench-gpu.json].")] = None,
+) -> None:
+    """Measure both phases, or the one that is named."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise typer.BadParameter(f"--device {device}: torch finds no CUDA GPU; name another device, such as cpu")
+    context.obj = Place(device=device, root=root, out=out or root / "bench-gpu.json")
+    if context.invoked_subcommand is None:
+        training(context)
+        teacher(context)  # last, as it exits with 1 when it misses its aim
 
 
 @app.command()
-def bench_gpu(
+def teacher(
+    context: typer.Context,
     geometry: Annotated[str, typer.Option(help=f"{' or '.join(get_args(Geometry))}.")] = "llava-1.5-7b",
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cuda",
     batch: Annotated[int, typer.Option(min=1, help="Regions per forward pass in prompt mode.")] = 64,
     generate_batch: Annotated[int, typer.Option(min=1, help="Regions per batch in generate mode.")] = 48,
-    tokens: Annotated[int, typer.Option(min=1, help="Length of an answer.")] = ANSWER_TOKENS,
+    tokens: Annotated[int, typer.Option(min=1, help="Length of an answer.")] = gpu_teacher.ANSWER_TOKENS,
     batches: Annotated[int, typer.Option(min=1, help="Timed batches in prompt mode.")] = 12,
     loop_boxes: Annotated[int, typer.Option(min=1, help="Boxes that the loop is timed on.")] = 3,
     matmul_side: Annotated[int, typer.Option(min=1, help="Side of the product.")] = 8192,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the teacher in prompt mode.")] = False,
-    root: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("work"),
-    out: Annotated[Path | None, typer.Option(help="File of the figures [default: ROOT/bench-gpu.json].")] = None,
 ) -> None:
-    """Measure, print markdown, and keep the figures; exit code 1 when prompt mode misses its aim."""
+    """Embed regions with LLaVA; exit code 1 when prompt mode misses its aim."""
     if geometry not in get_args(Geometry):
         raise typer.BadParameter(f"--geometry is one of {', '.join(get_args(Geometry))}; found {geometry}")
-    settings = GpuSettings(
+    place: Place = context.obj
+    settings = gpu_teacher.TeacherSettings(
         geometry=geometry,  # type: ignore[arg-type]
-        device=device, batch=batch, generate_batch=generate_batch, tokens=tokens, batches=batches,
+        device=place.device, batch=batch, generate_batch=generate_batch, tokens=tokens, batches=batches,
         loop_boxes=loop_boxes, matmul_side=matmul_side, compiled=compiled,
     )  # fmt: skip
-    result = measure(settings)
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    path = out or root / "bench-gpu.json"
-    found = figures(result, settings)
-    keep(path, found)
-    facts = {"name": name, "matmul_flops_per_s": result.matmul, "peak_bytes": result.peak_bytes}
-    write_json(path, {**read_json(path), "device": facts})
-    typer.echo(markdown(result, settings, name))
+    result = gpu_teacher.measure(settings)
+    found = gpu_teacher.figures(result, settings)
+    place.keep("teacher", found, matmul_flops_per_s=result.matmul, peak_bytes=result.peak_bytes)
+    typer.echo(gpu_teacher.markdown(result, settings, device_name(place.device)))
     sys.exit(0 if all(figure.is_met for figure in found.values()) else 1)
+
+
+@app.command()
+def training(
+    context: typer.Context,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Student and teacher, as yolov8n.yaml:yolov8s.yaml [default: v8, 11 and 26]."),
+    ] = None,
+    image_size: Annotated[int, typer.Option(min=32, help="Pixels of an image's longer side.")] = 640,
+    batch: Annotated[int, typer.Option(min=1, help="Images per step.")] = 16,
+    workers: Annotated[int, typer.Option(min=0, help="Of the loader, at most one per core.")] = 16,
+    warm_up: Annotated[int, typer.Option(min=1, help="Steps before the first that is timed.")] = 40,
+    timed: Annotated[int, typer.Option(min=1, help="Timed steps.")] = 80,
+    profiled: Annotated[int, typer.Option(min=1, help="Steps under the profiler.")] = 10,
+) -> None:
+    """Train detectors: plain, with ultralytics' own distillation, and with ours."""
+    place: Place = context.obj
+    settings = gpu_training.TrainingSettings(
+        pairs=[_pair(text) for text in model] if model else gpu_training.PAIRS,
+        device=place.device, image_size=image_size, batch=batch, workers=workers,
+        window=Window(warm_up=warm_up, timed=timed, profiled=profiled),
+    )  # fmt: skip
+    runs = gpu_training.measure(place.root, settings)
+    place.keep("training", gpu_training.figures(runs, settings))
+    typer.echo(gpu_training.markdown(runs, settings, device_name(place.device)))
+
+
+def _pair(text: str) -> Pair:
+    student, _, teacher = text.partition(":")
+    if not (student and teacher):
+        raise typer.BadParameter(f"--model names a student and its teacher, as a.yaml:b.yaml; found {text}")
+    return Pair(student, teacher)
 
 
 if __name__ == "__main__":

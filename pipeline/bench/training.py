@@ -7,8 +7,6 @@
 Each run is a process of its own with the same model, images, batch and threads; only the last two know targets.
 """
 
-import multiprocessing
-import os
 import resource
 import shutil
 import statistics
@@ -17,15 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.images import read_image
-from data.source import open_source
+from data.types import RegionTargets
 from pipeline.bench.figures import Figure
 from pipeline.bench.inputs import BenchInputs, bench_inputs, seconds, shipped_teacher
+from pipeline.bench.runs import in_a_process, make_trainer
 from teacher_cache.build import build_cache
 from teacher_cache.cache import RegionCache
 from teacher_cache.crops import cut_crop
@@ -87,7 +86,7 @@ def measure(
     try:
         for _ in range(rounds):
             for kind in kinds:
-                runs[kind].append(_in_a_process(kind, inputs, folder, steps))
+                runs[kind].append(in_a_process(kind, _train, kind, inputs, folder, steps))
     finally:
         shutil.rmtree(folder)
     step = {kind: statistics.median(run.median for run in found) for kind, found in runs.items()}
@@ -125,50 +124,23 @@ def _build_cache(inputs: BenchInputs, folder: Path) -> None:
     build_cache(inputs.source, inputs.table, folder, spec=teacher.spec, load_teacher=lambda: teacher)
 
 
-def _in_a_process(kind: Kind, inputs: BenchInputs, folder: Path, steps: int) -> Run:
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(kind, inputs, folder, steps, sender))
-    process.start()
-    sender.close()
-    try:
-        run: Run = receiver.recv()
-    except EOFError:
-        raise RuntimeError(f"the {kind} run failed; its message stands above") from None
-    finally:
-        process.join()
-    return run
+def _train(kind: Kind, inputs: BenchInputs, folder: Path, steps: int) -> Run:
+    from student.pretrain import quiet_ultralytics
 
-
-def _train(kind: Kind, inputs: BenchInputs, folder: Path, steps: int, sender: Any) -> None:
-    """One epoch over as many images as the steps take."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the tables of the epochs
-    from student.pretrain import ResumableTrainer, quiet_ultralytics
-    from student.trainer import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillSetup, DistillTrainer
-
-    overrides = {
-        **DEFAULT_TRAIN_ARGUMENTS, "model": MODEL, "data": str(inputs.data), "epochs": 1, "imgsz": IMAGE_SIZE,
-        "batch": BATCH, "nbs": BATCH, "device": "cpu", "val": False, "plots": False, "fraction": steps * BATCH,
-        "project": str(folder.resolve()), "name": kind, "exist_ok": True,
-    }  # fmt: skip
-    trainer: ResumableTrainer
-    if kind == "plain":
-        trainer = ResumableTrainer(overrides)
-    else:
+    targets: RegionTargets | None = None
+    if kind != "plain":
         cache = RegionCache.open(folder / "cache")
         targets = cache.targets() if kind == "cached" else LiveTargets(inputs, cache)
-        setup = DistillSetup(
-            train=inputs.source, val=open_source(inputs.data, "val"), targets=targets, first_row=inputs.table.first_row,
-            settings=DistillSettings(),
-        )  # fmt: skip
-        trainer = DistillTrainer(setup, overrides)
+    trainer = make_trainer(
+        inputs, targets, folder, name=kind, model=MODEL, image_size=IMAGE_SIZE, batch=BATCH, steps=steps, device="cpu"
+    )
     ends: list[float] = []
     trainer.add_callback("on_train_batch_end", lambda _: ends.append(perf_counter()))
     peaks: list[int] = []
     trainer.add_callback("on_train_epoch_end", lambda _: peaks.append(_peak_bytes()))
     with quiet_ultralytics():
         trainer.train()
-    sender.send(Run(step_seconds=np.diff(ends).tolist(), peak_bytes=peaks[0]))
+    return Run(step_seconds=np.diff(ends).tolist(), peak_bytes=peaks[0])
 
 
 def _peak_bytes() -> int:
