@@ -199,7 +199,8 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
     Raises:
         StageMismatchError: the folder holds a run with other settings or other inputs.
     """
-    from student.trainer import DistillSettings, distill
+    from student.setup import DistillSettings
+    from student.trainer import distill
 
     settings, cache, model = config.distill, inputs.cache, inputs.model
     folder = named(settings.folder)

@@ -20,9 +20,9 @@ from data.types import DetectionSource
 from pipeline.bench.figures import Figure
 from pipeline.bench.inputs import BenchInputs, bench_inputs, seconds
 from student.dataset import RegionDataset
+from student.setup import DistillSettings
 from student.streaming import StreamDataset
 from student.streamloader import StreamLoader
-from student.trainer import DistillSettings
 
 ROUNDS = 7
 _BATCH, _IMAGE_SIZE, _WORKERS, _SHARD_MB = 16, 160, 2, 1.0

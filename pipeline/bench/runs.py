@@ -60,7 +60,8 @@ def make_trainer(
     It is ultralytics' own, or the one that distils where there are targets. Both optimize in the same way.
     """
     from student.pretrain import ResumableTrainer
-    from student.trainer import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillSetup, DistillTrainer
+    from student.setup import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillSetup
+    from student.trainer import DistillTrainer
 
     overrides = {
         **DEFAULT_TRAIN_ARGUMENTS, "model": model, "data": str(inputs.data), "epochs": 1, "imgsz": image_size,

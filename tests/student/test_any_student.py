@@ -18,7 +18,8 @@ from ultralytics.nn.tasks import DetectionModel
 from data.types import DetectionSource
 from student.checkpoint import load_student
 from student.model import DistillModel
-from student.trainer import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillTrainer, distill
+from student.setup import DEFAULT_TRAIN_ARGUMENTS, DistillSettings
+from student.trainer import DistillTrainer, distill
 
 FAMILIES = ("v8", "11", "26")
 FINE_LAYER = 2

@@ -15,7 +15,8 @@ import torch
 
 from data.types import DetectionSource
 from student.checkpoint import load_checkpoint
-from student.trainer import DistillSettings, DistillTrainer, distill
+from student.setup import DistillSettings
+from student.trainer import DistillTrainer, distill
 
 # Three batches an epoch and four per optimizer step: gradients wait across epochs. Mosaic draws partners.
 ARGUMENTS = {

@@ -22,7 +22,8 @@ from student.features import FeatureMaps
 from student.model import DistillModel
 from student.pretrain import train_to_end
 from student.processes import gather_rows, run_in_processes
-from student.trainer import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillSetup, DistillTrainer
+from student.setup import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillSetup
+from student.trainer import DistillTrainer
 
 COUNTS = ((3, 5), (0, 4), (2, 2))
 """Rows of the two processes."""

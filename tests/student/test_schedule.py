@@ -23,7 +23,8 @@ from student.checkpoint import load_checkpoint
 from student.model import DistillModel
 from student.processes import run_in_processes
 from student.schedule import SCHEDULE_NAMES, ScheduleName, detector_learns, ends_turn, keep_statistics, warn_if_never
-from student.trainer import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillSetup, DistillTrainer, distill
+from student.setup import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillSetup
+from student.trainer import DistillTrainer, distill
 
 # Four batches an epoch and three per optimizer step: gradients wait at the ends of epochs.
 ARGUMENTS = {

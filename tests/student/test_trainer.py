@@ -28,7 +28,8 @@ from student.dataset import RegionDataset
 from student.errors import RegionTargetError, StudentModelError, StudentModelNotFoundError, TrainArgumentError
 from student.model import DistillModel
 from student.pretrain import ResumableTrainer, amp_is_sound, checked_arguments, find_model, pretrain
-from student.trainer import DistillResult, DistillSettings, DistillTrainer, distill, left_out
+from student.setup import DistillSettings
+from student.trainer import DistillResult, DistillTrainer, distill, left_out
 
 QUICK = {"epochs": 1, "imgsz": 64, "batch": 8, "plots": False, "seed": 3}
 Distill = Callable[..., DistillResult]
@@ -457,7 +458,8 @@ spec = importlib.util.spec_from_file_location("scenes", sys.argv[1])
 scenes = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(scenes)
 import numpy as np
-from student.trainer import DistillSettings, distill
+from student.setup import DistillSettings
+from student.trainer import distill
 train = scenes.make_source(Path("scenes"), images=8, split="train", seed=1)
 val = scenes.make_source(Path("scenes"), images=4, split="val", seed=2)
 distill(
