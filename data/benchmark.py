@@ -1,76 +1,78 @@
-"""A personal benchmark: scenes with named objects ("my mug") that the detector knows only as a coarse class ("mug")."""
+"""Opens a personal benchmark: a published one by its name, or a folder of one's own."""
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from data.benchmarks.core50 import read_core50
+from data.benchmarks.icubworld import read_icubworld
+from data.benchmarks.perseg import read_perseg
+from data.benchmarks.photos import object_folders, read_photos
+from data.benchmarks.pod import QUERIES, read_pod
+from data.benchmarks.yaml_folder import read_yaml_folder
+from data.errors import DatasetError, DatasetNotFoundError
+from data.types import PersonalBenchmark
 
-from data.errors import DatasetError
-from data.readers.layout import load_yaml
-from data.source import open_source
-from data.types import DetectionSource
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PersonalBenchmark:
-    """Scenes in which every box carries a personal object. Legend: P = personal objects."""
-
-    name: str
-    source: DetectionSource
-    """Class names and ids are the personal objects."""
-    coarse_names: tuple[str, ...]
-    """Classes of the base detector, in its order."""
-    coarse_of: NDArray[np.int64]  # (P,)
-    """Index into `coarse_names` per personal object."""
-
-    def fingerprint(self) -> str:
-        """Digest of the scenes' labels and of the coarse class of every personal object; image content is not read."""
-        parts = (self.source.fingerprint(), self.coarse_names, self.coarse_of.tolist())
-        return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+__all__ = ["PUBLISHED", "PersonalBenchmark", "PublishedBenchmark", "open_benchmark"]
 
 
-def open_benchmark(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
-    """Open folder/data.yaml: YOLO layout whose `test:` split is the pool of scenes, with two keys more.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedBenchmark:
+    """A benchmark that has a name."""
 
-    `coarse_names: [mug, ball]` names the detector's classes; `coarse: [0, 0, 1]` gives the coarse id of each name in
-    `names`, in the order of their ids.
+    read: Callable[..., PersonalBenchmark]
+    """Takes its folder, and `progress`."""
+    confidence: float
+    """Least score of a detection in the reference's evaluation."""
+
+
+PUBLISHED = {
+    "perseg": PublishedBenchmark(read=read_perseg, confidence=0.1),
+    **{name: PublishedBenchmark(read=partial(read_pod, name=name), confidence=0.1) for name in QUERIES},
+    "core50": PublishedBenchmark(read=read_core50, confidence=0.001),
+    "icubworld": PublishedBenchmark(read=read_icubworld, confidence=0.001),
+}
+"""Published benchmarks by name."""
+
+
+def open_benchmark(place: Path | str, data: Path | None = None, *, progress: bool = False) -> PersonalBenchmark:
+    """Open a benchmark.
+
+    Args:
+        place: Key of `PUBLISHED` where `data` is given; else a folder, either with a data.yaml
+            (data/benchmarks/yaml_folder.py) or with one subfolder of photographs per object (photos.py).
+        data: The published benchmark's folder.
+        progress: Show a bar when reading takes longer than two seconds.
 
     Raises:
-        DatasetNotFoundError, DatasetError: As `open_source`, or a coarse key is missing or does not fit `names`.
+        DatasetNotFoundError: There is no such folder.
+        DatasetError: There is no benchmark of this name, or the folder breaks a rule of its layout.
+        EpisodeError: A file of published episodes does.
     """
-    data = folder / "data.yaml"
-    source = open_source(data, "test", progress=progress)
-    keys = load_yaml(data)
-    duplicates = sorted({name for name in source.class_names if source.class_names.count(name) > 1})
-    if duplicates:
-        raise DatasetError(f"{data}: personal names must differ, '{duplicates[0]}' is there twice; mend 'names:'")
-    coarse_names = _coarse_names(data, keys.get("coarse_names"))
-    return PersonalBenchmark(
-        name=folder.resolve().name,
-        source=source,
-        coarse_names=coarse_names,
-        coarse_of=_coarse_of(data, keys.get("coarse"), len(source.class_names), len(coarse_names)),
+    known = ", ".join(PUBLISHED)
+    if data is not None:
+        if str(place) not in PUBLISHED:
+            raise DatasetError(
+                f"--data is the folder of a published benchmark ({known}), but --benchmark is {place}; name one of "
+                "them, or leave out --data where --benchmark is a folder itself"
+            )
+        if not data.is_dir():
+            raise DatasetNotFoundError(f"{data}: no such folder; name the one that holds {place} with --data")
+        return PUBLISHED[str(place)].read(data, progress=progress)
+    folder = Path(place)
+    if (folder / "data.yaml").is_file():
+        return read_yaml_folder(folder, progress=progress)
+    if folder.is_dir():
+        if object_folders(folder):
+            return read_photos(folder, progress=progress)
+        raise DatasetError(
+            f"{folder}: a benchmark holds one subfolder of photographs per object, or a data.yaml, found neither; put "
+            "them there or name another folder"
+        )
+    if str(place) in PUBLISHED:
+        raise DatasetError(f"the benchmark {place} needs to know where it lies; name its folder with --data")
+    raise DatasetNotFoundError(
+        f"{folder}: no such benchmark; name a folder, or one of {known} and its folder with --data, or make the "
+        "miniature one: mocha-pipe data miniature"
     )
-
-
-def _coarse_names(data: Path, names: object) -> tuple[str, ...]:
-    if names is None:
-        raise DatasetError(f"{data}: key 'coarse_names:' is missing; add the list of the base detector's class names")
-    if not isinstance(names, list) or not names or len({str(name) for name in names}) < len(names):
-        raise DatasetError(f"{data}: 'coarse_names:' must be a list of different class names, found {names!r}")
-    return tuple(str(name) for name in names)
-
-
-def _coarse_of(data: Path, ids: object, num_personal: int, num_coarse: int) -> NDArray[np.int64]:  # (P,)
-    if ids is None:
-        raise DatasetError(f"{data}: key 'coarse:' is missing; add a list with the coarse id of each of 'names:'")
-    if not isinstance(ids, list) or any(type(number) is not int for number in ids):
-        raise DatasetError(f"{data}: 'coarse:' must be a list of whole numbers, found {ids!r}")
-    if len(ids) != num_personal:
-        raise DatasetError(f"{data}: 'coarse:' has {len(ids)} ids but 'names:' has {num_personal} names; give one each")
-    unknown = [number for number in ids if not 0 <= number < num_coarse]
-    if unknown:
-        raise DatasetError(f"{data}: 'coarse:' has id {unknown[0]}, but 'coarse_names:' has ids 0 to {num_coarse - 1}")
-    return np.array(ids, dtype=np.int64)

@@ -39,8 +39,10 @@ def open_source(
     return source_of(read_split(data, split, progress=progress), data, keep_unreadable=keep_unreadable)
 
 
-def source_of(reading: SplitReading, data: Path | str, *, keep_unreadable: bool = False) -> DetectionSource:
-    """The source that a reading is when nothing in it is wrong.
+def source_of(
+    reading: SplitReading, data: Path | str | None = None, *, keep_unreadable: bool = False
+) -> DetectionSource:
+    """The source that a reading is when nothing in it is wrong; `data` is what `data check` can list its problems of.
 
     Raises:
         DatasetError: As `open_source`.
@@ -50,7 +52,8 @@ def source_of(reading: SplitReading, data: Path | str, *, keep_unreadable: bool 
     if errors:
         line = f"{errors[0].where}: {errors[0].message}"
         if len(errors) > 1:
-            line += f" (and {len(errors) - 1} more; list all: mocha-pipe data check {shlex.quote(str(data))})"
+            listed = f"; list all: mocha-pipe data check {shlex.quote(str(data))}" if data is not None else ""
+            line += f" (and {len(errors) - 1} more{listed})"
         raise DatasetError(line)
     return DetectionSource(
         root=reading.root,

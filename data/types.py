@@ -1,7 +1,8 @@
-"""What travels between the packages: images with their boxes, problems found in them, and targets by region row."""
+"""What travels between the packages: images with their boxes, personal benchmarks, problems, targets by region row."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
@@ -92,6 +93,46 @@ class DetectionSource:
             digest.update(np.rint(record.xyxy * 100).astype("<i8").tobytes())
             digest.update(record.class_ids.astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedEpisode:
+    """One draw of support and query as a benchmark's authors made it; indexes of records."""
+
+    train: tuple[int, ...]
+    """Images that teach, in the authors' order; every object is in as many as the episode has shots, or more."""
+    val: tuple[int, ...]
+    """Images that are asked about; none of them teaches."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PersonalBenchmark:
+    """Scenes with named objects ("my mug") that a detector knows only as a coarse class ("mug").
+
+    Legend: P = personal objects.
+    """
+
+    name: str
+    source: DetectionSource
+    """Class names and ids are the personal objects."""
+    coarse_names: tuple[str, ...]
+    """Classes that a detector must know, at least."""
+    coarse_of: NDArray[np.int64]  # (P,)
+    """Index into `coarse_names` per personal object."""
+    teachers: tuple[tuple[int, ...], ...] | None = None
+    """Per object the records that may teach it; where None, every record that shows it."""
+    asked: tuple[int, ...] | None = None
+    """Records that may be asked about; where None, every one."""
+    published: Mapping[int, tuple[PublishedEpisode, ...]] = field(default_factory=dict)
+    """Shots -> the authors' own episodes, which are taken in place of seeded ones."""
+    notes: tuple[str, ...] = ()
+    """What a reader of its figures should know."""
+
+    def fingerprint(self) -> str:
+        """Digest of labels, coarse classes, and of which image may teach or be asked; image content is not read."""
+        episodes = sorted((shots, *drawn) for shots, drawn in self.published.items())
+        parts = (self.source.fingerprint(), self.coarse_names, self.coarse_of.tolist(), self.teachers, self.asked)
+        return hashlib.blake2b(repr((*parts, episodes)).encode(), digest_size=16).hexdigest()
 
 
 class RegionTargets(Protocol):

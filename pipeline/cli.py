@@ -3,7 +3,6 @@
 Nothing heavy is imported here: each command imports what it needs, so that `--help` answers at once.
 """
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from typer.core import TyperGroup
 
 from data.errors import MochaError
 from pipeline.cli_cache import cache_app
+from pipeline.cli_data import data_app
 from pipeline.cli_sweep import sweep
 from pipeline.console import print_json, print_report, print_stages, print_table, print_values
 from pipeline.options import (
@@ -61,7 +61,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # the other one takes [default: work] for a style and drops it
     help="Distil a vision-language teacher into a light YOLO detector that learns a personal object from one photo.",
 )  # fmt: skip
-data_app = typer.Typer(help="Look at a data set, or make the miniature one.", **NO_COMPLETION)
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 
@@ -99,68 +98,6 @@ def demo(root: Root = None, config: Toml = None) -> None:
     completions = run_demo(load_config(config, {"root": root}, recipe=recipes.demo))
     print_stages(completions)
     print_report(completions[-1], as_json=False)
-
-
-@data_app.command("check")
-def data_check(data: Annotated[Path, typer.Argument(help="data.yaml or COCO json.")], as_json: Json = False) -> None:
-    """Read every split, decode every image and list what is wrong; exit code 2 if an error is among it."""
-    from data.check import check_dataset
-    from data.errors import DatasetError
-
-    report = check_dataset(data, progress=True)
-    if as_json:
-        print_json({"data": str(data), "splits": [asdict(split) for split in report.splits]})
-    else:
-        from pipeline.tables import check_table
-
-        for problem in (problem for split in report.splits for problem in split.problems):
-            typer.echo(f"{problem.severity}: {problem.where}: {problem.message}")
-        print_table(check_table(report))
-    errors = len(report.errors)
-    if errors:
-        raise DatasetError(f"{data} has {errors} error{'s' * (errors != 1)}: mend what is listed above and check again")
-
-
-@data_app.command("pack")
-def data_pack(
-    out: Annotated[Path, typer.Option(help="Folder for the shards; other splits in it stay.")],
-    data: Data = None,
-    split: Annotated[list[str] | None, typer.Option(help="Split to pack; repeatable [default: train and val].")] = None,
-    shard_size: Annotated[float | None, typer.Option(min=0.001, help="Megabytes in a shard [default: 256].")] = None,
-    root: Root = None,
-    config: Toml = None,
-    as_json: Json = False,
-) -> None:
-    """Write images and boxes as WebDataset tar shards, which train like the folder, also from a bucket."""
-    from pipeline.configfile import load_config
-    from pipeline.packing import pack_shards
-
-    settings = load_config(config, {"root": root, "data": {"path": data}})
-    packed = pack_shards(settings, out, splits=split or (), shard_mb=shard_size)
-    if as_json:
-        print_json([asdict(part) for part in packed])
-        return
-    for part in packed:
-        print_values(f"split {part.split}", {key: getattr(part, key) for key in _PACKED})
-    typer.echo(f"train from them: mocha-pipe distill --data {shlex.quote(str(packed[0].pattern))}")
-
-
-_PACKED = ("images", "regions", "shards", "bytes", "written")
-
-
-@data_app.command("miniature")
-def data_miniature(
-    out: Annotated[Path | None, typer.Argument(help="Folder to write [default: ROOT/miniature].")] = None,
-    root: Root = None,
-    config: Toml = None,
-    seed: Seed = None,
-) -> None:
-    """Write the miniature world: a detection data set in YOLO layout, and a personal benchmark."""
-    from pipeline.configfile import load_config
-    from pipeline.datasets import make_world
-
-    settings = load_config(config, {"root": root, "miniature": {"folder": out, "seed": seed}})
-    print_stages([make_world(settings)])
 
 
 @app.command()
@@ -225,7 +162,11 @@ def distill(
 @app.command()
 def fewshot(
     shots: Annotated[list[int] | None, typer.Option(min=1, help="Images per object; repeatable [default: 1].")] = None,
-    benchmark: Annotated[Path | None, typer.Option(help="Benchmark folder [default: the miniature's].")] = None,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(help="Folder, or with --data the name of a published one [default: miniature's]."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of a published benchmark: perseg, pod, core50 ...")] = None,
     run: Annotated[Path | None, typer.Option(help="Distillation to evaluate [default: the last one].")] = None,
     base: Annotated[str | None, typer.Option(help="Base detector .pt [default: the run's start].")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports [default: ROOT/fewshot].")] = None,
@@ -234,6 +175,9 @@ def fewshot(
     episodes: Annotated[int | None, typer.Option(min=1, help="Draws of support and query.")] = None,
     seed: Seed = None,
     learner: Annotated[str | None, typer.Option(help="conditional, protonet or simpleshot.")] = None,
+    confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least score of a detection [default: the reference's].")
+    ] = None,
     device: Device = None,
     teacher: Annotated[bool | None, typer.Option("--teacher/--no-teacher", help="The live teacher's row.")] = None,
     as_json: Json = False,
@@ -245,8 +189,9 @@ def fewshot(
     flags = {
         "root": root,
         "fewshot": {
-            "shots": shots or None, "benchmark": benchmark, "run": run, "base": base, "folder": out,
-            "episodes": episodes, "seed": seed, "learner": learner, "device": device, "teacher": teacher,
+            "shots": shots or None, "benchmark": benchmark, "benchmark_data": data, "run": run, "base": base,
+            "folder": out, "episodes": episodes, "seed": seed, "learner": learner, "confidence": confidence,
+            "device": device, "teacher": teacher,
         },
     }  # fmt: skip
     print_report(evaluate_fewshot(load_config(config, flags)), as_json=as_json)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from data.benchmark import PUBLISHED
 from data.miniature import WorldSize
 from teacher_cache.config import TeacherConfig
 
@@ -116,7 +117,10 @@ class FewshotConfig:
     """Stage 3 of the paper: prototypes from a few images of each personal object."""
 
     benchmark: Path | None = None
-    """Folder of the personal benchmark; the miniature's when not given."""
+    """Folder of the personal benchmark, or with `benchmark_data` a published one's name; the miniature's when not
+    given."""
+    benchmark_data: Path | None = None
+    """Folder of the published benchmark."""
     folder: Path | None = None
     """Where report.json and report.html go; ROOT/fewshot when not given."""
     run: Path | None = None
@@ -133,8 +137,9 @@ class FewshotConfig:
     """Seed of the episodes and of the bootstrap."""
     learner: str = "conditional"
     """Prototype learner: `conditional` (the reference's), `protonet` or `simpleshot`."""
-    confidence: float = 0.1
-    """Least score of a detection that is evaluated."""
+    confidence: float | None = None
+    """Least score of a detection that is evaluated; when not given the reference's for a published benchmark, 0.1 for
+    others."""
     teacher: bool = True
     """Also run the live teacher as the oracle row."""
     device: str = ""
@@ -201,6 +206,14 @@ class RunConfig:
                 self.fewshot,
                 benchmark=self.fewshot.benchmark or self.miniature_folder / "benchmark",
                 folder=self.fewshot.folder or self.root / "fewshot",
+                confidence=_confidence(self.fewshot),
             ),
             sweep=replace(self.sweep, folder=self.sweep.folder or self.root / "sweep"),
         )
+
+
+def _confidence(settings: FewshotConfig) -> float:
+    if settings.confidence is not None:
+        return settings.confidence
+    published = PUBLISHED.get(str(settings.benchmark)) if settings.benchmark_data else None
+    return published.confidence if published else 0.1

@@ -48,7 +48,7 @@ def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
             "student": file_digest(student / DETECTOR_FILE),
             "translation": file_digest(student / TRANSLATION_FILE),
             "base": file_digest(base_weights(settings, run)),
-            "benchmark": open_benchmark(settings.benchmark).fingerprint(),
+            "benchmark": open_benchmark(settings.benchmark, settings.benchmark_data).fingerprint(),
             "cache": run.inputs["cache"],
         },
     )
@@ -58,19 +58,20 @@ def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
     """Write report.json and report.html of a completed distillation; the outputs of the stage.
 
     Raises:
-        DatasetError: the benchmark's coarse classes are not the student's.
+        DatasetError: student or base detector does not know all coarse classes of the benchmark.
         EpisodeError: the benchmark has too few images for so many shots.
     """
     started = time.perf_counter()
     settings = config.fewshot
     folder, benchmark_folder = settings.folder, settings.benchmark
     assert folder is not None and benchmark_folder is not None, "the configuration is resolved"  # noqa: PT018
-    benchmark = open_benchmark(benchmark_folder, progress=True)
-    synthetic = is_complete(benchmark_folder.resolve().parent, stage=WORLD)
+    benchmark = open_benchmark(benchmark_folder, settings.benchmark_data, progress=True)
+    synthetic = not settings.benchmark_data and is_complete(benchmark_folder.resolve().parent, stage=WORLD)
     if synthetic:
         benchmark = replace(benchmark, name=WORLD)
-    passes, notes = pool_passes(settings, run, benchmark)
     episodes = {shots: drawn_episodes(benchmark, settings, shots) for shots in settings.shots}
+    benchmark, passes, left_out = pool_passes(settings, run, benchmark)
+    notes = [*benchmark.notes, *_episode_notes(benchmark, settings), *left_out]
     results = [_result(benchmark, settings, shots, drawn, passes) for shots, drawn in episodes.items()]
     identity = fewshot_identity(config, run)
     report: dict[str, Any] = {
@@ -86,8 +87,15 @@ def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
     return {"report": "report.json", "page": "report.html", "benchmark": benchmark.name, "notes": notes}
 
 
+def _episode_notes(benchmark: PersonalBenchmark, settings: FewshotConfig) -> list[str]:
+    """Which results are on published episodes and which on ours; nothing where the benchmark has none."""
+    known = benchmark.published
+    origin = {True: f"those published with {benchmark.name}", False: f"drawn with seed {settings.seed}"}
+    return [f"{shots}-shot episodes are {origin[shots in known]}" for shots in settings.shots if known]
+
+
 def drawn_episodes(benchmark: PersonalBenchmark, settings: FewshotConfig, shots: int) -> tuple[Episode, ...]:
-    """The episodes that [fewshot] asks for; all numbers of shots share their query images."""
+    """The episodes that [fewshot] asks for; where we draw them, all numbers of shots share their query images."""
     return draw_episodes(
         benchmark, episodes=settings.episodes, shots=shots, reserve=max(settings.shots), seed=settings.seed,
         query_images=settings.queries,

@@ -45,27 +45,34 @@ class _Oracle:
 
 def pool_passes(
     settings: FewshotConfig, run: Completion, benchmark: PersonalBenchmark
-) -> tuple[dict[str, PoolPass], list[str]]:
+) -> tuple[PersonalBenchmark, dict[str, PoolPass], list[str]]:
     """One pass of the pool per method, in the order of the table, and a note for each method that is left out.
 
+    The benchmark comes back with the student's classes as its coarse classes, and those of the passes are the same.
+
     Raises:
-        DatasetError: the benchmark's coarse classes are not the student's.
+        DatasetError: the student or the base detector does not know all coarse classes of the benchmark.
         ConfigError, StageMissingError: there is no base detector to compare with.
     """
     student = load_student(run.folder / run.outputs["student"])
     base = replace(load_student(base_weights(settings, run)), image_size=student.image_size)
-    require_classes(
-        benchmark, student.class_names, "student", "name another benchmark with --benchmark, or student with --run"
+    own = "" if settings.benchmark_data else "mend its coarse classes in data.yaml or coarse.yaml, or "
+    in_students = with_coarse_classes(
+        benchmark,
+        student.class_names,
+        "student",
+        f"{own}name another benchmark with --benchmark, or student with --run",
     )
-    require_classes(
+    with_coarse_classes(
         benchmark, base.class_names, "base detector", "name one trained on them with --base (see mocha-pipe pretrain)"
     )
+    benchmark = in_students
     mocha = pool_pass(student, benchmark.source, settings)
     passes = {
         "histogram": _described(
             mocha, benchmark, _histograms, margin=0.0, size=_HISTOGRAM_SIDE, title="colour histograms"
         ),
-        "yolo": pool_pass(base, benchmark.source, settings),
+        "yolo": _in_classes(pool_pass(base, benchmark.source, settings), base.class_names, student.class_names),
         "mocha": mocha,
     }
     notes = []
@@ -78,11 +85,12 @@ def pool_passes(
             passes["teacher"] = _described(
                 mocha, benchmark, oracle.describe, margin=oracle.margin, size=oracle.size, title="live teacher"
             )
-    return passes, notes
+    return benchmark, passes, notes
 
 
 def pool_pass(student: Student, source: DetectionSource, settings: FewshotConfig) -> PoolPass:
     """A student's own detections and embeddings."""
+    assert settings.confidence is not None, "the configuration is resolved"
     embedder = RegionEmbedder(
         student, image_size=student.image_size, confidence=settings.confidence, device=torch_device(settings.device)
     )
@@ -152,13 +160,29 @@ def base_weights(settings: FewshotConfig, run: Completion) -> Path:
     return Path(named)
 
 
-def require_classes(benchmark: PersonalBenchmark, class_names: Sequence[str], who: str, remedy: str) -> None:
-    """Raises DatasetError where a benchmark's coarse classes are not those of a detector or data set."""
-    if tuple(class_names) != tuple(benchmark.coarse_names):
+def with_coarse_classes(
+    benchmark: PersonalBenchmark, class_names: Sequence[str], who: str, remedy: str
+) -> PersonalBenchmark:
+    """The benchmark with the classes of a detector or data set as its coarse classes, found by name.
+
+    Raises:
+        DatasetError: the benchmark has a coarse class that is not among them.
+    """
+    ids = {name.casefold(): number for number, name in enumerate(class_names)}
+    if lacking := [name for name in benchmark.coarse_names if name.casefold() not in ids]:
         raise DatasetError(
-            f"benchmark {benchmark.name} and {who} must have the same coarse classes, found "
-            f"{_listed(benchmark.coarse_names)} and {_listed(class_names)}: {remedy}"
+            f"{who} must know all coarse classes of the benchmark {benchmark.name}, but lacks {_listed(lacking)}; it "
+            f"knows {_listed(class_names)}: {remedy}"
         )
+    ids_of_coarse = np.array([ids[name.casefold()] for name in benchmark.coarse_names], np.int64)
+    return replace(benchmark, coarse_names=tuple(class_names), coarse_of=ids_of_coarse[benchmark.coarse_of])
+
+
+def _in_classes(pool: PoolPass, own: Sequence[str], wanted: Sequence[str]) -> PoolPass:
+    """The pass with its class ids counted in another list of classes; what is not there gets an id beyond its end."""
+    ids = {name.casefold(): number for number, name in enumerate(wanted)}
+    table = np.array([ids.get(name.casefold(), len(wanted) + number) for number, name in enumerate(own)], np.int64)
+    return replace(pool, detection_coarse=table[pool.detection_coarse])
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError
 from pipeline.fewshot import drawn_episodes
 from pipeline.inputs import EVALUATION, cache_digest, weights_digest
 from pipeline.intervals import seed_mean
-from pipeline.methods import pool_pass, require_classes
+from pipeline.methods import pool_pass, with_coarse_classes
 from pipeline.rundir import Completion, Identity, run_stage, versions
 from pipeline.stages import distill_from, distill_inputs
 from pipeline.variants import Variant
@@ -63,7 +63,7 @@ def run_sweep(config: RunConfig, variants: Sequence[Variant], *, announce: Calla
     Raises:
         ConfigError: seeds or shots make no sense, or there is nothing to measure on.
         CacheNotFoundError, CacheMismatchError, CacheIncompleteError: no cache of these very boxes.
-        DatasetError: the benchmark's coarse classes are not the data set's.
+        DatasetError: the data set lacks one of the benchmark's coarse classes.
         EpisodeError: the benchmark has too few images for so many shots.
         PrototypeError: there is no such learner.
         StageMismatchError: a run's folder was made with other settings or other inputs.
@@ -76,7 +76,9 @@ def run_sweep(config: RunConfig, variants: Sequence[Variant], *, announce: Calla
     question = replace(config.fewshot, shots=settings.shots)
     episodes = {shots: drawn_episodes(benchmark, question, shots) for shots in question.shots}
     inputs = distill_inputs(config)
-    require_classes(benchmark, inputs.train.class_names, "the data set", "name another benchmark with --benchmark")
+    benchmark = with_coarse_classes(
+        benchmark, inputs.train.class_names, "the data set", "name another benchmark with --benchmark"
+    )
     runs = []
     plan = [(variant, seed) for seed in settings.seeds for variant in variants]
     for number, (variant, seed) in enumerate(plan, start=1):

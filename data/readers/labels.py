@@ -76,7 +76,9 @@ def _parse(words: Sequence[str], polygon: bool, num_classes: int) -> _Row | str:
     if endless:
         return f"coordinates must be finite, found {endless[0]}; mend or delete the line"
     if not (0 <= class_id < num_classes and class_id % 1 == 0):
-        return f"unknown class id {words[0]}, 'names:' has ids 0 to {num_classes - 1}; mend the id or add the name"
+        return (
+            f"unknown class id {words[0]}, the class names have ids 0 to {num_classes - 1}; mend the id or add the name"
+        )
     if polygon:
         values = _polygon_box(values)
     cx, cy, w, h = values

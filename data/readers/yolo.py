@@ -6,7 +6,7 @@ becomes `/labels/`, and the suffix becomes .txt.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from data.readers.coco import read_coco
 from data.readers.labels import read_labels
 from data.readers.layout import YoloLayout, load_layout
 from data.readers.reading import SplitReading, error, name_inside, warning
-from data.types import ImageRecord, Problem
+from data.types import ImageFile, ImageRecord, Problem
 
 
 def splits_of_yaml(data: Path) -> tuple[str, ...]:
@@ -48,19 +48,37 @@ def read_yolo(data: Path, split: str, *, progress: bool = False) -> SplitReading
         raise DatasetError(
             f"{data}: key 'names:' is missing; add 'names: [first class, second class]' in the order of the ids"
         )
-    images, problems = _find_images(layout, split)
+    images, problems = find_images(layout, split)
     if not images and not problems:
         places = ", ".join(str(place) for place in layout.places(split))
         raise DatasetError(
             f"{data}: split '{split}' is empty, no image in {places}; put images there or mend '{split}:'"
         )
-    records, unlabelled = [], []
+    return read_images(layout, split, images, problems, progress=progress)
+
+
+def read_images(
+    layout: YoloLayout, split: str, images: Mapping[str, Path], problems: Sequence[Problem] = (), *, progress: bool
+) -> SplitReading:
+    """Read headers and label files of some images, by name, of a layout that has class names.
+
+    Args:
+        layout: Class names and root; the images lie below the root.
+        split: What to call them.
+        images: As from `find_images`.
+        problems: Those known so far.
+        progress: Show a bar when reading takes longer than two seconds.
+    """
+    assert layout.class_names is not None
+    records, problems, unlabelled = [], list(problems), []
     for name, path in tqdm(sorted(images.items()), f"read {split}", unit="image", delay=2, disable=not progress):
         record, found, has_labels = _read_image(path, name, layout)
         problems += found
         records += [record] if record else []
         unlabelled += [] if has_labels else [path]
-    problems += _shared_labels(sorted(images.values())) + _missing_labels(unlabelled, len(images), f"{data}: {split}")
+    where = f"{layout.file}: {split}"
+    problems += shared_labels((image, label_path(image)) for image in sorted(images.values()))
+    problems += _missing_labels(unlabelled, len(images), where)
     return SplitReading(
         root=layout.root,
         split=split,
@@ -80,13 +98,13 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _find_images(layout: YoloLayout, split: str) -> tuple[dict[str, Path], list[Problem]]:
+def find_images(layout: YoloLayout, split: str) -> tuple[dict[str, Path], list[Problem]]:
     """Images of the split by name, and what is wrong with entries of list files."""
     images: dict[str, Path] = {}
     problems: list[Problem] = []
     repeated: list[str] = []
     for place in layout.places(split):
-        for where, path in _walk(place) if place.is_dir() else _list_entries(place):
+        for where, path in walk_images(place) if place.is_dir() else _list_entries(place):
             name = name_inside(path, layout.root)
             if name is None:
                 problems.append(error(where, _leaves(path, layout.root)))
@@ -107,7 +125,7 @@ def _leaves(path: Path, root: Path) -> str:
     return f"'{path}' leaves the data set's folder {root}; {remedy}"
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+def walk_images(folder: Path) -> Iterator[tuple[str, Path]]:
     """Images below a folder, as ultralytics' glob sees them: links are followed, hidden files and folders are not."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -151,10 +169,11 @@ def _read_image(path: Path, name: str, layout: YoloLayout) -> tuple[ImageRecord 
     return record, problems, labels is not None
 
 
-def _shared_labels(images: list[Path]) -> list[Problem]:
-    sharing: dict[Path, list[Path]] = defaultdict(list)
-    for image in images:
-        sharing[label_path(image)].append(image)
+def shared_labels(labels: Iterable[tuple[ImageFile, Path]]) -> list[Problem]:
+    """A problem for each label file, given with its image, that several images have."""
+    sharing: dict[Path, list[ImageFile]] = defaultdict(list)
+    for image, label in labels:
+        sharing[label].append(image)
     return [
         error(label, f"is the label file of both {paths[0].name} and {paths[1].name}; rename one image and its labels")
         for label, paths in sharing.items()

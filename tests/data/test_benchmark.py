@@ -49,9 +49,46 @@ def test_keys_that_do_not_fit(make_yolo: Make, change: dict[str, Any], message: 
     assert str(caught.value) == f"{data}: {message}"
 
 
-def test_folder_without_yaml(tmp_path: Path) -> None:
-    with pytest.raises(DatasetNotFoundError, match=r"data\.yaml: no such file"):
+NAMES = "perseg, pod, pod-light, pod-dark, pod-crop, pod-crop-light, pod-crop-dark, core50, icubworld"
+
+
+def test_a_folder_with_neither_photographs_nor_yaml(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError) as refused:
         open_benchmark(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path}: a benchmark holds one subfolder of photographs per object, or a data.yaml, found neither; put "
+        "them there or name another folder"
+    )
+
+
+def test_a_benchmark_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError) as refused:
+        open_benchmark(tmp_path / "desk")
+    assert str(refused.value) == (
+        f"{tmp_path}/desk: no such benchmark; name a folder, or one of {NAMES} and its folder with --data, or make the "
+        "miniature one: mocha-pipe data miniature"
+    )
+
+
+def test_a_published_name_needs_a_folder_and_a_folder_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError) as alone:
+        open_benchmark("perseg")
+    assert str(alone.value) == "the benchmark perseg needs to know where it lies; name its folder with --data"
+    with pytest.raises(DatasetError) as both:
+        open_benchmark("desk", tmp_path)
+    assert str(both.value) == (
+        f"--data is the folder of a published benchmark ({NAMES}), but --benchmark is desk; name one of them, or leave "
+        "out --data where --benchmark is a folder itself"
+    )
+
+
+def test_without_data_a_folder_called_like_a_published_benchmark_is_a_folder(
+    make_yolo: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_yolo(LABELS, KEYS, root=tmp_path / "perseg")
+    assert open_benchmark("perseg").source.class_names == ("ball", "mug", "star")
 
 
 def test_fingerprint_sees_labels_and_coarse_classes(make_yolo: Make) -> None:

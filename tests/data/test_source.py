@@ -143,15 +143,16 @@ class TestCocoBehindYaml(SourceContract):
 def test_one_problem_is_the_whole_line(make_yolo: Make, refusal: Callable[..., str]) -> None:
     data = make_yolo({"train/a.jpg": "5 0.5 0.5 0.5 0.5\n"})
     assert refusal(data, error=DatasetError) == (
-        f"{data.parent}/labels/train/a.txt:1: unknown class id 5, 'names:' has ids 0 to 2; mend the id or add the name"
+        f"{data.parent}/labels/train/a.txt:1: unknown class id 5, the class names have ids 0 to 2; "
+        "mend the id or add the name"
     )
 
 
 def test_many_problems_give_the_first_the_count_and_the_command(make_yolo: Make, refusal: Callable[..., str]) -> None:
     data = make_yolo({"train/a.jpg": "5 0.5 0.5 0.5 0.5\n0 nan 0 0 0\n", "train/b.jpg": "x 0 0 0 0\n"})
     assert refusal(data, error=DatasetError) == (
-        f"{data.parent}/labels/train/a.txt:1: unknown class id 5, 'names:' has ids 0 to 2; mend the id or add the name "
-        f"(and 2 more; list all: mocha-pipe data check {data})"
+        f"{data.parent}/labels/train/a.txt:1: unknown class id 5, the class names have ids 0 to 2; "
+        f"mend the id or add the name (and 2 more; list all: mocha-pipe data check {data})"
     )
 
 

@@ -87,7 +87,7 @@ def test_a_base_that_is_gone_is_asked_for_and_a_named_one_wins(tmp_path: Path) -
     assert found == tmp_path / "mine.pt"
 
 
-def test_student_and_benchmark_must_share_their_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_student_must_know_the_coarse_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = DetectionSource(root=tmp_path, split="test", class_names=("my mug",), records=())
     benchmark = PersonalBenchmark(
         name="desk", source=source, coarse_names=tuple("abcde"), coarse_of=np.zeros(1, np.int64)
@@ -100,6 +100,7 @@ def test_student_and_benchmark_must_share_their_classes(monkeypatch: pytest.Monk
     with pytest.raises(DatasetError) as refused:
         methods.pool_passes(FewshotConfig(), run_with(student="student", base="b.pt"), benchmark)
     assert str(refused.value) == (
-        "benchmark desk and student must have the same coarse classes, found a, b, c, d ... (5) and mug, ball: "
-        "name another benchmark with --benchmark, or student with --run"
+        "student must know all coarse classes of the benchmark desk, but lacks a, b, c, d ... (5); it knows mug, ball: "
+        "mend its coarse classes in data.yaml or coarse.yaml, or name another benchmark with --benchmark, or student "
+        "with --run"
     )

@@ -1,0 +1,138 @@
+"""Episode files of published benchmarks: a JSON list of `{"train": [image names], "val": [image names]}`."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data.errors import EpisodeError
+from data.images import IMAGE_SUFFIXES
+from data.types import DetectionSource, PublishedEpisode
+
+_SHAPE = 'a list of {"train": [image names], "val": [image names]}'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpisodeFile:
+    """An episode file whose names are those of images that there are."""
+
+    path: Path
+    episodes: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    """Images that teach and images that are asked about, per episode."""
+
+    @property
+    def images(self) -> frozenset[str]:
+        """Every image that some episode names."""
+        return frozenset(name for episode in self.episodes for names in episode for name in names)
+
+    def placed(self, source: DetectionSource, shots: int | None = None) -> tuple[int, tuple[PublishedEpisode, ...]]:
+        """The shots of the episodes, and the episodes with their images as records of a source.
+
+        Args:
+            source: Holds every image that is named.
+            shots: Images that teach each object; where None, what every episode has for every object.
+
+        Raises:
+            EpisodeError: An object has too few images to learn from.
+        """
+        place = {record.name: index for index, record in enumerate(source.records)}
+        episodes = tuple(
+            PublishedEpisode(train=tuple(place[name] for name in train), val=tuple(place[name] for name in val))
+            for train, val in self.episodes
+        )
+        counts = [_images_per_object(source, episode) for episode in episodes]
+        shots = max(1, min(min(of.values()) for of in counts)) if shots is None else shots
+        for number, of in enumerate(counts):
+            for name, found in of.items():
+                if found < shots:
+                    raise EpisodeError(
+                        f"{self.path}: every object must be in {shots} of the images in 'train', but episode {number} "
+                        f"has {found} of '{name}'; get the file again, or move it away to draw episodes in its place"
+                    )
+        return shots, episodes
+
+
+def read_episode_file(path: Path, images: Iterable[str]) -> EpisodeFile:
+    """Read an episode file whose names stand for some of the given images.
+
+    An entry may leave out folders and suffix of an image, or begin with folders of its author's machine.
+
+    Raises:
+        EpisodeError: The file has another form, an entry stands for no image or several, or an episode asks about an
+            image that teaches.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise EpisodeError(f"{path}: must be JSON, found {error}; get the file again") from None
+    if not isinstance(content, list) or not content:
+        raise EpisodeError(f"{path}: must be {_SHAPE}, found {_kind(content)}; get the file again")
+    names = ImageNames(images)
+    episodes = []
+    for number, entry in enumerate(content):
+        train, val = (_resolved(path, number, entry, key, names) for key in ("train", "val"))
+        if both := sorted(set(train) & set(val)):
+            raise EpisodeError(
+                f"{path}: an image that teaches must not be asked about, but episode {number} has {both[0]} in 'train' "
+                "and in 'val'; take it out of one"
+            )
+        episodes.append((train, val))
+    return EpisodeFile(path=path, episodes=tuple(episodes))
+
+
+class ImageNames:
+    """Finds images by what others call them: with or without suffix, with fewer folders or with more."""
+
+    def __init__(self, images: Iterable[str]) -> None:
+        self._by_tail: dict[str, str | None] = {}
+        for name in images:
+            for tail in _tails(name):
+                self._by_tail[tail] = None if tail in self._by_tail else name
+
+    def find(self, entry: str) -> str:
+        """The image that an entry stands for.
+
+        Raises:
+            LookupError: There is none, or there are several; the text says which.
+        """
+        for tail in _tails(entry):
+            if tail in self._by_tail:
+                if (name := self._by_tail[tail]) is None:
+                    raise LookupError("which stands for several images")
+                return name
+        raise LookupError("which is no image there")
+
+
+def _tails(name: str) -> Iterator[str]:
+    """A name without its suffix, then without its first folder, and so on."""
+    path = PurePosixPath(name)
+    parts = (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).parts
+    return ("/".join(parts[first:]) for first in range(len(parts)))
+
+
+def _resolved(path: Path, number: int, entry: Any, key: str, names: ImageNames) -> tuple[str, ...]:
+    listed = entry.get(key) if isinstance(entry, Mapping) else None
+    if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
+        raise EpisodeError(
+            f"{path}: must be {_SHAPE}, but episode {number} has no list of names under '{key}'; get the file again"
+        )
+    found = []
+    for name in listed:
+        try:
+            found.append(names.find(name))
+        except LookupError as reason:
+            raise EpisodeError(
+                f"{path}: episode {number} has '{name}' in '{key}', {reason}; get images and file of one version, or "
+                "move the file away to draw episodes in its place"
+            ) from None
+    return tuple(dict.fromkeys(found))
+
+
+def _images_per_object(source: DetectionSource, episode: PublishedEpisode) -> dict[str, int]:
+    shown = [set(source.records[image].class_ids.tolist()) for image in episode.train]
+    return {name: sum(number in here for here in shown) for number, name in enumerate(source.class_names)}
+
+
+def _kind(content: Any) -> str:
+    return "an empty list" if content == [] else f"a {type(content).__name__}"

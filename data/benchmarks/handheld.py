@@ -1,0 +1,32 @@
+"""CORe50 and iCubWorld: one layout, objects held by a hand, one to an image."""
+
+import re
+
+from data.benchmarks.episode_files import read_episode_file
+from data.benchmarks.published import PublishedFolder
+from data.types import PersonalBenchmark
+
+
+def read_handheld(folder: PublishedFolder, *, progress: bool) -> PersonalBenchmark:
+    """Read what lies under `train/`; `val/` serves the training of a detector and stays closed.
+
+    Layout: `train/images/` and `train/labels/` (or `images/train/` and `labels/train/`, or label files beside the
+    images); `episodes_1shot.json`, `episodes_5shot.json` and so on, whose names point into `train`. Images that no
+    episode names are not read. Without episode files all images are, and episodes are drawn.
+
+    Raises:
+        DatasetNotFoundError: There is no `train`.
+        DatasetError: An image or label file breaks a rule, or there is no image.
+        EpisodeError: An episode file does.
+    """
+    images = folder.find("train")
+    files = {
+        int(match[1]): read_episode_file(path, images)
+        for path in sorted(folder.root.glob("episodes_*shot.json"))
+        if (match := re.fullmatch(r"episodes_([1-9]\d*)shot\.json", path.name))
+    }
+    used = frozenset().union(*(file.images for file in files.values()))
+    if used:
+        images = {name: path for name, path in images.items() if name in used}
+    source = folder.read(images, progress=progress)
+    return folder.benchmark(source, published=dict(file.placed(source, shots) for shots, file in files.items()))

@@ -1,0 +1,164 @@
+"""A benchmark of one's own from photographs: one subfolder per object, which is called as the object is."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.boxes import clip_boxes, cxcywhn_to_xyxy
+from data.errors import DatasetError
+from data.images import inspect_image
+from data.readers.labels import read_labels
+from data.readers.layout import load_yaml
+from data.readers.reading import SplitReading, error, name_inside
+from data.readers.yolo import shared_labels, walk_images
+from data.source import source_of
+from data.types import ImageRecord, PersonalBenchmark, Problem
+
+COARSE_FILE = "coarse.yaml"
+
+
+_MOST_IDS = 1_000_000  # class ids in label files are compared, never looked up
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Photo:
+    """One image of an object's folder."""
+
+    record: ImageRecord
+    label: Path | None
+    label_ids: frozenset[int]
+    """Class ids in the label file."""
+
+
+def object_folders(folder: Path) -> list[Path]:
+    """Subfolders that are not hidden, by name."""
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def read_photos(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
+    """Read `folder/my mug/*.jpg`, `folder/red mug/*.jpg` and so on; folders inside an object's folder count as it.
+
+    Coarse class: what `folder/coarse.yaml` says in lines like `my cup: mug`, else the last word of the object's name.
+
+    Boxes: a label file of YOLO beside the image, in a folder `labels` beside it, or in one beside its folder `images`.
+    Its boxes are the object that the folder is called after, whatever their class id; different ids in one folder are
+    refused, as one of them would be something else. An empty file says that the object is not in the picture.
+
+    Without a label file the whole picture is the object's box. Such an image teaches, and is asked about only where no
+    image of the benchmark has a label file.
+
+    Raises:
+        DatasetError: An image, a label file or coarse.yaml breaks a rule, an object has no image or no coarse class.
+    """
+    root, folders = folder.resolve(), object_folders(folder)
+    objects = tuple(path.name for path in folders)
+    coarse = _coarse_classes(folder / COARSE_FILE, objects)
+    photos: list[_Photo] = []
+    problems: list[Problem] = []
+    for number, path in enumerate(folders):
+        images = sorted({image for _, image in walk_images(path)})
+        if not images:
+            what = "every subfolder is an object with images, found none; put some there or remove it"
+            problems.append(error(path, what))
+        readings = [
+            _read_photo(image, root, number)
+            for image in tqdm(images, f"read {path.name}", unit="image", delay=2, disable=not progress)
+        ]
+        found = [photo for photo, _ in readings if photo]
+        problems += [problem for _, own in readings for problem in own] + _other_things(path, found)
+        photos += found
+    photos.sort(key=lambda photo: photo.record.name)
+    boxed = tuple(index for index, photo in enumerate(photos) if photo.label)
+    coarse_names = tuple(dict.fromkeys(coarse))
+    records = tuple(photo.record for photo in photos)
+    reading = SplitReading(root=root, split="photos", class_names=objects, records=records, problems=tuple(problems))
+    return PersonalBenchmark(
+        name=root.name,
+        source=source_of(reading),
+        coarse_names=coarse_names,
+        coarse_of=np.array([coarse_names.index(name) for name in coarse], np.int64),
+        asked=boxed if 0 < len(boxed) < len(photos) else None,
+        notes=_notes(root.name, len(boxed), len(photos)),
+    )
+
+
+def _read_photo(image: Path, root: Path, number: int) -> tuple[_Photo | None, list[Problem]]:
+    """An image of the object with this id, where it can be read, and what is wrong with it."""
+    name = name_inside(image, root)
+    if name is None:
+        what = f"an image must lie in the benchmark's folder {root}, but a link leads out of it; copy the images there"
+        return None, [error(image, what)]
+    size, problem = inspect_image(image)
+    problems = [problem] if problem else []
+    label = _label_file(image)
+    labels = read_labels(label, _MOST_IDS, 0) if label else None
+    problems += labels.problems if labels else ()
+    if size is None:
+        return None, problems
+    width, height = size
+    boxes = np.array([[0.0, 0.0, width, height]])
+    if labels:
+        boxes = clip_boxes(cxcywhn_to_xyxy(labels.cxcywhn, width, height), width, height)
+    record = ImageRecord(
+        path=root / name, name=name, width=width, height=height, xyxy=boxes,
+        class_ids=np.full(len(boxes), number, np.int64),
+    )  # fmt: skip
+    ids = frozenset(labels.class_ids.tolist()) if labels else frozenset[int]()
+    return _Photo(record=record, label=label, label_ids=ids), problems
+
+
+def _label_file(image: Path) -> Path | None:
+    places = [image.parent, image.parent / "labels"]
+    if image.parent.name == "images":
+        places.append(image.parent.parent / "labels")
+    files = [place / f"{image.stem}.txt" for place in places]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _other_things(folder: Path, photos: Sequence[_Photo]) -> list[Problem]:
+    """What makes it doubtful that the boxes of an object's folder are that object."""
+    problems = shared_labels((photo.record.path, photo.label) for photo in photos if photo.label)
+    where = {number: photo.label for photo in photos for number in sorted(photo.label_ids)}
+    if len(where) > 1:
+        (first, one), (second, other) = sorted(where.items())[:2]
+        what = f"found class ids {first} ({one}) and {second} ({other})"
+        what = f"all boxes here must be '{folder.name}', under one class id, {what}; keep the boxes of it"
+        problems.append(error(folder, what))
+    return problems
+
+
+def _coarse_classes(file: Path, objects: Sequence[str]) -> list[str]:
+    """The coarse class of each object."""
+    said = load_yaml(file) if file.is_file() else {}
+    if unknown := sorted(said.keys() - set(objects)):
+        raise DatasetError(
+            f"{file}: every line is 'object: coarse class', but there is no object '{unknown[0]}'; the subfolders are "
+            f"{', '.join(objects)}"
+        )
+    classes = []
+    for name in objects:
+        words = re.findall(r"[^\W\d_]+", name)
+        coarse = said[name] if name in said else (words or [None])[-1]
+        if not isinstance(coarse, str) or not coarse:
+            raise DatasetError(
+                f"{file}: '{name}' must have a coarse class of the detector, found {coarse!r}; write a line such as "
+                f"'{name}: mug'"
+            )
+        classes.append(coarse)
+    return classes
+
+
+def _notes(name: str, boxed: int, images: int) -> tuple[str, ...]:
+    if boxed == images:
+        return ()
+    if boxed:
+        unboxed = f"{images - boxed} of {images} images of {name} have no label file"
+        return (f"{unboxed}: they teach with the whole picture, and are not asked about",)
+    return (
+        f"no image of {name} has a label file, so the whole picture is the object's box: a detection counts only where "
+        "it covers half of the picture; draw boxes for figures that say more",
+    )

@@ -1,0 +1,104 @@
+"""POD (Barbato et al. 2024, arXiv 2407.01193; not public): 45 objects of 15 kinds, asked about in light and in dark."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from data.benchmarks.episode_files import ImageNames
+from data.benchmarks.published import PublishedFolder
+from data.errors import EpisodeError
+from data.types import DetectionSource, PersonalBenchmark
+
+_KINDS = (
+    "book", "bottle", "can", "clock", "fruit", "glass", "glasses", "mouse", "mug", "pen", "phone", "remote", "scissors",
+    "shoe", "toy",
+)  # fmt: skip
+OBJECTS = {f"{kind}{number}": kind for kind in _KINDS for number in range(1, 4)}
+"""Personal object -> coarse class, in the order of the label ids."""
+
+QUERIES = {
+    "pod": "val",
+    "pod-light": "val_light",
+    "pod-dark": "val_dark",
+    "pod-crop": "val_crop",
+    "pod-crop-light": "val_crop_light",
+    "pod-crop-dark": "val_crop_dark",
+}
+"""Name on the command line -> folder of the images that are asked about."""
+
+_LISTS = "class_to_images.json"
+
+
+def read_pod(root: Path, *, name: str = "pod", progress: bool = False) -> PersonalBenchmark:
+    """Read the folder of POD: support from `train`, and all images of one folder of queries in every episode.
+
+    Layout: `train`, `val`, `val_light`, ... each with `images/` and `labels/` (or `images/train/` and `labels/train/`
+    and so on, or label files beside the images); `class_to_images.json`, which lists for each object the stems of the
+    images in `train` that teach it. Without that file every image in `train` teaches what it shows.
+
+    Args:
+        root: Holds the folders.
+        name: Key of `QUERIES`.
+        progress: Show a bar when reading takes longer than two seconds.
+
+    Raises:
+        DatasetNotFoundError: A folder is not there.
+        DatasetError: An image or label file breaks a rule, or there is no image.
+        EpisodeError: `class_to_images.json` does.
+    """
+    folder = PublishedFolder(name=name, root=root, objects=OBJECTS)
+    support, queries = folder.find("train"), folder.find(QUERIES[name])
+    lists = _read_lists(root / _LISTS, support) if (root / _LISTS).is_file() else None
+    if lists is not None:
+        listed = {image for images in lists.values() for image in images}
+        support = {image: path for image, path in support.items() if image in listed}
+    source = folder.read({**support, **queries}, progress=progress)
+    asked = tuple(index for index, record in enumerate(source.records) if record.name in queries)
+    return folder.benchmark(source, teachers=_teachers(source, support, lists, root / _LISTS), asked=asked)
+
+
+def _read_lists(path: Path, images: Iterable[str]) -> dict[str, list[str]]:
+    """Object -> names of the images that teach it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise EpisodeError(f"{path}: must be JSON, found {error}; get the file again") from None
+    if not isinstance(content, Mapping) or not all(
+        isinstance(stems, list) and all(isinstance(stem, str) for stem in stems) for stems in content.values()
+    ):
+        raise EpisodeError(f"{path}: must be a map of object names to lists of image names; get the file again")
+    for wrong, what in ((content.keys() - OBJECTS.keys(), "unknown"), (OBJECTS.keys() - content.keys(), "missing")):
+        if wrong:
+            raise EpisodeError(
+                f"{path}: its objects must be the {len(OBJECTS)} of POD (book1, book2 ... toy3), but '{min(wrong)}' is "
+                f"{what}; mend that name"
+            )
+    names = ImageNames(images)
+    lists: dict[str, list[str]] = {}
+    for thing, stems in content.items():
+        for stem in stems:
+            try:
+                lists.setdefault(thing, []).append(names.find(stem))
+            except LookupError as reason:
+                raise EpisodeError(
+                    f"{path}: lists '{stem}' for '{thing}', {reason}; put that image into train or take out the entry"
+                ) from None
+    return lists
+
+
+def _teachers(
+    source: DetectionSource, support: Iterable[str], lists: Mapping[str, list[str]] | None, path: Path
+) -> tuple[tuple[int, ...], ...]:
+    """Per object the records that may teach it."""
+    place = {record.name: index for index, record in enumerate(source.records)}
+    shown = {name: set(source.records[place[name]].class_ids.tolist()) for name in support}
+    teachers = []
+    for number, thing in enumerate(source.class_names):
+        names = [name for name in shown if number in shown[name]] if lists is None else lists.get(thing, [])
+        if blank := [name for name in names if number not in shown[name]]:
+            raise EpisodeError(
+                f"{path}: lists {blank[0]} for '{thing}', but its labels have no such object (class id {number}); take "
+                "out the entry or mend the labels"
+            )
+        teachers.append(tuple(sorted({place[name] for name in names})))
+    return tuple(teachers)

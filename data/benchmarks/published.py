@@ -1,0 +1,89 @@
+"""What the published benchmarks have in common: YOLO labels with personal ids, and episodes as lists of image names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.coarse import COARSE_NAMES
+from data.errors import DatasetError, DatasetNotFoundError
+from data.readers.layout import YoloLayout
+from data.readers.yolo import find_images, read_images
+from data.source import source_of
+from data.types import DetectionSource, PersonalBenchmark, PublishedEpisode
+
+_SCENES = "scenes"  # what the reader of YOLO layouts is told to call the split
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedFolder:
+    """The folder of a published benchmark, and what its label ids mean."""
+
+    name: str
+    """How the benchmark is called on the command line."""
+    root: Path
+    objects: Mapping[str, str]
+    """Personal object -> coarse class, in the order of the label ids."""
+
+    def find(self, *folders: str) -> dict[str, Path]:
+        """All images of some folders by their names below the root; `images/NAME` stands in for a folder `NAME`.
+
+        Raises:
+            DatasetNotFoundError: A folder is not there.
+            DatasetError: There is no image in them.
+        """
+        layout = self._layout(tuple(self._place(folder) for folder in folders))
+        images, problems = find_images(layout, _SCENES)
+        if problems:
+            raise DatasetError(f"{problems[0].where}: {problems[0].message}")
+        if not images:
+            places = " and ".join(str(place) for place in layout.places(_SCENES))
+            raise DatasetError(f"{self.root}: no image of {self.name} in {places}; put its images there")
+        return images
+
+    def read(self, images: Mapping[str, Path], *, progress: bool) -> DetectionSource:
+        """Read headers and label files of some of the images.
+
+        Raises:
+            DatasetError: An image cannot be read or a label file breaks a rule.
+        """
+        return source_of(read_images(self._layout((".",)), _SCENES, images, progress=progress))
+
+    def benchmark(
+        self,
+        source: DetectionSource,
+        *,
+        teachers: tuple[tuple[int, ...], ...] | None = None,
+        asked: tuple[int, ...] | None = None,
+        published: Mapping[int, tuple[PublishedEpisode, ...]] | None = None,
+    ) -> PersonalBenchmark:
+        """The benchmark over a source; its coarse classes are those that some object belongs to."""
+        coarse_names = tuple(name for name in COARSE_NAMES if name in self.objects.values())
+        return PersonalBenchmark(
+            name=self.name,
+            source=source,
+            coarse_names=coarse_names,
+            coarse_of=np.array([coarse_names.index(coarse) for coarse in self.objects.values()], np.int64),
+            teachers=teachers,
+            asked=asked,
+            published=published or {},
+        )
+
+    def _layout(self, entries: tuple[str, ...]) -> YoloLayout:
+        return YoloLayout(
+            file=self.root,
+            root=self.root.resolve(),
+            class_names=tuple(self.objects),
+            keypoint_numbers=0,
+            entries={_SCENES: entries},
+        )
+
+    def _place(self, folder: str) -> str:
+        for place in (folder, f"images/{folder}"):
+            if (self.root / place).resolve().is_relative_to(self.root.resolve()) and (self.root / place).is_dir():
+                return place
+        raise DatasetNotFoundError(
+            f"{self.root}: {self.name} has a folder '{folder}', which is not in it; name the folder that holds it with "
+            "--data"
+        )

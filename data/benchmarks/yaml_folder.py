@@ -1,0 +1,56 @@
+"""A benchmark of one's own in YOLO layout: scenes with several objects, all boxes drawn."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import DatasetError
+from data.readers.layout import load_yaml
+from data.source import open_source
+from data.types import PersonalBenchmark
+
+
+def read_yaml_folder(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
+    """Read folder/data.yaml: YOLO layout whose `test:` split is the pool of scenes, with two keys more.
+
+    `coarse_names: [mug, ball]` names the detector's classes; `coarse: [0, 0, 1]` gives the coarse id of each name in
+    `names`, in the order of their ids.
+
+    Raises:
+        DatasetNotFoundError, DatasetError: As `open_source`, or a coarse key is missing or does not fit `names`.
+    """
+    data = folder / "data.yaml"
+    source = open_source(data, "test", progress=progress)
+    keys = load_yaml(data)
+    duplicates = sorted({name for name in source.class_names if source.class_names.count(name) > 1})
+    if duplicates:
+        raise DatasetError(f"{data}: personal names must differ, '{duplicates[0]}' is there twice; mend 'names:'")
+    coarse_names = _coarse_names(data, keys.get("coarse_names"))
+    return PersonalBenchmark(
+        name=folder.resolve().name,
+        source=source,
+        coarse_names=coarse_names,
+        coarse_of=_coarse_of(data, keys.get("coarse"), len(source.class_names), len(coarse_names)),
+    )
+
+
+def _coarse_names(data: Path, names: object) -> tuple[str, ...]:
+    if names is None:
+        raise DatasetError(f"{data}: key 'coarse_names:' is missing; add the list of the base detector's class names")
+    if not isinstance(names, list) or not names or len({str(name) for name in names}) < len(names):
+        raise DatasetError(f"{data}: 'coarse_names:' must be a list of different class names, found {names!r}")
+    return tuple(str(name) for name in names)
+
+
+def _coarse_of(data: Path, ids: object, num_personal: int, num_coarse: int) -> NDArray[np.int64]:  # (P,)
+    if ids is None:
+        raise DatasetError(f"{data}: key 'coarse:' is missing; add a list with the coarse id of each of 'names:'")
+    if not isinstance(ids, list) or any(type(number) is not int for number in ids):
+        raise DatasetError(f"{data}: 'coarse:' must be a list of whole numbers, found {ids!r}")
+    if len(ids) != num_personal:
+        raise DatasetError(f"{data}: 'coarse:' has {len(ids)} ids but 'names:' has {num_personal} names; give one each")
+    unknown = [number for number in ids if not 0 <= number < num_coarse]
+    if unknown:
+        raise DatasetError(f"{data}: 'coarse:' has id {unknown[0]}, but 'coarse_names:' has ids 0 to {num_coarse - 1}")
+    return np.array(ids, dtype=np.int64)
