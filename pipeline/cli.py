@@ -174,7 +174,7 @@ def fewshot(
     config: Toml = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Draws of support and query.")] = None,
     seed: Seed = None,
-    learner: Annotated[str | None, typer.Option(help="conditional, protonet or simpleshot.")] = None,
+    learner: Annotated[str | None, typer.Option(help="conditional, gallery, protonet or simpleshot.")] = None,
     confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least score of a detection [default: the reference's].")
     ] = None,

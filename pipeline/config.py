@@ -136,7 +136,7 @@ class FewshotConfig:
     seed: int = 0
     """Seed of the episodes and of the bootstrap."""
     learner: str = "conditional"
-    """Prototype learner: `conditional` (the reference's), `protonet` or `simpleshot`."""
+    """Prototype learner: `conditional` (the reference's), `gallery`, `protonet` or `simpleshot`."""
     confidence: float | None = None
     """Least score of a detection that is evaluated; when not given the reference's for a published benchmark, 0.1 for
     others."""

@@ -4,27 +4,42 @@ The forward passes are behind us (`PoolPass`); an episode costs milliseconds, wh
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.benchmark import PersonalBenchmark
 from data.episodes import Episode
-from data.types import DetectionSource
-from student.metrics import NamedBoxes, NamedDetections, personal_map, recognition_accuracy
+from data.types import DetectionSource, PersonalBenchmark
+from student.learner import UNKNOWN, PrototypeLearner
+from student.metrics import (
+    NamedBoxes,
+    NamedDetections,
+    confusion,
+    image_accuracy,
+    personal_map,
+    recognised_as,
+    recognition_accuracy,
+)
 from student.pool import PoolPass
-from student.prototypes import UNKNOWN, make_learner
+from student.prototypes import make_learner
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EpisodeScores:
-    """Figures of one method over E episodes, in their order; 0..100."""
+    """Figures of one method over E episodes, in their order; 0..100. P personal objects."""
 
     map50_95: NDArray[np.float64]  # (E,)
     map50: NDArray[np.float64]  # (E,)
     accuracy: NDArray[np.float64]  # (E,)
+    """Objects of the query scenes whose most confident detection bears the right name; a missed one is wrong."""
+    image_accuracy: NDArray[np.float64]  # (E,)
+    """Query images in which some detection bears the name of an object that is there, as the reference counts."""
+    region_accuracy: NDArray[np.float64]  # (E,)
+    """Objects named right from their true box and coarse class: the embedding alone, whatever the detector finds."""
+    confusion: NDArray[np.int64]  # (E, P, P + 2)
+    """`student.metrics.confusion` of the names behind `accuracy`; `confusion_by_coarse` reads it."""
 
 
 def evaluate_episodes(
@@ -45,17 +60,41 @@ def evaluate_episodes(
         progress: show a bar.
 
     Raises:
-        student.prototypes.PrototypeError: if there is no such learner.
+        student.learner.PrototypeError: if there is no such learner.
     """
     regions = source_regions(benchmark.source)
-    scores: dict[str, list[tuple[float, float, float]]] = {method: [] for method in passes}
+    scores: dict[str, list[dict[str, object]]] = {method: [] for method in passes}
     for episode in tqdm(episodes, desc="few-shot episodes", unit="episode", disable=not progress):
-        truth = query_truth(regions, episode)
         for method, pool_pass in passes.items():
-            named = name_detections(benchmark, episode, pool_pass, learner=learner)
-            precision = personal_map(truth, named)
-            scores[method].append((precision.map50_95, precision.map50, recognition_accuracy(truth, named)))
-    return {method: _columns(rows) for method, rows in scores.items()}
+            scores[method].append(_figures(benchmark, regions, episode, pool_pass, learner))
+    return {
+        method: EpisodeScores(
+            **{field.name: np.array([row[field.name] for row in rows]) for field in fields(EpisodeScores)}
+        )
+        for method, rows in scores.items()
+    }
+
+
+def _figures(
+    benchmark: PersonalBenchmark, regions: NamedBoxes, episode: Episode, pool_pass: PoolPass, learner: str
+) -> dict[str, object]:
+    """The figures of one method in one episode, by the names of `EpisodeScores`."""
+    truth = query_truth(regions, episode)
+    fitted = _taught(benchmark, regions, episode, pool_pass, learner)
+    detections = _named(fitted, episode, pool_pass)
+    names = recognised_as(truth, detections)
+    asked = _query_rows(regions, episode)
+    coarse = benchmark.coarse_of[truth.personal]
+    of_regions, _ = fitted.predict(pool_pass.region_embedding[asked], coarse)
+    precision = personal_map(truth, detections)
+    return {
+        "map50_95": precision.map50_95,
+        "map50": precision.map50,
+        "accuracy": recognition_accuracy(truth, names),
+        "image_accuracy": image_accuracy(truth, detections),
+        "region_accuracy": recognition_accuracy(truth, of_regions),
+        "confusion": confusion(truth, names, len(benchmark.coarse_of)),
+    }
 
 
 def name_detections(
@@ -66,26 +105,17 @@ def name_detections(
     Unknown detections are left out; a score is the detector's confidence times the learner's.
 
     Raises:
-        student.prototypes.PrototypeError: if there is no such learner.
+        student.learner.PrototypeError: if there is no such learner.
     """
-    support = episode.support.ravel()
-    personal = source_regions(benchmark.source).personal[support]
-    fitted = make_learner(learner).fit(pool_pass.region_embedding[support], benchmark.coarse_of[personal], personal)
-    asked = np.flatnonzero(np.isin(pool_pass.detection_image, episode.query))
-    names, certainty = fitted.predict(pool_pass.detection_embedding[asked], pool_pass.detection_coarse[asked])
-    kept = names != UNKNOWN
-    rows = asked[kept]
-    return NamedDetections(
-        image=pool_pass.detection_image[rows],
-        xyxy=pool_pass.detection_xyxy[rows],
-        personal=names[kept],
-        score=pool_pass.detection_score[rows] * certainty[kept],
-    )
+    fitted = _taught(benchmark, source_regions(benchmark.source), episode, pool_pass, learner)
+    named = _named(fitted, episode, pool_pass)
+    known = named.personal != UNKNOWN
+    return NamedDetections(**{field.name: getattr(named, field.name)[known] for field in fields(named)})
 
 
 def query_truth(regions: NamedBoxes, episode: Episode) -> NamedBoxes:
     """Ground truth of the query scenes among all regions of the benchmark."""
-    rows = np.flatnonzero(np.isin(regions.image, episode.query))
+    rows = _query_rows(regions, episode)
     return NamedBoxes(image=regions.image[rows], xyxy=regions.xyxy[rows], personal=regions.personal[rows])
 
 
@@ -99,6 +129,25 @@ def source_regions(source: DetectionSource) -> NamedBoxes:
     )
 
 
-def _columns(rows: Sequence[tuple[float, float, float]]) -> EpisodeScores:
-    figures = np.array(rows, np.float64).reshape(-1, 3)
-    return EpisodeScores(map50_95=figures[:, 0], map50=figures[:, 1], accuracy=figures[:, 2])
+def _taught(
+    benchmark: PersonalBenchmark, regions: NamedBoxes, episode: Episode, pool_pass: PoolPass, learner: str
+) -> PrototypeLearner:
+    support = episode.support.ravel()
+    personal = regions.personal[support]
+    return make_learner(learner).fit(pool_pass.region_embedding[support], benchmark.coarse_of[personal], personal)
+
+
+def _named(fitted: PrototypeLearner, episode: Episode, pool_pass: PoolPass) -> NamedDetections:
+    """All detections of the query scenes, unknown ones with a score of 0."""
+    rows = np.flatnonzero(np.isin(pool_pass.detection_image, episode.query))
+    names, certainty = fitted.predict(pool_pass.detection_embedding[rows], pool_pass.detection_coarse[rows])
+    return NamedDetections(
+        image=pool_pass.detection_image[rows],
+        xyxy=pool_pass.detection_xyxy[rows],
+        personal=names,
+        score=pool_pass.detection_score[rows] * certainty,
+    )
+
+
+def _query_rows(regions: NamedBoxes, episode: Episode) -> NDArray[np.int64]:
+    return np.flatnonzero(np.isin(regions.image, episode.query))

@@ -1,4 +1,4 @@
-"""How well named detections match the ground truth: COCO's mean average precision, and recognition accuracy."""
+"""How well named detections match the ground truth: COCO's mean average precision, and accuracies."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,9 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from numpy.typing import NDArray
 
 from data.boxes import box_iou
+
+MISSED = -2
+"""In place of a personal id: no detection lies on the object."""
 
 _MAX_DETECTIONS = 100
 """Per image and personal object, as in COCO."""
@@ -29,7 +32,7 @@ class NamedBoxes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NamedDetections(NamedBoxes):
-    """Detections with a personal name; unknown ones are left out."""
+    """Detections; the personal id of an unknown one is -1, and no figure counts it as a name."""
 
     score: NDArray[np.floating]  # (T,)
     """Confidence, 0..1."""
@@ -46,7 +49,11 @@ class MeanPrecision:
 
 
 def personal_map(truth: NamedBoxes, detections: NamedDetections) -> MeanPrecision:
-    """COCO's box mAP (101 recall points, all areas, at most 100 detections per image and object) with personal names.
+    """COCO's box mAP (101 recall points, all areas) with personal names, by faster-coco-eval.
+
+    Of the detections that share image and name the 100 with the highest scores count; the rest are as good as absent,
+    so that an image may hold more than 100. Of equal scores the image with the lower index comes first, then the
+    earlier row.
 
     Args:
         truth: at least one box. Objects without a box here do not count, nor do detections under their names.
@@ -79,30 +86,60 @@ def personal_map(truth: NamedBoxes, detections: NamedDetections) -> MeanPrecisio
     return MeanPrecision(map50_95=100 * float(precision.mean()), map50=100 * float(precision[0].mean()))
 
 
-def recognition_accuracy(truth: NamedBoxes, detections: NamedDetections) -> float:
-    """Share of ground-truth objects that the most confident detection on them names correctly; 0..100.
+def recognised_as(truth: NamedBoxes, detections: NamedDetections) -> NDArray[np.int64]:  # (T,)
+    """The name given to each ground-truth object: a personal id, `UNKNOWN`, or `MISSED`.
 
     A detection lies on an object when their IoU is at least 0.5, whatever its name; of those the one with the highest
     score counts, as it does for somebody who looks at the picture: a detector may box one object under two classes.
-    A missed object counts as wrong, so a detector's misses are part of the figure.
     """
-    assert len(truth.image), "accuracy needs ground truth"
-    if not len(detections.image):
-        return 0.0
+    names = np.full(len(truth.image), MISSED, np.int64)
     order = np.lexsort((-detections.score, detections.image))  # by image, then best score first: argmax takes the first
     images, xyxy, personal = (array[order] for array in (detections.image, detections.xyxy, detections.personal))
-    correct = 0
-    for image in np.unique(truth.image):
+    for image in np.intersect1d(truth.image, images):
         first, last = np.searchsorted(images, [image, image + 1])
-        if first == last:
-            continue
-        here = truth.image == image
-        iou = box_iou(truth.xyxy[here], xyxy[first:last])  # (objects, detections)
-        on_object = iou >= _MATCH_IOU
-        best = on_object.argmax(axis=1)
-        named = personal[first:last][best] == truth.personal[here]
-        correct += int((named & on_object.any(axis=1)).sum())
-    return 100 * correct / len(truth.image)
+        here = np.flatnonzero(truth.image == image)
+        on_object = box_iou(truth.xyxy[here], xyxy[first:last]) >= _MATCH_IOU  # (objects, detections)
+        found = on_object.any(axis=1)
+        names[here[found]] = personal[first:last][on_object[found].argmax(axis=1)]
+    return names
+
+
+def recognition_accuracy(truth: NamedBoxes, names: NDArray[np.integer]) -> float:
+    """Share of objects with the right name; 0..100. With names by `recognised_as` a missed object counts as wrong.
+
+    Args:
+        truth: T objects, at least one.
+        names: the name given to each, (T,).
+    """
+    assert len(truth.image) == len(names) > 0, "one name per object of the ground truth, and one object or more"
+    return 100 * float((names == truth.personal).mean())
+
+
+def image_accuracy(truth: NamedBoxes, detections: NamedDetections) -> float:
+    """Share of images in which some detection bears the name of an object that is there; 0..100.
+
+    The reference's image-level accuracy: neither box nor score of the detection matters, so that it says little about
+    scenes with several objects. Images without ground truth do not count.
+    """
+    assert len(truth.image), "accuracy needs ground truth"
+    shown = {*zip(truth.image.tolist(), truth.personal.tolist(), strict=True)}
+    named = {*zip(detections.image.tolist(), detections.personal.tolist(), strict=True)}
+    return 100 * len({image for image, _ in shown & named}) / len({image for image, _ in shown})
+
+
+def confusion(truth: NamedBoxes, names: NDArray[np.integer], objects: int) -> NDArray[np.int64]:
+    """How often each object was given each name: (objects, objects + 2), rows are the true objects.
+
+    The last two columns count missed and unknown ones: columns `MISSED` and `UNKNOWN`, from the end as numpy counts.
+
+    Args:
+        truth: T objects with personal ids below `objects`.
+        names: the name given to each by `recognised_as`, (T,).
+        objects: how many personal objects there are.
+    """
+    counts = np.zeros((objects, objects + 2), np.int64)
+    np.add.at(counts, (truth.personal, names), 1)
+    return counts
 
 
 def _annotations(boxes: NamedBoxes, keep: NDArray[np.bool_]) -> list[dict[str, object]]:

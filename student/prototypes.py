@@ -1,147 +1,18 @@
-"""Few-shot learners: one prototype per personal object, fitted on the embeddings of 1 to 5 pictures (numpy only).
+"""Few-shot learners by name, fitted on the embeddings of 1 to 5 pictures per object (numpy and scipy only).
 
-Legend: N support regions, M query regions, P prototypes, D width of an embedding.
+Legend: N support regions, M query regions, P prototypes, D width of an embedding, K most prototypes of a coarse class.
 """
 
-from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from scipy.spatial.distance import cdist
 
-from data.errors import MochaError
-from data.files import atomic_path
-
-UNKNOWN = -1
-"""Personal id of a region that belongs to no known object."""
+from student.learner import FORMAT, UNKNOWN, PrototypeError, PrototypeLearner, Prototypes
 
 _EPSILON = 1e-5
-_FORMAT = "mocha-prototypes-1"
-
-
-class PrototypeError(MochaError, ValueError):
-    """Prototypes cannot be read, or do not fit the embeddings they are used on."""
-
-
-class PrototypeLearner(ABC):
-    """Mean embedding per (coarse class, personal object); the nearest prototype names a region.
-
-    After `fit`: `prototypes_` (P, D) float32, `coarse_` (P,) int64, `personal_` (P,) int64 and `counts_` (P,) int64,
-    sorted by coarse, then personal id.
-    """
-
-    name: ClassVar[str]
-    """How the learner is called on the command line and in a saved file."""
-
-    prototypes_: NDArray[np.float32]
-    coarse_: NDArray[np.int64]
-    personal_: NDArray[np.int64]
-    counts_: NDArray[np.int64]
-
-    def fit(
-        self, embeddings_ND: NDArray[np.floating], coarse_N: NDArray[np.integer], personal_N: NDArray[np.integer]
-    ) -> Self:
-        """Forget everything and learn from the support regions.
-
-        Args:
-            embeddings_ND: one row per support region.
-            coarse_N: the detector's class id of each.
-            personal_N: the personal id of each, 0 or more.
-        """
-        dim = embeddings_ND.shape[1]
-        self._assign(np.zeros((0, dim), np.float32), *(np.zeros(0, np.int64) for _ in range(3)))
-        return self.partial_fit(embeddings_ND, coarse_N, personal_N)
-
-    def partial_fit(
-        self, embeddings_ND: NDArray[np.floating], coarse_N: NDArray[np.integer], personal_N: NDArray[np.integer]
-    ) -> Self:
-        """Add support regions to what is known: a running mean, so objects without new regions keep their prototype.
-
-        Raises:
-            PrototypeError: if the width of the embeddings is not that of the prototypes.
-        """
-        assert len(embeddings_ND) == len(coarse_N) == len(personal_N), "one coarse and one personal id per embedding"
-        assert np.isfinite(embeddings_ND).all(), "support embeddings are finite"
-        assert (np.asarray(personal_N) >= 0).all(), "personal ids are 0 or more"
-        self._check_width(embeddings_ND.shape[1])
-        known = np.stack([self.coarse_, self.personal_], axis=1)  # (P, 2)
-        added = np.stack([coarse_N, personal_N], axis=1).astype(np.int64)  # (N, 2)
-        pairs, place = np.unique(np.concatenate([known, added]), axis=0, return_inverse=True)
-        weights = np.concatenate([self.counts_, np.ones(len(added), np.int64)])
-        counts = np.bincount(place, weights, minlength=len(pairs))
-        rows = np.concatenate([self.prototypes_, self._transform(embeddings_ND)]).astype(np.float64)
-        sums = np.zeros((len(pairs), rows.shape[1]))
-        np.add.at(sums, place, rows * weights[:, None])
-        # Contiguous columns: safetensors writes the bytes of a strided view in the wrong order.
-        coarse, personal = np.ascontiguousarray(pairs.T)
-        self._assign((sums / counts[:, None]).astype(np.float32), coarse, personal, counts.astype(np.int64))
-        return self
-
-    def predict(
-        self, embeddings_MD: NDArray[np.floating], coarse_M: NDArray[np.integer]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Name regions.
-
-        Args:
-            embeddings_MD: one row per region.
-            coarse_M: the detector's class id of each.
-
-        Returns:
-            Personal ids (M,), -1 where the region is unknown, and scores (M,) in 0..1, 0 where unknown. Of equal scores
-            the prototype with the lowest (coarse, personal) id wins.
-
-        Raises:
-            PrototypeError: if the width of the embeddings is not that of the prototypes.
-        """
-        self._check_width(embeddings_MD.shape[1])
-        personal_M = np.full(len(embeddings_MD), UNKNOWN, np.int64)
-        scores_M = np.zeros(len(embeddings_MD), np.float32)
-        queries_MD = self._transform(embeddings_MD)
-        for rows, candidates in self._groups(np.asarray(coarse_M)):
-            similarity = self._similarity(queries_MD[rows], self.prototypes_[candidates])  # (rows, candidates)
-            best = similarity.argmax(axis=1)
-            personal_M[rows] = self.personal_[candidates][best]
-            scores_M[rows] = np.take_along_axis(similarity, best[:, None], axis=1)[:, 0]
-        return personal_M, scores_M
-
-    def save(self, path: Path) -> None:
-        """Write one safetensors file (the learner's name in its header); an existing file is replaced whole."""
-        tensors: dict[str, NDArray[np.generic]] = {"prototypes": self.prototypes_, "counts": self.counts_}
-        tensors |= {"coarse": self.coarse_, "personal": self.personal_}
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": _FORMAT, "learner": self.name})
-
-    @abstractmethod
-    def _similarity(self, queries_MD: NDArray[np.float32], prototypes_PD: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Shares (M, P) of each query among the candidates; rows sum to 1."""
-
-    def _transform(self, embeddings_ND: NDArray[np.floating]) -> NDArray[np.float32]:
-        return np.asarray(embeddings_ND, np.float32)
-
-    def _groups(self, coarse_M: NDArray[np.integer]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Query rows that share one list of candidate prototypes, with that list: here all rows and all prototypes."""
-        if not len(coarse_M) or not len(self.personal_):
-            return []
-        return [(np.arange(len(coarse_M)), np.arange(len(self.personal_)))]
-
-    def _assign(
-        self,
-        prototypes: NDArray[np.float32],
-        coarse: NDArray[np.int64],
-        personal: NDArray[np.int64],
-        counts: NDArray[np.int64],
-    ) -> None:
-        self.prototypes_, self.coarse_, self.personal_, self.counts_ = prototypes, coarse, personal, counts
-
-    def _check_width(self, width: int) -> None:
-        if width != self.prototypes_.shape[1]:
-            raise PrototypeError(
-                f"prototypes and embeddings must have one width: the prototypes have {self.prototypes_.shape[1]}, the "
-                f"embeddings {width}. They come from different students; fit the prototypes again with this one."
-            )
 
 
 class ConditionalPrototypes(PrototypeLearner):
@@ -153,19 +24,44 @@ class ConditionalPrototypes(PrototypeLearner):
 
     name = "conditional"
 
-    def _groups(self, coarse_M: NDArray[np.integer]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        shared = np.intersect1d(coarse_M, self.coarse_)
-        return [(np.flatnonzero(coarse_M == coarse), np.flatnonzero(self.coarse_ == coarse)) for coarse in shared]
+    def _nearest(
+        self, queries_MD: NDArray[np.float32], coarse_M: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        rows_M = np.full(len(queries_MD), UNKNOWN, np.int64)
+        scores_M = np.zeros(len(queries_MD), np.float32)
+        # Sorted by coarse class as the prototypes are: queries and candidates of a class are then slices.
+        asked = np.argsort(coarse_M, kind="stable")
+        asked = asked[np.isin(coarse_M[asked], self.coarse_)]
+        if len(asked):
+            first, last = (np.searchsorted(self.coarse_, coarse_M[asked], side) for side in ("left", "right"))
+            # Float64, because the expanded square cancels where a query is close to a prototype.
+            shares = self._shares(queries_MD[asked].astype(np.float64), first, last)
+            best = shares.argmax(axis=1)
+            rows_M[asked] = first + best
+            scores_M[asked] = np.take_along_axis(shares, best[:, None], axis=1)[:, 0]
+        return rows_M, scores_M
 
-    def _similarity(self, queries_MD: NDArray[np.float32], prototypes_PD: NDArray[np.float32]) -> NDArray[np.float32]:
-        distances = (
-            1 - _unit(queries_MD).astype(np.float64) @ _unit(prototypes_PD).astype(np.float64).T,
-            _mean_absolute_difference(queries_MD, prototypes_PD),
-            _mean_squared_difference(queries_MD, prototypes_PD),
-        )
+    def _shares(
+        self, queries_MD: NDArray[np.float64], first_M: NDArray[np.int64], last_M: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Shares (M, K) of each query among its candidates, the prototypes first to last; 0 beyond them."""
+        prototypes = self.prototypes_.astype(np.float64)
+        width = queries_MD.shape[1]
+        candidates_MK = first_M[:, None] + np.arange((last_M - first_M).max())
+        valid_MK = candidates_MK < last_M[:, None]
+        products_MK, absolute_MK = np.zeros(valid_MK.shape), np.zeros(valid_MK.shape)
+        starts = np.flatnonzero(np.diff(first_M, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(queries_MD)], strict=True):
+            queries, known = queries_MD[start:stop], prototypes[first_M[start] : last_M[start]]
+            products_MK[start:stop, : len(known)] = queries @ known.T
+            absolute_MK[start:stop, : len(known)] = cdist(queries, known, "cityblock")
+        squares_M1 = np.einsum("md,md->m", queries_MD, queries_MD)[:, None]
+        squares_MK = np.einsum("pd,pd->p", prototypes, prototypes)[np.minimum(candidates_MK, len(prototypes) - 1)]
+        cosine_MK = products_MK / np.maximum(np.sqrt(squares_M1 * squares_MK), np.finfo(np.float32).tiny)
+        distances = (1 - cosine_MK, absolute_MK / width, (squares_M1 + squares_MK - 2 * products_MK) / width)
         # Rounding may leave a distance a little below 0, where the reciprocal would change its sign.
-        shares = [_softmax(1 / (np.maximum(distance, 0) + _EPSILON)) for distance in distances]
-        return np.asarray(np.mean(shares, axis=0), np.float32)
+        closeness = 1 / (np.maximum(distances, 0) + _EPSILON)  # (3, M, K)
+        return np.asarray(_softmax(np.where(valid_MK, closeness, -np.inf)).mean(axis=0))
 
 
 class ProtoNet(PrototypeLearner):
@@ -173,21 +69,53 @@ class ProtoNet(PrototypeLearner):
 
     name = "protonet"
 
-    def _similarity(self, queries_MD: NDArray[np.float32], prototypes_PD: NDArray[np.float32]) -> NDArray[np.float32]:
-        return _softmax(-_mean_squared_difference(queries_MD, prototypes_PD) * queries_MD.shape[1])
+    def _nearest(
+        self,
+        queries_MD: NDArray[np.float32],
+        coarse_M: NDArray[np.integer],  # noqa: ARG002
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        queries, prototypes = queries_MD.astype(np.float64), self.prototypes_.astype(np.float64)
+        # A query's own square is the same for all prototypes, and a softmax ignores what all share.
+        return _best(_softmax(2 * queries @ prototypes.T - (prototypes**2).sum(axis=1)))
 
 
 class SimpleShot(ProtoNet):
     """ProtoNet on unit-norm embeddings (Wang et al. 2019, the L2N transform): only the direction counts."""
 
     name = "simpleshot"
+    unit_length = True
 
-    def _transform(self, embeddings_ND: NDArray[np.floating]) -> NDArray[np.float32]:
-        return _unit(np.asarray(embeddings_ND, np.float32))
+
+class CosineGallery(PrototypeLearner):
+    """Every support region stays; the one with the highest cosine names a query, whatever the coarse class.
+
+    What a gallery of crops does without a learner. Each support region is a prototype of its own with a count of 1, in
+    the order of arrival within an object. The score is the cosine, 0 where it is negative.
+    """
+
+    name = "gallery"
+    unit_length = True
+
+    def _nearest(
+        self,
+        queries_MD: NDArray[np.float32],
+        coarse_M: NDArray[np.integer],  # noqa: ARG002
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        rows_M, cosines_M = _best(queries_MD @ self.prototypes_.T)
+        return rows_M, np.clip(cosines_M, 0, 1)
+
+    def _merge(
+        self,
+        vectors: NDArray[np.float32],
+        coarse: NDArray[np.int64],
+        personal: NDArray[np.int64],
+        counts: NDArray[np.int64],
+    ) -> Prototypes:
+        return vectors, coarse, personal, counts
 
 
 LEARNERS: dict[str, type[PrototypeLearner]] = {
-    learner.name: learner for learner in (ConditionalPrototypes, ProtoNet, SimpleShot)
+    learner.name: learner for learner in (ConditionalPrototypes, ProtoNet, SimpleShot, CosineGallery)
 }
 """Learners by name."""
 
@@ -213,40 +141,23 @@ def load_learner(path: Path) -> PrototypeLearner:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
+            if metadata.get("format") != FORMAT:
                 found = metadata.get("format", "none")
-                raise PrototypeError(f"{path}: format must be {_FORMAT}, found {found}; save the prototypes again.")
+                raise PrototypeError(f"{path}: format must be {FORMAT}, found {found}; save the prototypes again.")
             learner = make_learner(metadata["learner"])
-            learner._assign(*(file.get_tensor(key) for key in ("prototypes", "coarse", "personal", "counts")))
+            learner.assign(*(file.get_tensor(key) for key in ("prototypes", "coarse", "personal", "counts")))
     except SafetensorError as error:
         raise PrototypeError(f"{path}: must be a safetensors file ({error}); save the prototypes again.") from error
     return learner
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows at norm 1; a zero row stays zero."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(norms, np.finfo(np.float32).tiny), np.float32)
-
-
-def _mean_absolute_difference(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(M, P) of rows (M, D) and (P, D); one prototype at a time stays in the processor's cache."""
-    means = np.empty((len(left), len(right)), np.float32)
-    difference = np.empty_like(left)
-    for index, row in enumerate(right):
-        np.subtract(left, row, out=difference)
-        np.abs(difference, out=difference)
-        means[:, index] = difference.mean(axis=1)
-    return means
-
-
-def _mean_squared_difference(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(M, P) of rows (M, D) and (P, D), summed in float64: the expanded square cancels where rows are close."""
-    left64, right64 = left.astype(np.float64), right.astype(np.float64)
-    square = (left64**2).sum(1)[:, None] + (right64**2).sum(1)[None] - 2 * left64 @ right64.T
-    return np.asarray(np.maximum(square, 0) / left.shape[1], np.float32)
+def _best(scores_MP: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The first of the highest scores of each row: where (M,), and how high (M,)."""
+    best_M = scores_MP.argmax(axis=1)
+    return best_M, np.take_along_axis(scores_MP, best_M[:, None], axis=1)[:, 0].astype(np.float32)
 
 
 def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float32]:
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)
+    """Over the last axis; differences in the logits' own precision, their exponentials in float32."""
+    shares = np.exp((logits - logits.max(axis=-1, keepdims=True)).astype(np.float32))
+    return np.asarray(shares / shares.sum(axis=-1, keepdims=True))

@@ -33,7 +33,7 @@ from student.embedder import RegionEmbedder
 from student.fewshot import evaluate_episodes
 from student.objectives import OBJECTIVE_NAMES
 from student.pool import PoolPass
-from student.prototypes import PrototypeError
+from student.learner import PrototypeError
 from teacher_cache.errors import CacheNotFoundError
 
 OBJECTIVES = ("objective=paper", "objective=cosine")

@@ -3,15 +3,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.benchmark import PersonalBenchmark
 from data.episodes import Episode, draw_episodes
-from data.types import DetectionSource, ImageRecord
+from data.types import DetectionSource, ImageRecord, PersonalBenchmark
 from student.fewshot import evaluate_episodes, name_detections, query_truth, source_regions
-from student.metrics import personal_map, recognition_accuracy
+from student.learner import UNKNOWN, PrototypeError
+from student.metrics import (
+    MISSED,
+    confusion,
+    image_accuracy,
+    personal_map,
+    recognised_as,
+    recognition_accuracy,
+)
 from student.pool import PoolPass
-from student.prototypes import PrototypeError, make_learner
+from student.prototypes import make_learner
 
 OBJECTS, COARSE, DIM = 6, 3, 8
+FIGURES = ("map50_95", "map50", "accuracy", "image_accuracy", "region_accuracy")
 
 
 @pytest.fixture
@@ -69,7 +77,7 @@ def test_regions_are_the_boxes_in_order(benchmark: PersonalBenchmark) -> None:
     assert row == len(regions.image) == benchmark.source.num_regions
 
 
-@pytest.mark.parametrize("learner", ["conditional", "simpleshot"])
+@pytest.mark.parametrize("learner", ["conditional", "gallery"])
 def test_names_equal_one_detection_at_a_time(benchmark: PersonalBenchmark, learner: str) -> None:
     pool_pass = make_pass(benchmark, 0.5)
     episode = episodes_of(benchmark, shots=2)[0]
@@ -115,23 +123,65 @@ def test_figures_are_those_of_each_episode_alone(benchmark: PersonalBenchmark) -
             precision = personal_map(truth, named)
             assert scores[method].map50_95[place] == precision.map50_95
             assert scores[method].map50[place] == precision.map50
-            assert scores[method].accuracy[place] == recognition_accuracy(truth, named)
+            names = recognised_as(truth, named)
+            assert scores[method].accuracy[place] == recognition_accuracy(truth, names)
+            assert scores[method].image_accuracy[place] == image_accuracy(truth, named)
+            np.testing.assert_array_equal(scores[method].confusion[place], confusion(truth, names, OBJECTS))
+
+
+@pytest.mark.parametrize("learner", ["conditional", "gallery"])
+def test_region_accuracy_names_one_true_box_at_a_time(benchmark: PersonalBenchmark, learner: str) -> None:
+    pool_pass = make_pass(benchmark, 0.8)
+    regions = source_regions(benchmark.source)
+    episodes = episodes_of(benchmark, shots=2)
+    found = evaluate_episodes(benchmark, episodes, {"one": pool_pass}, learner=learner)["one"].region_accuracy
+    for episode, accuracy in zip(episodes, found, strict=True):
+        taught = episode.support.ravel()
+        personal = regions.personal[taught]
+        fitted = make_learner(learner).fit(pool_pass.region_embedding[taught], benchmark.coarse_of[personal], personal)
+        right = []
+        for row, image in enumerate(regions.image):
+            if image in episode.query:
+                true = regions.personal[row]
+                name, _ = fitted.predict(pool_pass.region_embedding[[row]], benchmark.coarse_of[[true]])
+                right.append(name[0] == true)
+        assert accuracy == pytest.approx(100 * np.mean(right))
+
+
+def test_region_accuracy_does_not_depend_on_the_detector(benchmark: PersonalBenchmark) -> None:
+    full = make_pass(benchmark, 0.5)
+    half = {name: getattr(full, name)[::2] for name in full.__dataclass_fields__ if name.startswith("detection_")}
+    passes = {"full": full, "half": PoolPass(**half, region_embedding=full.region_embedding)}
+    scores = evaluate_episodes(benchmark, episodes_of(benchmark), passes)
+    np.testing.assert_array_equal(scores["half"].region_accuracy, scores["full"].region_accuracy)
+    assert scores["half"].accuracy.mean() < scores["full"].accuracy.mean()
+
+
+def test_a_detection_of_another_coarse_class_leaves_its_object_unknown_not_missed(
+    benchmark: PersonalBenchmark,
+) -> None:
+    pool_pass = make_pass(benchmark, 0.1)
+    pool_pass.detection_coarse[:] = 7  # no object is of this class
+    counts = evaluate_episodes(benchmark, episodes_of(benchmark), {"one": pool_pass})["one"].confusion
+    assert counts[:, :, UNKNOWN].sum() > counts[:, :, MISSED].sum() > 0
+    assert counts[:, :, :OBJECTS].sum() == 0
 
 
 def test_evaluation_repeats_bitwise(benchmark: PersonalBenchmark) -> None:
     passes = {"one": make_pass(benchmark, 0.7)}
     first, second = (evaluate_episodes(benchmark, episodes_of(benchmark), passes)["one"] for _ in range(2))
-    for figure in ("map50_95", "map50", "accuracy"):
+    for figure in (*FIGURES, "confusion"):
         assert getattr(first, figure).tobytes() == getattr(second, figure).tobytes()
 
 
 def test_figures_fall_with_noise_and_rise_with_shots(benchmark: PersonalBenchmark) -> None:
     passes = {str(noise): make_pass(benchmark, noise) for noise in (0.0, 0.8, 1.6, 8.0)}
     one, two = (evaluate_episodes(benchmark, episodes_of(benchmark, shots, 12), passes) for shots in (1, 2))
-    for figure in ("map50_95", "map50", "accuracy"):
+    for figure in FIGURES:
         means = [getattr(scores, figure).mean() for scores in one.values()]
         assert means == sorted(means, reverse=True)
-        assert getattr(two["0.8"], figure).mean() > getattr(one["0.8"], figure).mean()
+        if figure != "image_accuracy":  # already 100: one right name in a scene of three is enough
+            assert getattr(two["0.8"], figure).mean() > getattr(one["0.8"], figure).mean()
     assert one["0.0"].accuracy.min() > 70  # what is astray stays lost
     # Without knowledge of the object, the coarse class alone leaves one of two.
     assert 35 < one["8.0"].accuracy.mean() / one["0.0"].accuracy.mean() * 100 < 65
@@ -142,7 +192,8 @@ def test_a_detector_that_finds_nothing_scores_nothing(benchmark: PersonalBenchma
     nothing = {name: getattr(full, name)[:0] for name in full.__dataclass_fields__ if name.startswith("detection_")}
     blind = PoolPass(**nothing, region_embedding=full.region_embedding)
     scores = evaluate_episodes(benchmark, episodes_of(benchmark), {"blind": blind})["blind"]
-    np.testing.assert_array_equal([scores.map50_95, scores.map50, scores.accuracy], 0)
+    np.testing.assert_array_equal([scores.map50_95, scores.map50, scores.accuracy, scores.image_accuracy], 0)
+    np.testing.assert_array_equal(scores.confusion[:, :, MISSED].sum(axis=1), scores.confusion.sum(axis=(1, 2)))
 
 
 def test_an_unknown_learner_is_refused(benchmark: PersonalBenchmark) -> None:

@@ -2,11 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import MochaError
-from student.prototypes import LEARNERS, UNKNOWN, PrototypeError, load_learner, make_learner
+from student.learner import UNKNOWN, PrototypeError
+from student.prototypes import LEARNERS, load_learner, make_learner
 
 NAMES = tuple(LEARNERS)
 
@@ -29,49 +30,62 @@ def softmax(values: list[float]) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def plain_predict(name: str, support, coarse, personal, query, query_coarse):
-    """The learners by loops over one query and one prototype at a time, in float64."""
-    if name == "simpleshot":
-        support = [row / np.linalg.norm(row) for row in support]
-        query = [row / np.linalg.norm(row) for row in query]
+def cosine(a, b) -> float:
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def plain_means(support, coarse, personal) -> dict[tuple[int, int], np.ndarray]:
     means = {}
     for pair in sorted(set(zip(coarse, personal, strict=True))):
         rows = [row for row, c, p in zip(support, coarse, personal, strict=True) if (c, p) == pair]
         means[pair] = np.float64(rows).mean(axis=0)
-    answers = []
-    for row, row_coarse in zip(np.float64(query), query_coarse, strict=True):
-        pairs = [pair for pair in means if name != "conditional" or pair[0] == row_coarse]
-        if not pairs:
-            answers.append((UNKNOWN, 0.0))
-            continue
-        if name == "conditional":
-            shares = []
-            for distance in (
-                lambda a, b: 1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b),
-                lambda a, b: np.abs(a - b).mean(),
-                lambda a, b: ((a - b) ** 2).mean(),
-            ):
-                shares.append(softmax([1 / (distance(row, means[pair]) + 1e-5) for pair in pairs]))
-            scores = [sum(column) / 3 for column in zip(*shares, strict=True)]
-        else:
-            scores = softmax([-(((row - means[pair]) ** 2).sum()) for pair in pairs])
-        best = int(np.argmax(scores))
-        answers.append((pairs[best][1], scores[best]))
-    return np.array([a for a, _ in answers]), np.array([s for _, s in answers])
+    return means
+
+
+def plain_scores(name: str, row, row_coarse, support, coarse, personal) -> dict[int, float]:
+    """Scores of the candidates for one query, one distance at a time in float64, by personal id."""
+    if name == "gallery":
+        scores: dict[int, float] = {}
+        for vector, who in zip(np.float64(support), personal, strict=True):
+            scores[who] = max(scores.get(who, 0), cosine(row, vector))
+        return scores
+    if name == "simpleshot":
+        row, support = row / np.linalg.norm(row), [vector / np.linalg.norm(vector) for vector in support]
+    means = plain_means(support, coarse, personal)
+    if name != "conditional":
+        return dict(
+            zip((p for _, p in means), softmax([-(((row - m) ** 2).sum()) for m in means.values()]), strict=True)
+        )
+    candidates = {p: mean for (c, p), mean in means.items() if c == row_coarse}
+    shares = [
+        softmax([1 / (distance(row, mean) + 1e-5) for mean in candidates.values()])
+        for distance in (
+            lambda a, b: 1 - cosine(a, b),
+            lambda a, b: np.abs(a - b).mean(),
+            lambda a, b: ((a - b) ** 2).mean(),
+        )
+        if candidates
+    ]
+    return dict(zip(candidates, (sum(column) / 3 for column in zip(*shares, strict=True)), strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("seed", range(3))
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000))
 def test_equals_plain_loops(name: str, seed: int) -> None:
-    support, coarse, personal, query, query_coarse, _, _ = world(seed)
-    query_coarse = np.where(np.arange(len(query)) % 7 == 0, 99, query_coarse)  # a class without prototypes
-    learner = make_learner(name).fit(support, coarse, personal)
-    names, scores = learner.predict(query, query_coarse)
-    expected_names, expected_scores = plain_predict(name, support, coarse, personal, query, query_coarse)
-    np.testing.assert_array_equal(names, expected_names)
-    np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
-    assert names.dtype == np.int64
-    assert scores.dtype == np.float32
+    objects, classes, shots, queries, dim = np.random.default_rng(seed).integers([1, 1, 1, 1, 8], [20, 7, 5, 15, 40])
+    support, coarse, personal, query, query_coarse, _, _ = world(
+        seed, objects=objects, classes=classes, shots=shots, queries=queries, dim=dim
+    )
+    query_coarse = np.where(np.arange(queries) % 7 == 0, 99, query_coarse)  # a class without prototypes
+    names, scores = make_learner(name).fit(support, coarse, personal).predict(query, query_coarse)
+    assert (names.dtype, scores.dtype) == (np.int64, np.float32)
+    for row, row_coarse, given_name, score in zip(np.float64(query), query_coarse, names, scores, strict=True):
+        expected = plain_scores(name, row, row_coarse, support, coarse, personal)
+        best = max(expected.values(), default=0.0)
+        assert score == pytest.approx(best, abs=1e-5)
+        assert expected.get(given_name, 0.0) == pytest.approx(best, abs=1e-5)
+        assert (given_name == UNKNOWN) == (not expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,11 +104,11 @@ def test_more_shots_bring_prototypes_to_the_class_mean_and_names_to_the_truth(na
         support, coarse, personal, query, query_coarse, asked, centres = world(5, shots=shots, dim=6, queries=400)
         learner = make_learner(name).fit(support, coarse, personal)
         order = np.argsort(learner.personal_)
-        if name != "simpleshot":
+        if not learner.unit_length:
             errors.append(np.abs(learner.prototypes_[order] - centres).max())
         hits.append((learner.predict(query, query_coarse)[0] == asked).mean())
     assert errors == sorted(errors, reverse=True)
-    assert name == "simpleshot" or errors[-1] < 0.15
+    assert learner.unit_length or errors[-1] < 0.15
     assert hits[-1] > max(hits[0], 0.85)
 
 
@@ -116,6 +130,8 @@ def test_the_running_mean_is_the_mean_in_any_order_and_in_any_portions(name: str
     head, tail = order[:cut], order[cut:]
     portions = make_learner(name).fit(support[head], coarse[head], personal[head])
     portions.partial_fit(support[tail], coarse[tail], personal[tail])
+    if name == "gallery":  # every region stays, in the order of arrival within an object
+        whole.prototypes_, portions.prototypes_ = (np.sort(rows.prototypes_, axis=0) for rows in (whole, portions))
     np.testing.assert_allclose(portions.prototypes_, whole.prototypes_, atol=1e-6)
     np.testing.assert_array_equal(portions.personal_, whole.personal_)
     np.testing.assert_array_equal(portions.counts_, whole.counts_)
@@ -130,7 +146,7 @@ def test_a_new_object_leaves_the_others_untouched() -> None:
     assert learner.prototypes_[learner.personal_ != 50].tobytes() == before
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gallery"])
 def test_one_candidate_scores_one(name: str) -> None:
     learner = make_learner(name).fit(np.ones((2, 4), np.float32), np.array([3, 3]), np.array([8, 8]))
     names, scores = learner.predict(np.random.default_rng(0).normal(size=(5, 4)), np.full(5, 3))
@@ -138,11 +154,12 @@ def test_one_candidate_scores_one(name: str) -> None:
     np.testing.assert_array_equal(scores, 1)
 
 
+@pytest.mark.parametrize("name", ["simpleshot", "gallery"])
 @given(seed=st.integers(0, 1000), scale=st.floats(1e-3, 1e3))
-def test_simpleshot_ignores_the_length_of_an_embedding(seed: int, scale: float) -> None:
+def test_these_ignore_the_length_of_an_embedding(name: str, seed: int, scale: float) -> None:
     support, coarse, personal, query, query_coarse, _, _ = world(seed)
-    learner = make_learner("simpleshot").fit(support, coarse, personal)
-    scaled = make_learner("simpleshot").fit(support * np.float32(scale), coarse, personal)
+    learner = make_learner(name).fit(support, coarse, personal)
+    scaled = make_learner(name).fit(support * np.float32(scale), coarse, personal)
     names, scores = learner.predict(query, query_coarse)
     names_scaled, scores_scaled = scaled.predict(query * np.float32(2 * scale), query_coarse)
     np.testing.assert_allclose(scores, scores_scaled, atol=1e-5)
@@ -155,11 +172,81 @@ def test_conditional_candidates_share_the_coarse_class() -> None:
     np.testing.assert_array_equal(names % 3, query_coarse)
 
 
-def test_a_support_picture_itself_scores_nearly_one() -> None:
+@pytest.mark.parametrize("name", ["conditional", "gallery"])
+def test_a_support_picture_itself_scores_nearly_one(name: str) -> None:
     support, coarse, personal, *_ = world(shots=1)
-    names, scores = make_learner("conditional").fit(support, coarse, personal).predict(support, coarse)
+    names, scores = make_learner(name).fit(support, coarse, personal).predict(support, coarse)
     np.testing.assert_array_equal(names, personal)
-    assert scores.min() > 0.999
+    assert 0.999 < scores.min() <= scores.max() <= 1
+
+
+def test_the_gallery_keeps_every_region_by_object() -> None:
+    rows = np.array([[3, 0], [0, 2], [0, 5], [4, 4]], np.float32)
+    gallery = make_learner("gallery").fit(rows, np.array([4, 4, 1, 4]), np.array([7, 6, 9, 7]))
+    np.testing.assert_allclose(gallery.prototypes_, [[0, 1], [0, 1], [1, 0], [0.5**0.5, 0.5**0.5]])
+    np.testing.assert_array_equal(gallery.personal_, [9, 6, 7, 7])
+    np.testing.assert_array_equal(gallery.coarse_, [1, 4, 4, 4])
+    np.testing.assert_array_equal(gallery.counts_, [1, 1, 1, 1])
+
+
+def test_one_picture_of_a_side_is_enough_for_the_gallery_but_not_for_a_mean() -> None:
+    support = np.array([[1, 0], [-1, 0], [-0.5, 1], [-0.5, 1]], np.float32)  # object 0 has two sides
+    personal, coarse, query = np.array([0, 0, 1, 1]), np.zeros(4, int), np.array([[-1, 0.3]], np.float32)
+    assert make_learner("gallery").fit(support, coarse, personal).predict(query, coarse[:1])[0] == 0
+    assert make_learner("simpleshot").fit(support, coarse, personal).predict(query, coarse[:1])[0] == 1
+
+
+def test_the_gallery_names_the_nearest_of_regions_that_all_point_away_but_scores_it_zero() -> None:
+    support = np.array([[-1, 0], [-1, 0.5]], np.float32)
+    gallery = make_learner("gallery").fit(support, np.zeros(2, int), np.array([3, 8]))
+    names, scores = gallery.predict(np.array([[1, 0.1]], np.float32), np.zeros(1, int))
+    assert (names.tolist(), scores.tolist()) == ([8], [0])
+
+
+@pytest.mark.parametrize("name", ["protonet", "simpleshot", "gallery"])
+def test_the_coarse_class_does_not_matter_to_these(name: str) -> None:
+    support, coarse, personal, query, query_coarse, _, _ = world()
+    learner = make_learner(name).fit(support, coarse, personal)
+    for left, right in zip(
+        learner.predict(query, query_coarse), learner.predict(query, query_coarse + 50), strict=True
+    ):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_nearest_row_bears_the_name(name: str) -> None:
+    support, coarse, personal, query, query_coarse, _, _ = world()
+    query_coarse = np.where(np.arange(len(query)) % 7 == 0, 99, query_coarse)
+    learner = make_learner(name).fit(support, coarse, personal)
+    rows, scores = learner.nearest(query, query_coarse)
+    names, expected_scores = learner.predict(query, query_coarse)
+    assert [UNKNOWN if row == UNKNOWN else learner.personal_[row] for row in rows] == names.tolist()
+    np.testing.assert_array_equal(scores, expected_scores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_closeness_is_the_cosine_with_the_nearest_row(name: str) -> None:
+    support, coarse, personal, query, query_coarse, _, _ = world()
+    query_coarse = np.where(np.arange(len(query)) % 7 == 0, 99, query_coarse)
+    learner = make_learner(name).fit(support, coarse, personal)
+    rows, _ = learner.nearest(query, query_coarse)
+    expected = [
+        -np.inf if row == UNKNOWN else cosine(np.float64(vector), np.float64(learner.prototypes_[row]))
+        for vector, row in zip(query, rows, strict=True)
+    ]
+    np.testing.assert_allclose(learner.closeness(query, rows), expected, atol=1e-6)
+    np.testing.assert_allclose(learner.closeness(query * np.float32(3), rows), expected, atol=1e-6)
+    assert learner.closeness(query, rows).tobytes() == learner.closeness(query, rows).tobytes()
+
+
+def test_closeness_tells_what_a_share_among_one_candidate_cannot() -> None:
+    learner = make_learner("conditional").fit(np.array([[1, 0, 0]], np.float32), np.zeros(1, int), np.zeros(1, int))
+    query = np.array([[0.9, 0.1, 0], [0, 1, 0], [-1, 0, 0]], np.float32)
+    rows, scores = learner.nearest(query, np.zeros(3, int))
+    assert scores.tolist() == [1, 1, 1]
+    near, far, opposite = learner.closeness(query, rows)
+    assert near > 0.99
+    assert (far, opposite) == (0, -1)
 
 
 def test_without_supports_everything_is_unknown() -> None:
@@ -192,7 +279,7 @@ def message(error: pytest.ExceptionInfo[MochaError]) -> str:
 def test_unknown_learner() -> None:
     with pytest.raises(PrototypeError) as error:
         make_learner("svm")
-    assert message(error) == "--learner must be one of conditional, protonet, simpleshot; found 'svm'."
+    assert message(error) == "--learner must be one of conditional, protonet, simpleshot, gallery; found 'svm'."
 
 
 @pytest.mark.parametrize("call", ["predict", "partial_fit"])

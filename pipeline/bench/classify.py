@@ -1,0 +1,78 @@
+"""What few-shot learning costs beyond the forward passes, on one core: learning objects, and naming detections."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import thread_time
+
+import numpy as np
+
+from pipeline.bench.figures import Figure
+from student.prototypes import make_learner
+
+BOXES, PROTOTYPES, WIDTH = 300, 200, 512
+COARSE_CLASSES = 31
+"""As many as the reference's detector has."""
+OBJECTS, SHOTS = 40, 5
+ROUNDS = 200
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def measure(_root: Path, *, rounds: int = ROUNDS) -> dict[str, Figure]:
+    """Median milliseconds of one thread's processor time, which waiting for a busy core does not add to."""
+    # Libraries read the number of threads when they are loaded, so that this process is too late.
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", __name__, str(rounds)], env={**os.environ, **dict.fromkeys(_THREADS, "1")},
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    took = json.loads(done.stdout)
+    compared = f"{BOXES} boxes against {PROTOTYPES} prototypes, {WIDTH} wide; learner conditional, prototypes"
+    note = f"one thread; median of {rounds}"
+    return {
+        "classify_ms": Figure(
+            value=took["classify"], target=2.0, better="lower",
+            note=f"{compared} and boxes spread over {COARSE_CLASSES} coarse classes; {note}",
+        ),
+        "classify_one_class_ms": Figure(
+            value=took["classify_one_class"], better="lower",
+            note=f"the worst case: {compared} and boxes all of one coarse class; {note}",
+        ),
+        "fit_ms": Figure(
+            value=took["fit"], target=10.0, better="lower",
+            note=f"{SHOTS} shots x {OBJECTS} objects, {WIDTH} wide; learner conditional; {note}",
+        ),
+    }  # fmt: skip
+
+
+def milliseconds(rounds: int) -> dict[str, float]:
+    """Medians on random embeddings."""
+    rng = np.random.default_rng(0)
+    prototypes, queries, support = (
+        rng.standard_normal((count, WIDTH), np.float32) for count in (PROTOTYPES, BOXES, SHOTS * OBJECTS)
+    )
+    taught = np.arange(SHOTS * OBJECTS) % OBJECTS
+    spread, alone = (
+        make_learner("conditional").fit(prototypes, np.arange(PROTOTYPES) % classes, np.arange(PROTOTYPES))
+        for classes in (COARSE_CLASSES, 1)
+    )
+    seen = np.arange(BOXES) % COARSE_CLASSES
+    work: dict[str, Callable[[], object]] = {
+        "classify": lambda: spread.predict(queries, seen),
+        "classify_one_class": lambda: alone.predict(queries, np.zeros(BOXES, np.int64)),
+        "fit": lambda: make_learner("conditional").fit(support, taught % COARSE_CLASSES, taught),
+    }
+    return {name: statistics.median(_once(call) for _ in range(rounds + 1)) for name, call in work.items()}
+
+
+def _once(call: Callable[[], object]) -> float:
+    started = thread_time()
+    call()
+    return 1000 * (thread_time() - started)
+
+
+if __name__ == "__main__":
+    print(json.dumps(milliseconds(int(sys.argv[1]))))

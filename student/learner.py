@@ -1,0 +1,172 @@
+"""What every few-shot learner does: it keeps prototypes by object, and the nearest one names a region (numpy only).
+
+Legend: N support regions, M query regions, P prototypes, D width of an embedding.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from data.errors import MochaError
+from data.files import atomic_path
+
+UNKNOWN = -1
+"""Personal id of a region that belongs to no known object."""
+
+FORMAT = "mocha-prototypes-1"
+"""Version of saved files."""
+
+Prototypes = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Vectors (P, D), coarse ids, personal ids and numbers of support regions behind them (P,)."""
+
+
+class PrototypeError(MochaError, ValueError):
+    """Prototypes cannot be read, or do not fit the embeddings they are used on."""
+
+
+class PrototypeLearner(ABC):
+    """Mean embedding per (coarse class, personal object); the nearest prototype names a region.
+
+    After `fit`: `prototypes_` (P, D) float32, `coarse_` (P,) int64, `personal_` (P,) int64 and `counts_` (P,) int64,
+    sorted by coarse, then personal id.
+    """
+
+    name: ClassVar[str]
+    """How the learner is called on the command line and in a saved file."""
+    unit_length: ClassVar[bool] = False
+    """Whether embeddings are brought to norm 1 first, so that only their direction counts."""
+
+    prototypes_: NDArray[np.float32]
+    coarse_: NDArray[np.int64]
+    personal_: NDArray[np.int64]
+    counts_: NDArray[np.int64]
+
+    def fit(
+        self, embeddings_ND: NDArray[np.floating], coarse_N: NDArray[np.integer], personal_N: NDArray[np.integer]
+    ) -> Self:
+        """Forget everything and learn from the support regions.
+
+        Args:
+            embeddings_ND: one row per support region.
+            coarse_N: the detector's class id of each.
+            personal_N: the personal id of each, 0 or more.
+        """
+        dim = embeddings_ND.shape[1]
+        self.assign(np.zeros((0, dim), np.float32), *(np.zeros(0, np.int64) for _ in range(3)))
+        return self.partial_fit(embeddings_ND, coarse_N, personal_N)
+
+    def partial_fit(
+        self, embeddings_ND: NDArray[np.floating], coarse_N: NDArray[np.integer], personal_N: NDArray[np.integer]
+    ) -> Self:
+        """Add support regions to what is known; objects without new regions keep their prototypes.
+
+        Raises:
+            PrototypeError: if the width of the embeddings is not that of the prototypes.
+        """
+        assert len(embeddings_ND) == len(coarse_N) == len(personal_N), "one coarse and one personal id per embedding"
+        assert np.isfinite(embeddings_ND).all(), "support embeddings are finite"
+        assert (np.asarray(personal_N) >= 0).all(), "personal ids are 0 or more"
+        self._check_width(embeddings_ND.shape[1])
+        coarse = np.concatenate([self.coarse_, np.asarray(coarse_N, np.int64)])
+        personal = np.concatenate([self.personal_, np.asarray(personal_N, np.int64)])
+        counts = np.concatenate([self.counts_, np.ones(len(embeddings_ND), np.int64)])
+        vectors = np.concatenate([self.prototypes_, self._transform(embeddings_ND)])
+        order = np.lexsort((personal, coarse))
+        self.assign(*self._merge(vectors[order], coarse[order], personal[order], counts[order]))
+        return self
+
+    def predict(
+        self, embeddings_MD: NDArray[np.floating], coarse_M: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Name regions.
+
+        Args:
+            embeddings_MD: one row per region.
+            coarse_M: the detector's class id of each.
+
+        Returns:
+            Personal ids (M,), -1 where the region is unknown, and scores (M,) in 0..1, 0 where unknown. Of equal scores
+            the prototype with the lowest (coarse, personal) id wins.
+
+        Raises:
+            PrototypeError: if the width of the embeddings is not that of the prototypes.
+        """
+        rows_M, scores_M = self.nearest(embeddings_MD, coarse_M)
+        return self.names(rows_M), scores_M
+
+    def nearest(
+        self, embeddings_MD: NDArray[np.floating], coarse_M: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `predict`, but rows of `prototypes_` (M,) in place of personal ids, -1 where nothing is near."""
+        self._check_width(embeddings_MD.shape[1])
+        if not len(embeddings_MD) or not len(self.prototypes_):
+            return np.full(len(embeddings_MD), UNKNOWN, np.int64), np.zeros(len(embeddings_MD), np.float32)
+        return self._nearest(self._transform(embeddings_MD), np.asarray(coarse_M))
+
+    def names(self, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Personal ids (M,) of what `nearest` found."""
+        return np.append(self.personal_, UNKNOWN)[rows_M]
+
+    def closeness(self, embeddings_MD: NDArray[np.floating], rows_M: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Cosine (M,) between regions and the prototypes that `nearest` found for them; -inf where it found none."""
+        vectors = np.append(self.prototypes_, np.zeros((1, self.prototypes_.shape[1]), np.float32), axis=0)[rows_M]
+        left, right = (unit_rows(rows.astype(np.float64)) for rows in (self._transform(embeddings_MD), vectors))
+        return np.where(rows_M == UNKNOWN, -np.inf, np.einsum("md,md->m", left, right))
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file (the learner's name in its header); an existing file is replaced whole."""
+        tensors: dict[str, NDArray[np.generic]] = {"prototypes": self.prototypes_, "counts": self.counts_}
+        tensors |= {"coarse": self.coarse_, "personal": self.personal_}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={"format": FORMAT, "learner": self.name})
+
+    def assign(
+        self,
+        prototypes: NDArray[np.float32],
+        coarse: NDArray[np.int64],
+        personal: NDArray[np.int64],
+        counts: NDArray[np.int64],
+    ) -> None:
+        """Put in place what `fit` would have learnt."""
+        self.prototypes_, self.coarse_, self.personal_, self.counts_ = prototypes, coarse, personal, counts
+
+    @abstractmethod
+    def _nearest(
+        self, queries_MD: NDArray[np.float32], coarse_M: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """`nearest` of one region or more among one prototype or more."""
+
+    def _transform(self, embeddings_ND: NDArray[np.floating]) -> NDArray[np.float32]:
+        return np.asarray(unit_rows(embeddings_ND) if self.unit_length else embeddings_ND, np.float32)
+
+    def _merge(
+        self,
+        vectors: NDArray[np.float32],
+        coarse: NDArray[np.int64],
+        personal: NDArray[np.int64],
+        counts: NDArray[np.int64],
+    ) -> Prototypes:
+        """Prototypes of known vectors and new ones, sorted by object: here a running mean per object."""
+        if not len(vectors):
+            return vectors, coarse, personal, counts
+        first = np.flatnonzero(np.append(True, (np.diff(coarse) != 0) | (np.diff(personal) != 0)))
+        totals = np.add.reduceat(counts, first)
+        sums = np.add.reduceat(vectors.astype(np.float64) * counts[:, None], first)
+        return (sums / totals[:, None]).astype(np.float32), coarse[first], personal[first], totals
+
+    def _check_width(self, width: int) -> None:
+        if width != self.prototypes_.shape[1]:
+            raise PrototypeError(
+                f"prototypes and embeddings must have one width: the prototypes have {self.prototypes_.shape[1]}, the "
+                f"embeddings {width}. They come from different students; fit the prototypes again with this one."
+            )
+
+
+def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Rows at norm 1, in their own precision; a zero row stays zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(norms, np.finfo(np.float32).tiny))
