@@ -31,9 +31,9 @@ from pipeline.variants import Variant, parse_variants
 from student.checkpoint import load_student
 from student.embedder import RegionEmbedder
 from student.fewshot import evaluate_episodes
+from student.learner import PrototypeError
 from student.objectives import OBJECTIVE_NAMES
 from student.pool import PoolPass
-from student.learner import PrototypeError
 from teacher_cache.errors import CacheNotFoundError
 
 OBJECTIVES = ("objective=paper", "objective=cosine")
