@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from student.features import FeatureDims
 from student.losses import local_alignment_loss, relational_loss
 from student.translation import TranslationModule
 
@@ -72,7 +73,7 @@ def test_local_alignment_converges_with_the_translation_module_alone() -> None:
     """Random features can be translated into random targets."""
     torch.manual_seed(0)
     features, targets = torch.randn(24, 20), torch.randn(24, 6)
-    translation = TranslationModule(20, 6)
+    translation = TranslationModule(FeatureDims(20, 0), 6)
     optimizer = torch.optim.AdamW(translation.parameters(), lr=3e-3)
     first = local_alignment_loss(translation(features), targets).item()
     for _ in range(300):
