@@ -57,7 +57,7 @@ class Student:
     @property
     def embedding_dim(self) -> int:
         """Width of a region's embedding."""
-        return self.translation.out_dim if self.translation else feature_dims(self.detector, self.features).total
+        return self.translation.out_dim if self.translation else feature_dims(self.detector, self.features).means
 
 
 def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Mapping[str, Any]) -> Path:
@@ -79,7 +79,7 @@ def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Ma
     card = {
         "format": _FORMAT,
         "features": model.features,
-        "feature_dim": model.translation.dims.total,
+        "feature_dims": list(model.translation.dims),
         "target_dim": model.translation.out_dim,
         "class_names": names,
         "image_size": image_size,
@@ -115,10 +115,10 @@ def load_student(path: Path) -> Student:
     card = _read_card(path)
     detector, _ = load_detector(path / DETECTOR_FILE)
     dims = feature_dims(detector, card["features"])
-    if dims.total != card["feature_dim"] or list(_class_names(detector)) != card["class_names"]:
+    if list(dims) != card["feature_dims"] or list(_class_names(detector)) != card["class_names"]:
         raise StudentModelError(
-            f"{path}: {DETECTOR_FILE} does not belong to {CARD_FILE} (features {dims.total} and "
-            f"{card['feature_dim']} wide, {len(_class_names(detector))} and {len(card['class_names'])} classes); "
+            f"{path}: {DETECTOR_FILE} does not belong to {CARD_FILE} (features {list(dims)} and "
+            f"{card['feature_dims']} wide, {len(_class_names(detector))} and {len(card['class_names'])} classes); "
             "run `mocha-pipe distill` again."
         )
     return Student(
@@ -202,7 +202,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
         raise StudentModelNotFoundError(
             f"{folder}: a student folder holds {CARD_FILE}, none found; run `mocha-pipe distill`, or name a .pt file."
         )
-    kinds = {"feature_dim": int, "target_dim": int, "class_names": list, "image_size": int, "meta": dict}
+    kinds = {"feature_dims": list, "target_dim": int, "class_names": list, "image_size": int, "meta": dict}
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         wrong = [name for name, kind in kinds.items() if not isinstance(card[name], kind)]
@@ -227,7 +227,7 @@ def _read_translation(path: Path, dims: FeatureDims, out_dim: int) -> Translatio
         translation.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise StudentModelError(
-            f"{path}: must hold a translation module {dims.total} to {out_dim} wide; run `mocha-pipe distill` again."
+            f"{path}: must hold a translation module {list(dims)} to {out_dim} wide; run `mocha-pipe distill` again."
         ) from error
     return translation.eval().requires_grad_(False)
 

@@ -28,6 +28,7 @@ from student.checkpoint import Student
 from student.environment import cpu_threads
 from student.features import FeatureMaps, region_features, tap
 from student.pool import PoolPass
+from student.translation import TranslationModule
 
 _NMS_IOU = 0.7  # ultralytics' own default for predict and val
 _NMS_SECONDS = 60.0  # per image; at the default a slow machine would lose detections with no more than a warning
@@ -41,10 +42,6 @@ class _Scene:
 
     pixels: NDArray[np.uint8]  # (S, S, 3)
     original: tuple[int, int]  # height, width
-    gain: NDArray[np.float64]  # (4,)
-    """Letterboxed pixels per original pixel, for x, y, x, y."""
-    offset: NDArray[np.float64]  # (4,)
-    """Left, top, left, top padding in letterboxed pixels."""
     area: NDArray[np.float64]  # (4,)
     """Corners of the picture in letterboxed pixels."""
     regions: NDArray[np.float64]  # (r, 4)
@@ -65,18 +62,11 @@ class _Scenes(Dataset[_Scene]):
         record = self.records[index]
         image = read_image(record.path)
         height, width = image.shape[:2]
-        placed = self.letterbox.get_params({"img": image})
-        new_width, new_height = placed["new_unpad"]
-        gain = np.tile([new_width / width, new_height / height], 2)
-        offset = np.tile([placed["left"], placed["top"]], 2).astype(np.float64)
-        return _Scene(
-            pixels=self.letterbox(image=image),
-            original=(height, width),
-            gain=gain,
-            offset=offset,
-            area=offset + np.array([0, 0, new_width, new_height]),
-            regions=record.xyxy * gain + offset,
-        )
+        pixels = self.letterbox(image=image)
+        area = picture_area(pixels.shape[:2], (height, width))
+        gain = np.tile((area[2:] - area[:2]) / [width, height], 2)  # letterboxed pixels per original pixel
+        regions = record.xyxy * gain + np.tile(area[:2], 2)
+        return _Scene(pixels=pixels, original=(height, width), area=area, regions=regions)
 
 
 class RegionEmbedder:
@@ -178,27 +168,68 @@ class RegionEmbedder:
         return detections
 
     def _embed(self, maps: FeatureMaps, scenes: Sequence[_Scene], detections: Sequence[Tensor]) -> list[Tensor]:
-        """Per image (m + r, D): its detections, then its ground-truth regions, each box clipped to the picture."""
-        boxes = []
-        for scene, rows in zip(scenes, detections, strict=True):
-            area = self._tensor(scene.area)
-            xyxy = torch.cat([rows[:, :4], self._tensor(scene.regions)])
-            low, high = area[:2].repeat(2), area[2:].repeat(2)
-            boxes.append(xyxy.clamp(low, high) / self.image_size)
-        parts: list[list[Tensor]] = [[] for _ in boxes]
-        for first in range(0, max(1, *(len(own) for own in boxes)), _BOXES_AT_ONCE):
-            group = [own[first : first + _BOXES_AT_ONCE] for own in boxes]
-            counts = [len(own) for own in group]
-            image = torch.repeat_interleave(torch.tensor(counts)).to(self.device)
-            embedded = region_features(maps, image, torch.cat(group))
-            if self.translation is not None:
-                embedded = self.translation(embedded)
-            for own, part in zip(parts, torch.split(embedded, counts), strict=True):
-                own.append(part)
-        return [torch.cat(own) for own in parts]
+        """Per image (m + r, D): its detections, then its ground-truth regions."""
+        boxes = [
+            torch.cat([rows[:, :4], self._tensor(scene.regions)])
+            for scene, rows in zip(scenes, detections, strict=True)
+        ]
+        areas = np.stack([scene.area for scene in scenes])
+        return embed_boxes(maps, self.translation, boxes, areas, (self.image_size, self.image_size))
 
     def _tensor(self, array: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(array.astype(np.float32)).to(self.device)
+
+
+def picture_area(tensor: tuple[int, int], image: tuple[int, int]) -> NDArray[np.float64]:  # (4,)
+    """Where the picture lies in the tensor that it was letterboxed to: left, top, right, bottom, in its pixels.
+
+    As ultralytics' `LetterBox` places it, with padding to a square or to the next multiple of the stride.
+
+    Args:
+        tensor: height and width of what enters the network.
+        image: height and width of the picture before.
+    """
+    gain = min(tensor[0] / image[0], tensor[1] / image[1])
+    height, width = (max(round(side * gain), 1) for side in image)
+    left, top = round((tensor[1] - width) / 2 - 0.1), round((tensor[0] - height) / 2 - 0.1)
+    return np.array([left, top, left + width, top + height], np.float64)
+
+
+def embed_boxes(
+    maps: FeatureMaps,
+    translation: TranslationModule | None,
+    boxes: Sequence[Tensor],
+    areas_B4: NDArray[np.float64],
+    tensor: tuple[int, int],
+) -> list[Tensor]:
+    """Embeddings of boxes, each clipped to its picture: a detector also finds things in the padding.
+
+    Args:
+        maps: of one batch of images.
+        translation: from features to embeddings, in evaluation mode; None takes the means as they are.
+        boxes: per image (m, 4), xyxy in pixels of the tensor that entered the network.
+        areas_B4: where each picture lies in that tensor (`picture_area`).
+        tensor: its height and width.
+
+    Returns:
+        Per image (m, D) float32.
+    """
+    sides = torch.tensor([tensor[1], tensor[0]] * 2, dtype=torch.float32, device=boxes[0].device)
+    limits = torch.from_numpy(areas_B4).to(sides)  # (B, 4)
+    shares = [
+        own.float().clamp(area[:2].repeat(2), area[2:].repeat(2)) / sides
+        for own, area in zip(boxes, limits, strict=True)
+    ]
+    parts: list[list[Tensor]] = [[] for _ in boxes]
+    for first in range(0, max(1, *(len(own) for own in boxes)), _BOXES_AT_ONCE):
+        group = [own[first : first + _BOXES_AT_ONCE] for own in shares]
+        counts = [len(own) for own in group]
+        image = torch.repeat_interleave(torch.tensor(counts)).to(sides.device)
+        features = region_features(maps, image, torch.cat(group))
+        embedded = features.means if translation is None else translation(features)
+        for own, part in zip(parts, torch.split(embedded, counts), strict=True):
+            own.append(part)
+    return [torch.cat(own) for own in parts]
 
 
 def _num_workers(device: torch.device) -> int:

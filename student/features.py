@@ -1,8 +1,8 @@
-"""From an image's feature maps to one row of features per box.
+"""From an image's feature maps to the features of its boxes.
 
 Features `paper` are the means, inside the box, of the maps that enter the Detect head (P3, P4, P5; MOCHA, arXiv
 2509.14001, section 3). Features `fine`, the default, add patches: the backbone's maps at stride 2 and 4, sampled on a
-14 x 14 grid in the box. They still hold the colour and texture that deeper levels threw away, and where they lie.
+12 x 12 grid in the box. They still hold the colour and texture that deeper levels threw away, and where they lie.
 No gradient flows back through patches: it changed nothing that could be measured (docs/log.md), and has its price.
 
 Legend: B images, N boxes, C channels of a level, F channels of the fine maps together, H x W cells of a level,
@@ -23,8 +23,8 @@ from student.errors import StudentModelError
 FeatureSet = Literal["fine", "paper"]
 FEATURE_SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
 
-GRID = 14
-"""Cells along a side of a patch; the box of an object 56 pixels wide has 14 cells at stride 4."""
+GRID = 12
+"""Cells along a side of a patch; the box of an object 48 pixels wide has 12 cells at stride 4."""
 
 _FINE_STRIDES = (2, 4)
 _NO_FINE_LAYER = (
@@ -41,18 +41,20 @@ class FeatureMaps(NamedTuple):
     pyramid: list[Tensor]  # [(B, C, H, W)], P3, P4, P5
 
 
+class RegionFeatures(NamedTuple):
+    """What is known of N regions before translation, float32."""
+
+    means: Tensor  # (N, C)
+    patches: Tensor  # (N, F, G, G); F is 0 for features `paper`
+
+
 class FeatureDims(NamedTuple):
-    """How a region's row is made up: its means, then its patches, channel by channel."""
+    """Channels of a region's features."""
 
     means: int
-    """Sum of the pyramid's channels."""
+    """Sum of the pyramid's channels, C."""
     patches: int
-    """Sum of the fine maps' channels, F; each takes GRID x GRID numbers of the row."""
-
-    @property
-    def total(self) -> int:
-        """Width of the row."""
-        return self.means + self.patches * GRID * GRID
+    """Sum of the fine maps' channels, F."""
 
 
 @contextmanager
@@ -125,8 +127,8 @@ def feature_dims(detector: nn.Module, features: FeatureSet) -> FeatureDims:
     return FeatureDims(*(sum(level.shape[1] for level in levels) for levels in (maps.pyramid, maps.fine)))
 
 
-def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> Tensor:
-    """One row per box: the pyramid's means over the box, then the patches of the fine maps, as `FeatureDims` says.
+def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> RegionFeatures:
+    """The pyramid's means over each box, and the patches of the fine maps, without a gradient.
 
     Computed in float32 outside autocast, differentiable in the pyramid.
 
@@ -134,18 +136,15 @@ def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> Te
         maps: of one batch of images.
         batch_index: (N,) int64, the image of each box.
         xyxyn: (N, 4) corners as shares of the image that entered the network, 0..1.
-
-    Returns:
-        (N, means + F G G) float32.
     """
-    rows = [box_means(maps.pyramid, batch_index, xyxyn)]
-    if maps.fine:
-        rows.append(box_patches([level.detach() for level in maps.fine], batch_index, xyxyn).flatten(1))
-    return torch.cat(rows, dim=1)
+    means = box_means(maps.pyramid, batch_index, xyxyn)
+    if not maps.fine:
+        return RegionFeatures(means, means.new_zeros(len(means), 0, GRID, GRID))
+    return RegionFeatures(means, box_patches([level.detach() for level in maps.fine], batch_index, xyxyn))
 
 
 def box_patches(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Tensor:
-    """Every map on a G x G grid in each box; a cell is the mean of 2 x 2 bilinear samples (RoIAlign, arXiv 1703.06870).
+    """Every map on a G x G grid in each box, read bilinearly at the centre of a cell (RoIAlign, arXiv 1703.06870).
 
     Args:
         maps: [(B, C, H, W)] levels of one batch of images.
@@ -161,7 +160,7 @@ def box_patches(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> T
             height, width = level.shape[2:]
             corners = xyxyn.float().clamp(0, 1) * xyxyn.new_tensor([width, height, width, height], dtype=torch.float32)
             boxes = torch.cat([batch_index[:, None].float(), corners], dim=1)  # (N, 5)
-            patches.append(roi_align(level.float(), boxes, GRID, sampling_ratio=2, aligned=True))
+            patches.append(roi_align(level.float(), boxes, GRID, sampling_ratio=1, aligned=True))
     return torch.cat(patches, dim=1)
 
 
@@ -192,8 +191,9 @@ def box_means(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Ten
             weights = (weights_y[:, :, None] * weights_x[:, None, :]).flatten(1)  # (N, HW)
             padded = weights.new_zeros(level.shape[0], num_slots, height * width)  # (B, P, HW)
             padded[batch_index, slot] = weights
-            cells = level.float().flatten(2).transpose(1, 2)  # (B, HW, C)
-            means.append(torch.bmm(padded, cells)[batch_index, slot])  # (N, C)
+            # In this order the gradient has the layout of the maps; the other slows every convolution before them.
+            products = torch.bmm(level.float().flatten(2), padded.transpose(1, 2))  # (B, C, P)
+            means.append(products[batch_index, :, slot])  # (N, C)
     return torch.cat(means, dim=1)
 
 

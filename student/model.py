@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import xywh2xyxy
 
-from student.features import FeatureDims, FeatureMaps, FeatureSet, feature_dims, region_features, tap
+from student.features import FeatureDims, FeatureMaps, FeatureSet, RegionFeatures, feature_dims, region_features, tap
 from student.objectives import OBJECTIVES, ObjectiveName
 from student.processes import gather_rows
 from student.translation import FeedForward, PatchEncoder, TranslationModule
@@ -75,9 +75,10 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         objective = OBJECTIVES[self.objective]
         has_target = batch["rows"] >= 0
         xyxyn = xywh2xyxy(batch["bboxes"][has_target])
-        features_NC = gather_rows(region_features(maps, batch["batch_idx"][has_target].long(), xyxyn))
-        with torch.autocast(features_NC.device.type, enabled=False):
-            x_ND = self.translation(features_NC)
+        own = region_features(maps, batch["batch_idx"][has_target].long(), xyxyn)
+        features = RegionFeatures(*(gather_rows(part) for part in own))
+        with torch.autocast(xyxyn.device.type, enabled=False):
+            x_ND = self.translation(features)
             y_ND = gather_rows(batch["targets"][has_target].float())
             if objective.decoder:
                 x_ND = self.decoder(x_ND)

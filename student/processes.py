@@ -56,20 +56,20 @@ def run_in_processes(run: Callable[[], None], count: int) -> None:
                 process.join()
 
 
-def gather_rows(x_NC: Tensor) -> Tensor:
+def gather_rows(rows: Tensor) -> Tensor:
     """The rows of all processes in the order of their ranks, with gradients that flow back to where a row came from.
 
     Every process must call it, also without a row of its own. Alone it returns its argument.
 
     Args:
-        x_NC: (N, C); N may differ between processes.
+        rows: (N, ...); N may differ between processes.
     """
     if not (dist.is_available() and dist.is_initialized()):
-        return x_NC
-    counts = [torch.zeros(1, dtype=torch.int64, device=x_NC.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, torch.tensor([len(x_NC)], device=x_NC.device))
+        return rows
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
     longest = max(int(count) for count in counts)
-    padded = nn.functional.pad(x_NC, (0, 0, 0, longest - len(x_NC)))
+    padded = nn.functional.pad(rows, (0, 0) * (rows.ndim - 1) + (0, longest - len(rows)))
     parts: tuple[Tensor, ...] = all_gather(padded)  # type: ignore[no-untyped-call]
     return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
-from student.features import GRID, FeatureDims
+from student.features import FeatureDims, RegionFeatures
 
 _EXPANSION = 4
-_PATCH_WIDTHS = (32, 128)
+_PATCH_WIDTHS = (24, 128)
 PATCH_DIM = 2 * _PATCH_WIDTHS[-1]
 _REDUCED = 256
 
@@ -46,7 +46,7 @@ class PatchEncoder(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.channels = nn.BatchNorm2d(channels)
+        self.channels = nn.BatchNorm2d(channels, affine=False)  # the convolution after it learns scale and shift
         self.convolutions = nn.Sequential(Conv(channels, _PATCH_WIDTHS[0], 3), Conv(*_PATCH_WIDTHS, 3, 2))
 
     def forward(self, patches_NFGG: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class PatchEncoder(nn.Module):
 
 
 class TranslationModule(nn.Module):
-    """(N, dims.total) region features -> (N, out_dim) embeddings in the teacher's target space; N may be 0 or 1.
+    """Features of N regions -> (N, out_dim) embeddings in the teacher's target space; N may be 0 or 1.
 
     The per-channel mean and deviation are those of a batch normalisation: tracked from the data, and refined by a
     learned scale and shift. A batch of fewer than two regions has no deviation and is normalised by the tracked one.
@@ -78,15 +78,14 @@ class TranslationModule(nn.Module):
         self.mix = FeedForward(width)
         self.project = nn.Linear(width, out_dim, bias=False)
 
-    def forward(self, x_NC: Tensor) -> Tensor:
-        """(N, dims.total) float32 -> (N, out_dim) float32."""
+    def forward(self, features: RegionFeatures) -> Tensor:
+        """Features of widths `dims` -> (N, out_dim) float32."""
+        x_NC = features.means
         has_statistics = self.training and len(x_NC) >= 2
         was_training = self.training
         self.train(has_statistics)
         if self.patches is not None:
-            means_NC, patches = x_NC[:, : self.dims.means], x_NC[:, self.dims.means :]
-            encoded_NC = self.patches(patches.reshape(len(x_NC), self.dims.patches, GRID, GRID))
-            x_NC = torch.cat([means_NC, encoded_NC], dim=1)
+            x_NC = torch.cat([x_NC, self.patches(features.patches)], dim=1)
         translated: Tensor = self.project(self.mix(self.reduce(self.channels(x_NC))))
         self.train(was_training)
         return translated

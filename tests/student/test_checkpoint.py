@@ -17,6 +17,7 @@ import torch
 
 from student.checkpoint import load_checkpoint, load_student, save_student
 from student.errors import StudentModelError, StudentModelNotFoundError
+from student.features import GRID, RegionFeatures
 from student.model import DistillModel
 
 NAMES = {0: "mug", 1: "ball", 2: "boot"}
@@ -45,7 +46,8 @@ def test_what_is_saved_is_loaded(tiny_models: dict[str, str], tmp_path: Path, fa
     assert student.embedding_dim == 8
     assert student.translation is not None
     assert not any(module.training for part in (student.detector, student.translation) for module in part.modules())
-    image, features = torch.rand(1, 3, 64, 64), torch.randn(4, model.translation.dims.total)
+    image, dims = torch.rand(1, 3, 64, 64), model.translation.dims
+    features = RegionFeatures(torch.randn(4, dims.means), torch.randn(4, dims.patches, GRID, GRID))
     assert torch.equal(student.translation(features), model.translation(features))
     half = model.half().float()
     torch.testing.assert_close(student.detector(image)[0], half(image)[0])
@@ -162,19 +164,19 @@ def test_files_of_two_students_are_told_apart(tiny_models: dict[str, str], folde
     other = make_model(tiny_models["11"])
     save_student(other, tmp_path / "other", image_size=96, meta={})
     (tmp_path / "other" / "student.pt").replace(folder / "student.pt")
-    with pytest.raises(StudentModelError, match=r"student\.pt does not belong to student\.json \(features \d+ and \d+"):
+    with pytest.raises(StudentModelError, match=r"student\.pt does not belong to student\.json \(features \[\d+, \d+\] and \["):
         load_student(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors"])
 def test_a_damaged_translation_is_refused(folder: Path, content: bytes) -> None:
     path = folder / "translation.safetensors"
-    in_dim = json.loads((folder / "student.json").read_text(encoding="utf-8"))["feature_dim"]
+    in_dims = json.loads((folder / "student.json").read_text(encoding="utf-8"))["feature_dims"]
     path.write_bytes(content)
     with pytest.raises(StudentModelError) as error:
         load_student(folder)
     assert str(error.value) == (
-        f"{path}: must hold a translation module {in_dim} to 8 wide; run `mocha-pipe distill` again."
+        f"{path}: must hold a translation module {in_dims} to 8 wide; run `mocha-pipe distill` again."
     )
 
 

@@ -22,7 +22,7 @@ from data.types import DetectionSource, ImageRecord
 from student import embedder as embedder_module
 from student.checkpoint import Student, load_student
 from student.embedder import RegionEmbedder
-from student.features import feature_dims, tap
+from student.features import GRID, RegionFeatures, feature_dims, tap
 from student.translation import TranslationModule
 
 SIZES = [(90, 60), (64, 64), (37, 101), (200, 80), (96, 97)]  # width, height: letterboxed at either side, odd paddings
@@ -177,7 +177,8 @@ def test_translation_follows_the_pooling(student: Student, source: DetectionSour
         (raw.detection_embedding, translated.detection_embedding),
         (raw.region_embedding, translated.region_embedding),
     ):
-        expected = translating.translation(torch.from_numpy(before)).numpy()
+        features = RegionFeatures(torch.from_numpy(before), torch.zeros(len(before), 0, GRID, GRID))
+        expected = translating.translation(features).numpy()
         np.testing.assert_allclose(after, expected, atol=1e-4)
         assert after.shape == (len(before), 7)
 

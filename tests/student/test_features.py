@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from itertools import product
 
 import student.environment  # noqa: F401
 
@@ -249,10 +248,8 @@ def test_patches_equal_a_loop_over_points() -> None:
             x1, y1, x2, y2 = (xyxyn[n] * torch.tensor([width, height, width, height])).tolist()
             for row in range(GRID):
                 for column in range(GRID):
-                    for down, right in product((0.25, 0.75), repeat=2):
-                        y, x = y1 + (row + down) / GRID * (y2 - y1), x1 + (column + right) / GRID * (x2 - x1)
-                        value = bilinear(level[image[n]], y - 0.5, x - 0.5)
-                        expected[n, first : first + channels, row, column] += value / 4
+                    y, x = y1 + (row + 0.5) / GRID * (y2 - y1), x1 + (column + 0.5) / GRID * (x2 - x1)
+                    expected[n, first : first + channels, row, column] = bilinear(level[image[n]], y - 0.5, x - 0.5)
             first += channels
     torch.testing.assert_close(box_patches(maps, image, xyxyn), expected, rtol=0, atol=1e-4)
 
@@ -316,11 +313,21 @@ def test_patches_are_float32_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("num_boxes", [0, 5])
-def test_a_row_is_the_means_of_the_pyramid_and_the_patches_of_the_fine_maps(num_boxes: int) -> None:
+def test_a_region_is_the_means_of_the_pyramid_and_the_patches_of_the_fine_maps(num_boxes: int) -> None:
     pyramid, image, xyxyn = random_case(12, num_boxes)
     fine = [torch.randn(3, 2, 32, 48), torch.randn(3, 4, 16, 24)]
-    rows = region_features(FeatureMaps(fine, pyramid), image, xyxyn)
-    assert rows.shape == (num_boxes, FeatureDims(means=7, patches=6).total)
-    assert torch.equal(rows[:, :7], box_means(pyramid, image, xyxyn))
-    assert torch.equal(rows[:, 7:].view(num_boxes, 6, GRID, GRID), box_patches(fine, image, xyxyn))
-    assert torch.equal(region_features(FeatureMaps([], pyramid), image, xyxyn), rows[:, :7])
+    found = region_features(FeatureMaps(fine, pyramid), image, xyxyn)
+    assert torch.equal(found.means, box_means(pyramid, image, xyxyn))
+    assert torch.equal(found.patches, box_patches(fine, image, xyxyn))
+    without = region_features(FeatureMaps([], pyramid), image, xyxyn)
+    assert torch.equal(without.means, found.means)
+    assert without.patches.shape == (num_boxes, 0, GRID, GRID)
+
+
+def test_patches_take_no_gradient_back() -> None:
+    fine, image, xyxyn = random_case(13, 4)
+    pyramid = [level.clone().requires_grad_() for level in fine]
+    fine = [level.requires_grad_() for level in fine]
+    found = region_features(FeatureMaps(fine, pyramid), image, xyxyn)
+    assert found.means.requires_grad
+    assert not found.patches.requires_grad

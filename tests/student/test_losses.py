@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from student.features import FeatureDims
+from student.features import GRID, FeatureDims, RegionFeatures
 from student.losses import local_alignment_loss, relational_loss
 from student.translation import TranslationModule
 
@@ -72,7 +72,8 @@ def test_repeats_bitwise(loss) -> None:
 def test_local_alignment_converges_with_the_translation_module_alone() -> None:
     """Random features can be translated into random targets."""
     torch.manual_seed(0)
-    features, targets = torch.randn(24, 20), torch.randn(24, 6)
+    features = RegionFeatures(torch.randn(24, 20), torch.zeros(24, 0, GRID, GRID))
+    targets = torch.randn(24, 6)
     translation = TranslationModule(FeatureDims(20, 0), 6)
     optimizer = torch.optim.AdamW(translation.parameters(), lr=3e-3)
     first = local_alignment_loss(translation(features), targets).item()

@@ -2,17 +2,18 @@
 
 import pytest
 import torch
-from torch import Tensor
 
-from student.features import GRID, FeatureDims
+from student.features import GRID, FeatureDims, RegionFeatures
 from student.translation import PatchEncoder, TranslationModule
 
 MEANS, FINE = FeatureDims(means=6, patches=0), FeatureDims(means=6, patches=3)
 BOTH = pytest.mark.parametrize("dims", [MEANS, FINE], ids=["means", "fine"])
 
 
-def features(dims: FeatureDims, count: int) -> Tensor:
-    return torch.randn(count, dims.total, generator=torch.Generator().manual_seed(count))
+def features(dims: FeatureDims, count: int) -> RegionFeatures:
+    generator = torch.Generator().manual_seed(count)
+    means = torch.randn(count, dims.means, generator=generator)
+    return RegionFeatures(means, torch.randn(count, dims.patches, GRID, GRID, generator=generator))
 
 
 @BOTH
@@ -32,7 +33,7 @@ def test_any_number_of_regions(dims: FeatureDims, count: int, training: bool) ->
 def test_regions_are_translated_independently(dims: FeatureDims) -> None:
     translation = TranslationModule(dims, 4).eval()
     rows = features(dims, 5)
-    alone = torch.cat([translation(rows[i : i + 1]) for i in range(5)])
+    alone = torch.cat([translation(RegionFeatures(*(part[i : i + 1] for part in rows))) for i in range(5)])
     torch.testing.assert_close(translation(rows), alone, rtol=0, atol=1e-5)
 
 
@@ -40,7 +41,7 @@ def test_regions_are_translated_independently(dims: FeatureDims) -> None:
 def test_a_single_region_is_normalised_by_the_tracked_statistics(dims: FeatureDims) -> None:
     translation = TranslationModule(dims, 4)
     for count in range(2, 30):
-        translation(5 + 3 * features(dims, count))
+        translation(RegionFeatures(*(5 + 3 * part for part in features(dims, count))))
     before = {name: value.clone() for name, value in translation.state_dict().items()}
     single = features(dims, 1)
     in_training = translation(single)
@@ -52,7 +53,8 @@ def test_learns_the_mean_and_deviation_of_each_channel() -> None:
     torch.manual_seed(0)
     translation = TranslationModule(FeatureDims(3, 0), 4)
     for _ in range(200):
-        translation(torch.tensor([1.0, -20.0, 300.0]) + torch.tensor([0.1, 5.0, 70.0]) * torch.randn(64, 3))
+        means = torch.tensor([1.0, -20.0, 300.0]) + torch.tensor([0.1, 5.0, 70.0]) * torch.randn(64, 3)
+        translation(RegionFeatures(means, torch.zeros(64, 0, GRID, GRID)))
     normal = translation.eval().channels(torch.tensor([[1.0, -20.0, 300.0], [1.1, -15.0, 370.0]]))
     torch.testing.assert_close(normal, torch.tensor([[0.0] * 3, [1.0] * 3]), rtol=0, atol=0.2)
 
@@ -84,7 +86,7 @@ def test_a_texture_is_encoded_alike_wherever_in_the_box_it_lies() -> None:
 
 def test_patches_and_means_both_reach_the_embedding() -> None:
     translation = TranslationModule(FINE, 4).eval()
-    rows = features(FINE, 3).requires_grad_()
+    rows = RegionFeatures(*(part.requires_grad_() for part in features(FINE, 3)))
     translation(rows).sum().backward()
-    assert (rows.grad[:, :6].abs().sum(dim=0) > 0).all()
-    assert rows.grad[:, 6:].view(3, 3, -1).abs().sum(dim=2).min() > 0
+    assert (rows.means.grad.abs().sum(dim=0) > 0).all()
+    assert rows.patches.grad.abs().sum(dim=(2, 3)).min() > 0
