@@ -30,7 +30,7 @@ from student.features import FeatureMaps, region_features, tap
 from student.pool import PoolPass
 from student.translation import TranslationModule
 
-_NMS_IOU = 0.7  # ultralytics' own default for predict and val
+NMS_IOU = 0.7  # ultralytics' own default for predict and val
 _NMS_SECONDS = 60.0  # per image; at the default a slow machine would lose detections with no more than a warning
 _BOXES_AT_ONCE = 64  # per image; bounds the memory of pooling, which grows with boxes x cells of the finest map
 _MOST_WORKERS = 8
@@ -161,7 +161,7 @@ class RegionEmbedder:
         detections: list[Tensor] = non_max_suppression(
             predictions,
             self.confidence,
-            _NMS_IOU,
+            NMS_IOU,
             end2end=self.detector.end2end,
             max_time_img=_NMS_SECONDS,
         )
@@ -215,11 +215,8 @@ def embed_boxes(
         Per image (m, D) float32.
     """
     sides = torch.tensor([tensor[1], tensor[0]] * 2, dtype=torch.float32, device=boxes[0].device)
-    limits = torch.from_numpy(areas_B4).to(sides)  # (B, 4)
-    shares = [
-        own.float().clamp(area[:2].repeat(2), area[2:].repeat(2)) / sides
-        for own, area in zip(boxes, limits, strict=True)
-    ]
+    low_B4, high_B4 = (torch.from_numpy(np.tile(corner, 2)).to(sides) for corner in (areas_B4[:, :2], areas_B4[:, 2:]))
+    shares = [own.float().clamp(low, high) / sides for own, low, high in zip(boxes, low_B4, high_B4, strict=True)]
     parts: list[list[Tensor]] = [[] for _ in boxes]
     for first in range(0, max(1, *(len(own) for own in boxes)), _BOXES_AT_ONCE):
         group = [own[first : first + _BOXES_AT_ONCE] for own in shares]

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align  # type: ignore[import-untyped]
+from torch.nn.functional import grid_sample
 
 from student.errors import StudentModelError
 
@@ -154,14 +154,29 @@ def box_patches(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> T
     Returns:
         (N, F, G, G) float32.
     """
-    patches = []
+    num_images = maps[0].shape[0]
+    slot, num_slots = _slot_in_image(batch_index, num_images)  # (N,), P
     with torch.autocast(xyxyn.device.type, enabled=False):
-        for level in maps:
-            height, width = level.shape[2:]
-            corners = xyxyn.float().clamp(0, 1) * xyxyn.new_tensor([width, height, width, height], dtype=torch.float32)
-            boxes = torch.cat([batch_index[:, None].float(), corners], dim=1)  # (N, 5)
-            patches.append(roi_align(level.float(), boxes, GRID, sampling_ratio=1, aligned=True))
+        points = cell_centres(xyxyn)  # (N, G, G, 2)
+        padded = points.new_zeros(num_images, num_slots, GRID, GRID, 2)
+        padded[batch_index, slot] = points
+        patches = []
+        for level in maps:  # torchvision's RoIAlign would copy maps that lie channels last in memory
+            sampled = grid_sample(
+                level.float(), padded.flatten(1, 2), padding_mode="border", align_corners=False
+            )  # (B, C, P G, G)
+            patches.append(
+                sampled.view(num_images, level.shape[1], num_slots, GRID, GRID)[batch_index, :, slot]
+            )  # (N, C, G, G)
     return torch.cat(patches, dim=1)
+
+
+def cell_centres(xyxyn: Tensor) -> Tensor:
+    """Centres of each box's cells, (N, G, G, 2): x and y, -1..1 from edge to edge of the image, which clips the box."""
+    low, high = xyxyn.float().clamp(0, 1).chunk(2, dim=1)  # (N, 2) each
+    steps = (torch.arange(GRID, device=xyxyn.device) + 0.5) / GRID
+    x, y = (low[:, None] + steps[:, None] * (high - low)[:, None]).unbind(dim=2)  # (N, G) each
+    return torch.stack([x[:, None, :].expand(-1, GRID, -1), y[:, :, None].expand(-1, -1, GRID)], dim=3) * 2 - 1
 
 
 def box_means(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Tensor:
@@ -186,8 +201,8 @@ def box_means(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Ten
     with torch.autocast(xyxyn.device.type, enabled=False):
         for level in maps:
             height, width = level.shape[2:]
-            weights_x = _overlap(xyxyn[:, 0], xyxyn[:, 2], width)  # (N, W)
-            weights_y = _overlap(xyxyn[:, 1], xyxyn[:, 3], height)  # (N, H)
+            weights_x = axis_overlap(xyxyn[:, 0], xyxyn[:, 2], width)  # (N, W)
+            weights_y = axis_overlap(xyxyn[:, 1], xyxyn[:, 3], height)  # (N, H)
             weights = (weights_y[:, :, None] * weights_x[:, None, :]).flatten(1)  # (N, HW)
             padded = weights.new_zeros(level.shape[0], num_slots, height * width)  # (B, P, HW)
             padded[batch_index, slot] = weights
@@ -207,7 +222,7 @@ def _slot_in_image(batch_index: Tensor, num_images: int) -> tuple[Tensor, int]:
     return slot, int(counts.max())
 
 
-def _overlap(low: Tensor, high: Tensor, num_cells: int) -> Tensor:
+def axis_overlap(low: Tensor, high: Tensor, num_cells: int) -> Tensor:
     """Share of each interval [low, high], given in 0..1, that falls on each of the cells of an axis: (N, cells)."""
     low, high = (side.float().clamp(0, 1) * num_cells for side in (low, high))
     low = low.clamp(max=num_cells - _SMALLEST_SIDE)

@@ -81,11 +81,12 @@ class TranslationModule(nn.Module):
     def forward(self, features: RegionFeatures) -> Tensor:
         """Features of widths `dims` -> (N, out_dim) float32."""
         x_NC = features.means
-        has_statistics = self.training and len(x_NC) >= 2
-        was_training = self.training
-        self.train(has_statistics)
+        lacks_statistics = self.training and len(x_NC) < 2
+        if lacks_statistics:
+            self.eval()
         if self.patches is not None:
             x_NC = torch.cat([x_NC, self.patches(features.patches)], dim=1)
         translated: Tensor = self.project(self.mix(self.reduce(self.channels(x_NC))))
-        self.train(was_training)
+        if lacks_statistics:
+            self.train()
         return translated
