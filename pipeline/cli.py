@@ -13,6 +13,9 @@ from typer.core import TyperGroup
 from data.errors import MochaError
 from pipeline.cli_cache import cache_app
 from pipeline.cli_data import data_app
+from pipeline.cli_detect import detect
+from pipeline.cli_export import export
+from pipeline.cli_profile import personalize, profile_app
 from pipeline.cli_sweep import sweep
 from pipeline.console import print_json, print_report, print_stages, print_table, print_values
 from pipeline.options import (
@@ -63,6 +66,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
+app.add_typer(profile_app, name="profile")
 
 
 def main() -> None:
@@ -178,6 +182,9 @@ def fewshot(
     confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least score of a detection [default: the reference's].")
     ] = None,
+    false_accept_rate: Annotated[
+        float | None, typer.Option(help="Strangers that may get a name at the student's threshold [default: 0.05].")
+    ] = None,
     device: Device = None,
     teacher: Annotated[bool | None, typer.Option("--teacher/--no-teacher", help="The live teacher's row.")] = None,
     as_json: Json = False,
@@ -191,13 +198,16 @@ def fewshot(
         "fewshot": {
             "shots": shots or None, "benchmark": benchmark, "benchmark_data": data, "run": run, "base": base,
             "folder": out, "episodes": episodes, "seed": seed, "learner": learner, "confidence": confidence,
-            "device": device, "teacher": teacher,
+            "false_accept_rate": false_accept_rate, "device": device, "teacher": teacher,
         },
     }  # fmt: skip
     print_report(evaluate_fewshot(load_config(config, flags)), as_json=as_json)
 
 
 app.command()(sweep)
+app.command()(personalize)
+app.command()(detect)
+app.command()(export)
 
 
 @app.command()

@@ -140,6 +140,8 @@ class FewshotConfig:
     confidence: float | None = None
     """Least score of a detection that is evaluated; when not given the reference's for a published benchmark, 0.1 for
     others."""
+    false_accept_rate: float = 0.05
+    """Of the threshold above which the student gives a name: share of strangers that may get one."""
     teacher: bool = True
     """Also run the live teacher as the oracle row."""
     device: str = ""

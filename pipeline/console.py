@@ -22,9 +22,10 @@ def print_report(done: "Completion", *, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    from pipeline.tables import legend, results_table
+    from pipeline.tables import legend, results_tables
 
-    print_table(results_table(report))
+    for table in results_tables(report):
+        print_table(table)
     typer.echo(f"{legend(report)}\n{done.folder / 'report.html'}")
 
 

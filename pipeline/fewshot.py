@@ -15,17 +15,19 @@ from data.errors import MochaError
 from data.files import file_digest, write_json
 from data.images import read_image
 from pipeline.config import FewshotConfig, RunConfig
+from pipeline.errors import ConfigError
 from pipeline.inputs import BASE, CACHE, FEWSHOT, WORLD
 from pipeline.methods import base_weights, pool_passes
 from pipeline.report import NamedBox, ReportMaterial, Scene, read_curves, write_html
+from pipeline.results import STUDENT, shot_result, unknown_figures
 from pipeline.rundir import COMPLETE, Completion, Identity, is_complete, read_json, versions
-from student.bootstrap import mean_interval, paired_gain
 from student.checkpoint import DETECTOR_FILE, TRANSLATION_FILE
-from student.fewshot import EpisodeScores, evaluate_episodes, name_detections, source_regions
+from student.errors import StudentModelError
+from student.fewshot import name_detections, source_regions
 from student.pool import PoolPass
+from student.strangers import STRANGERS_FILE, load_strangers
 from teacher_cache.cache import RegionCache
 
-_METRICS = ("map50_95", "map50", "accuracy")
 _NUM_SCENES = 12
 _MATCH_IOU = 0.5
 
@@ -40,13 +42,15 @@ def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
     settings = config.fewshot
     assert settings.benchmark is not None, "the configuration is resolved"
     student = run.folder / run.outputs["student"]
-    names = ("shots", "episodes", "queries", "seed", "learner", "confidence", "teacher")
+    names = ("shots", "episodes", "queries", "seed", "learner", "confidence", "false_accept_rate", "teacher")
+    strangers = student / STRANGERS_FILE
     return Identity(
         stage=FEWSHOT,
         config={name: getattr(settings, name) for name in names},
         inputs={
             "student": file_digest(student / DETECTOR_FILE),
             "translation": file_digest(student / TRANSLATION_FILE),
+            **({"strangers": file_digest(strangers)} if strangers.is_file() else {}),
             "base": file_digest(base_weights(settings, run)),
             "benchmark": open_benchmark(settings.benchmark, settings.benchmark_data).fingerprint(),
             "cache": run.inputs["cache"],
@@ -58,6 +62,7 @@ def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
     """Write report.json and report.html of a completed distillation; the outputs of the stage.
 
     Raises:
+        ConfigError: the false-accept rate makes no sense.
         DatasetError: student or base detector does not know all coarse classes of the benchmark.
         EpisodeError: the benchmark has too few images for so many shots.
     """
@@ -65,6 +70,11 @@ def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
     settings = config.fewshot
     folder, benchmark_folder = settings.folder, settings.benchmark
     assert folder is not None and benchmark_folder is not None, "the configuration is resolved"  # noqa: PT018
+    if not 0 < settings.false_accept_rate < 1:
+        raise ConfigError(
+            f"--false-accept-rate must be above 0 and below 1, found {settings.false_accept_rate:g}: 0.05 lets one of "
+            "twenty strangers pass"
+        )
     benchmark = open_benchmark(benchmark_folder, settings.benchmark_data, progress=True)
     synthetic = not settings.benchmark_data and is_complete(benchmark_folder.resolve().parent, stage=WORLD)
     if synthetic:
@@ -72,7 +82,8 @@ def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
     episodes = {shots: drawn_episodes(benchmark, settings, shots) for shots in settings.shots}
     benchmark, passes, left_out = pool_passes(settings, run, benchmark)
     notes = [*benchmark.notes, *_episode_notes(benchmark, settings), *left_out]
-    results = [_result(benchmark, settings, shots, drawn, passes) for shots, drawn in episodes.items()]
+    results, remarks = _results(benchmark, settings, episodes, passes, run.folder / run.outputs["student"])
+    notes += remarks
     identity = fewshot_identity(config, run)
     report: dict[str, Any] = {
         "results": results,
@@ -81,10 +92,33 @@ def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
         "versions": versions(),
         "inputs": {**run.inputs, **identity.inputs},
     }
-    scenes = _scenes(benchmark, episodes[settings.shots[0]][0], passes["mocha"], settings.learner)
+    scenes = _scenes(benchmark, episodes[settings.shots[0]][0], passes[STUDENT], settings.learner)
     write_json(folder / "report.json", report)
     write_html(folder / "report.html", report, _material(run, scenes, synthetic, notes))
     return {"report": "report.json", "page": "report.html", "benchmark": benchmark.name, "notes": notes}
+
+
+def _results(
+    benchmark: PersonalBenchmark,
+    settings: FewshotConfig,
+    episodes: Mapping[int, Sequence[Episode]],
+    passes: Mapping[str, PoolPass],
+    student: Path,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """One result for each number of shots, and a note on each thing that is left out."""
+    strangers, notes = None, []
+    try:
+        strangers = load_strangers(student)
+    except StudentModelError as error:
+        notes.append(f"What the student's threshold accepts is left out: {error}")
+    results = []
+    for shots, drawn in episodes.items():
+        unknown, remarks = unknown_figures(benchmark, settings, drawn, passes, strangers)
+        results.append(
+            {**shot_result(benchmark, settings, shots, drawn, passes), **({"unknown": unknown} if unknown else {})}
+        )
+        notes += remarks
+    return results, list(dict.fromkeys(notes))
 
 
 def _episode_notes(benchmark: PersonalBenchmark, settings: FewshotConfig) -> list[str]:
@@ -100,32 +134,6 @@ def drawn_episodes(benchmark: PersonalBenchmark, settings: FewshotConfig, shots:
         benchmark, episodes=settings.episodes, shots=shots, reserve=max(settings.shots), seed=settings.seed,
         query_images=settings.queries,
     )  # fmt: skip
-
-
-def _result(
-    benchmark: PersonalBenchmark,
-    settings: FewshotConfig,
-    shots: int,
-    episodes: Sequence[Episode],
-    passes: Mapping[str, PoolPass],
-) -> dict[str, Any]:
-    scores = evaluate_episodes(benchmark, episodes, passes, learner=settings.learner, progress=True)
-
-    def intervals(method: EpisodeScores) -> dict[str, Any]:
-        return {name: mean_interval(getattr(method, name), seed=settings.seed).to_json() for name in _METRICS}
-
-    def gain(name: str) -> dict[str, Any]:
-        ours, baseline = getattr(scores["mocha"], name), getattr(scores["yolo"], name)
-        return paired_gain(ours, baseline, seed=settings.seed).to_json()
-
-    return {
-        "benchmark": benchmark.name,
-        "shots": shots,
-        "episodes": len(episodes),
-        "seed": settings.seed,
-        "methods": {method: intervals(figures) for method, figures in scores.items()},
-        "gain": {name: gain(name) for name in ("map50_95", "accuracy")},
-    }
 
 
 def _scenes(benchmark: PersonalBenchmark, episode: Episode, pool: PoolPass, learner: str) -> list[Scene]:

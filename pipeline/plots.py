@@ -15,6 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.tables import shots_in_words
+
 METHOD_COLOURS = {"histogram": "#8a8f98", "yolo": "#3b82c4", "mocha": "#d9672b", "teacher": "#2a9d78"}
 _RUN_COLOURS = ("#3b82c4", "#d9672b")
 _INK = "#123456"  # stands for the page's text colour, so that one drawing suits a light and a dark page
@@ -69,9 +71,49 @@ def _comparison_panel(axes: Axes, result: Mapping[str, Any]) -> None:
         axes.plot([figures["mean"]], [height], marker="o", markersize=7, color=colour)
     axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_title(f"{result['shots']} shot" + "s" * (result["shots"] != 1))
+    axes.set_title(shots_in_words(result["shots"]))
     axes.set_xlabel("mAP50-95")
     axes.grid(axis="x", color=_INK, alpha=0.15)
+
+
+def roc(results: Sequence[Mapping[str, Any]]) -> str:
+    """Recall of taught objects by the rate at which held-out ones are accepted, one panel per number of shots.
+
+    Args:
+        results: those of a report.json that have `unknown`; a dot marks the student's calibrated threshold.
+
+    Returns:
+        An SVG element.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        panels = figure.subplots(1, max(2, len(results)), sharey=True)
+        for axes in panels[len(results) :]:
+            axes.set_visible(False)
+        for axes, result in zip(panels, results, strict=False):
+            _roc_panel(axes, result)
+        panels[0].set_ylabel("objects that get a name, %")
+        return _svg(figure, "roc")
+
+
+def _roc_panel(axes: Axes, result: Mapping[str, Any]) -> None:
+    axes.plot([0, 100], [0, 100], color=_INK, linewidth=1, linestyle=":", alpha=0.5)
+    for name, figures in result["unknown"]["methods"].items():
+        shares = [100 * np.array(figures["roc"][side]) for side in ("false_accept", "recall")]
+        label = f"{name} {figures['auroc']['mean']:.3f}"
+        axes.plot(*shares, color=METHOD_COLOURS.get(name, _INK), linewidth=1.8, label=label)
+    if "calibrated" in result["unknown"]:
+        found = result["unknown"]["calibrated"]
+        measured = [100 * found[name]["mean"] for name in ("false_accept", "recall")]
+        label = f"threshold for {100 * found['rate']:g} %"
+        axes.plot(*measured, "o", markersize=7, color=METHOD_COLOURS["mocha"], label=label, linestyle="none")
+    axes.legend(loc="lower right", fontsize=9, handlelength=1.2)
+    axes.set_title(shots_in_words(result["shots"]))
+    axes.set_xlabel("look-alikes that get one, %")
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 102)
+    axes.set_aspect("equal")
+    axes.grid(color=_INK, alpha=0.12)
 
 
 def spectrum(eigenvalues_J: NDArray[np.float64], dim: int) -> str:

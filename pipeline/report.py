@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 
 from data.files import atomic_path
 from pipeline import plots
-from pipeline.tables import METHOD_TITLES, interval
+from pipeline.matrices import matrices
+from pipeline.tables import METHOD_TITLES, interval, share_interval, shots_in_words
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_METRICS = {
+    "map50_95": "mAP50-95", "map50": "mAP50", "accuracy": "accuracy", "image_accuracy": "image accuracy",
+    "region_accuracy": "region accuracy",
+}  # fmt: skip
+_MOST_MATRICES = 12  # the others are folded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +90,36 @@ def write_html(path: Path, report: Mapping[str, Any], material: ReportMaterial) 
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters["interval"] = interval
+    environment.filters |= {
+        "interval": interval, "share_interval": share_interval, "percent_interval": _percent_interval,
+        "shots": shots_in_words,
+    }  # fmt: skip
+    largest = max(report["results"], key=lambda result: int(result["shots"]))
+    unknown = [result for result in report["results"] if "unknown" in result]
     eigenvalues = material.eigenvalues
     page = environment.get_template("report.html.jinja2").render(
         report=report,
         material=material,
         method_titles=METHOD_TITLES,
         colours=plots.METHOD_COLOURS,
+        metrics=_METRICS,
         comparison=plots.comparison(report["results"]),
+        confusion=matrices(largest["confusion"]["mocha"]),
+        confusion_shots=largest["shots"],
+        most_matrices=_MOST_MATRICES,
+        unknown=unknown,
+        roc=plots.roc(unknown) if unknown else None,
         spectrum=None if eigenvalues is None else plots.spectrum(eigenvalues, material.target_dim),
         curves=plots.training_curves(material.curves) if material.curves else None,
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _percent_interval(figure: Mapping[str, Any]) -> str:
+    """A share of 0..1 in per cent."""
+    low, high = figure["ci95"]
+    return f"{100 * figure['mean']:.1f}\u00a0% [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def read_curves(path: Path) -> dict[str, list[float]]:

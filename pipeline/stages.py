@@ -200,6 +200,7 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
         StageMismatchError: the folder holds a run with other settings or other inputs.
     """
     from student.setup import DistillSettings
+    from student.strangers import STRANGERS_FILE
     from student.trainer import distill
 
     settings, cache, model = config.distill, inputs.cache, inputs.model
@@ -234,7 +235,10 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
         config={**losses, **arguments, **({"window": config.data.window} if inputs.shards else {})},
         inputs={**made_from, "val": inputs.val.fingerprint(), **weights_digest(model)},
     )
-    return run_stage(folder, identity, work, flag=flag)
+    return run_stage(
+        folder, identity, work, flag=flag,
+        is_whole=lambda: (folder / "student" / STRANGERS_FILE).is_file(),  # written after all others
+    )  # fmt: skip
 
 
 def evaluate_fewshot(config: RunConfig) -> Completion:

@@ -21,28 +21,63 @@ METHOD_TITLES = {
 _STATUS_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def results_table(report: Mapping[str, Any]) -> Table:
-    """Rows = methods, one section per number of shots, the gain of mocha over yolo below each."""
+def results_tables(report: Mapping[str, Any]) -> tuple[Table, Table]:
+    """Rows = methods, one section per number of shots, the gain of mocha over yolo below each.
+
+    Two tables, because a terminal of 80 columns has room for three figures with their intervals.
+    """
     first = report["results"][0]
     title = f"few-shot on {first['benchmark']}, {first['episodes']} episodes"
-    table = plain_table("", "mAP50-95", "mAP50", "accuracy", title=title)
+    found = _sections(report, {"mAP50-95": "map50_95", "mAP50": "map50", "accuracy": "accuracy"}, title=title)
+    behind = {"image accuracy": "image_accuracy", "region accuracy": "region_accuracy"}
+    if any("unknown" in result for result in report["results"]):
+        behind |= {"AUROC unknown": "auroc"}
+    return found, _sections(report, behind)
+
+
+def _sections(report: Mapping[str, Any], columns: Mapping[str, str], *, title: str | None = None) -> Table:
+    table = plain_table("", *columns, title=title)
+    table.padding = (0, 1, 0, 0)  # three signed figures of 20 characters fill a line
     for result in report["results"]:
-        table.add_row(f"[bold]{result['shots']} shot{'s' if result['shots'] != 1 else ''}[/]")
-        for name, figures in result["methods"].items():
-            style = "bold" if name == "mocha" else None
-            cells = [interval(figures[key]) for key in ("map50_95", "map50", "accuracy")]
-            table.add_row(f"  {name}", *cells, style=style)
+        table.add_row(f"[bold]{shots_in_words(result['shots'])}[/]")
+        for name in result["methods"]:
+            cells = [_figure(result, name, key) for key in columns.values()]
+            table.add_row(f"  {name}", *cells, style="bold" if name == "mocha" else None)
         gain = result["gain"]
-        cells = [interval(gain["map50_95"], signed=True), "", interval(gain["accuracy"], signed=True)]
-        table.add_row("  gain", *cells, style="cyan", end_section=True)
+        gains = [interval(gain[key], signed=True) if key in gain else "" for key in columns.values()]
+        table.add_row("  gain", *gains, style="cyan", end_section=True)
     return table
 
 
+def _figure(result: Mapping[str, Any], method: str, key: str) -> str:
+    if key == "auroc":
+        return share_interval(result["unknown"]["methods"][method][key]) if "unknown" in result else ""
+    return interval(result["methods"][method][key])
+
+
 def legend(report: Mapping[str, Any]) -> str:
-    """One line saying what the methods are, and what the brackets hold."""
+    """What the methods are and what the brackets hold, in one line; then one on unknown objects for each result."""
     names = dict.fromkeys(name for result in report["results"] for name in result["methods"])
     rows = [f"{name}: {METHOD_TITLES[name]}" for name in names]
-    return "; ".join([*rows, "gain: mocha - yolo", "[95 % interval over episodes]", "0-100"])
+    first = "; ".join([*rows, "gain: mocha - yolo", "[95 % interval over episodes]", "0-100, AUROC 0-1"])
+    return "\n".join([first, *(_unknown_line(result) for result in report["results"] if "unknown" in result)])
+
+
+def _unknown_line(result: Mapping[str, Any]) -> str:
+    unknown = result["unknown"]
+    named = 100 * unknown["methods"]["mocha"]["false_accept_at_95_recall"]["mean"]
+    line = (
+        f"look-alikes that mocha was not taught, {shots_in_words(result['shots'])}: {named:.0f} % get a name where "
+        "95 % of its objects do"
+    )
+    if "calibrated" not in unknown:
+        return line
+    found = unknown["calibrated"]
+    named, recall = (100 * found[name]["mean"] for name in ("false_accept", "recall"))
+    return (
+        f"{line}; at the threshold for {100 * found['rate']:g} % of strangers {named:.0f} % and of its objects "
+        f"{recall:.0f} %"
+    )
 
 
 def stages_table(completions: Iterable["Completion"]) -> Table:
@@ -151,12 +186,22 @@ def _figure_title(name: str, between: str) -> str:
     metric, _, shots = name.rpartition("_")
     if not metric:
         return name
-    count = shots.removesuffix("shot")
-    return f"{metric.replace('map50_95', 'mAP50-95')}{between}{count} shot{'s' if count != '1' else ''}"
+    return f"{metric.replace('map50_95', 'mAP50-95')}{between}{shots_in_words(int(shots.removesuffix('shot')))}"
 
 
 def interval(figure: Mapping[str, Any], signed: bool = False) -> str:
-    """`mean [low, high]` with one decimal, as every table shows it."""
+    """`mean [low, high]` with one decimal, as every table shows points of 0..100."""
     low, high = figure["ci95"]
     sign = "+" if signed else ""
     return f"{figure['mean']:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def share_interval(figure: Mapping[str, Any]) -> str:
+    """`mean [low, high]` with three decimals, as every table shows a figure of 0..1."""
+    low, high = figure["ci95"]
+    return f"{figure['mean']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def shots_in_words(shots: int) -> str:
+    """`1 shot`, `5 shots`."""
+    return f"{shots} shot{'s' if shots != 1 else ''}"

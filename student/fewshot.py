@@ -4,7 +4,8 @@ The forward passes are behind us (`PoolPass`); an episode costs milliseconds, wh
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,42 @@ class EpisodeScores:
     """`student.metrics.confusion` of the names behind `accuracy`; `confusion_by_coarse` reads it."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """What one episode teaches and asks, the same for every method. N support regions, T asked ones.
+
+    Regions are rows of `source_regions`.
+    """
+
+    objects: int
+    """Personal objects of the benchmark."""
+    query: NDArray[np.int64]  # (Q,)
+    """Indexes of the query images."""
+    support: NDArray[np.int64]  # (N,)
+    support_coarse: NDArray[np.int64]  # (N,)
+    support_personal: NDArray[np.int64]  # (N,)
+    asked: NDArray[np.int64]  # (T,)
+    """All regions of the query images."""
+    asked_coarse: NDArray[np.int64]  # (T,)
+    truth: NamedBoxes
+    """The same, as ground truth."""
+
+    def taught(self, pool_pass: PoolPass, learner: str) -> PrototypeLearner:
+        """A learner that has seen the support.
+
+        Raises:
+            student.learner.PrototypeError: if there is no such learner.
+        """
+        embeddings = pool_pass.region_embedding[self.support]
+        return make_learner(learner).fit(embeddings, self.support_coarse, self.support_personal)
+
+    def without(self, personal: NDArray[np.integer]) -> Self:
+        """The same question where nobody teaches these objects."""
+        kept = ~np.isin(self.support_personal, personal)
+        names = ("support", "support_coarse", "support_personal")
+        return replace(self, **{name: getattr(self, name)[kept] for name in names})
+
+
 def evaluate_episodes(
     benchmark: PersonalBenchmark,
     episodes: Sequence[Episode],
@@ -65,8 +102,9 @@ def evaluate_episodes(
     regions = source_regions(benchmark.source)
     scores: dict[str, list[dict[str, object]]] = {method: [] for method in passes}
     for episode in tqdm(episodes, desc="few-shot episodes", unit="episode", disable=not progress):
+        question = ask(benchmark, regions, episode)
         for method, pool_pass in passes.items():
-            scores[method].append(_figures(benchmark, regions, episode, pool_pass, learner))
+            scores[method].append(_figures(question, pool_pass, learner))
     return {
         method: EpisodeScores(
             **{field.name: np.array([row[field.name] for row in rows]) for field in fields(EpisodeScores)}
@@ -75,17 +113,13 @@ def evaluate_episodes(
     }
 
 
-def _figures(
-    benchmark: PersonalBenchmark, regions: NamedBoxes, episode: Episode, pool_pass: PoolPass, learner: str
-) -> dict[str, object]:
+def _figures(question: Question, pool_pass: PoolPass, learner: str) -> dict[str, object]:
     """The figures of one method in one episode, by the names of `EpisodeScores`."""
-    truth = query_truth(regions, episode)
-    fitted = _taught(benchmark, regions, episode, pool_pass, learner)
-    detections = _named(fitted, episode, pool_pass)
+    truth = question.truth
+    fitted = question.taught(pool_pass, learner)
+    detections = _named(fitted, question, pool_pass)
     names = recognised_as(truth, detections)
-    asked = _query_rows(regions, episode)
-    coarse = benchmark.coarse_of[truth.personal]
-    of_regions, _ = fitted.predict(pool_pass.region_embedding[asked], coarse)
+    of_regions, _ = fitted.predict(pool_pass.region_embedding[question.asked], question.asked_coarse)
     precision = personal_map(truth, detections)
     return {
         "map50_95": precision.map50_95,
@@ -93,7 +127,7 @@ def _figures(
         "accuracy": recognition_accuracy(truth, names),
         "image_accuracy": image_accuracy(truth, detections),
         "region_accuracy": recognition_accuracy(truth, of_regions),
-        "confusion": confusion(truth, names, len(benchmark.coarse_of)),
+        "confusion": confusion(truth, names, question.objects),
     }
 
 
@@ -107,16 +141,29 @@ def name_detections(
     Raises:
         student.learner.PrototypeError: if there is no such learner.
     """
-    fitted = _taught(benchmark, source_regions(benchmark.source), episode, pool_pass, learner)
-    named = _named(fitted, episode, pool_pass)
+    question = ask(benchmark, source_regions(benchmark.source), episode)
+    named = _named(question.taught(pool_pass, learner), question, pool_pass)
     known = named.personal != UNKNOWN
     return NamedDetections(**{field.name: getattr(named, field.name)[known] for field in fields(named)})
 
 
-def query_truth(regions: NamedBoxes, episode: Episode) -> NamedBoxes:
-    """Ground truth of the query scenes among all regions of the benchmark."""
-    rows = _query_rows(regions, episode)
-    return NamedBoxes(image=regions.image[rows], xyxy=regions.xyxy[rows], personal=regions.personal[rows])
+def ask(benchmark: PersonalBenchmark, regions: NamedBoxes, episode: Episode) -> Question:
+    """What an episode teaches and asks.
+
+    Args:
+        benchmark: personal scenes.
+        regions: all of them, by `source_regions`.
+        episode: support and query among them.
+    """
+    support = episode.support.ravel()
+    asked = np.flatnonzero(np.isin(regions.image, episode.query))
+    truth = NamedBoxes(image=regions.image[asked], xyxy=regions.xyxy[asked], personal=regions.personal[asked])
+    personal = regions.personal[support]
+    return Question(
+        objects=len(benchmark.coarse_of), query=episode.query, support=support,
+        support_coarse=benchmark.coarse_of[personal], support_personal=personal,
+        asked=asked, asked_coarse=benchmark.coarse_of[truth.personal], truth=truth,
+    )  # fmt: skip
 
 
 def source_regions(source: DetectionSource) -> NamedBoxes:
@@ -129,17 +176,9 @@ def source_regions(source: DetectionSource) -> NamedBoxes:
     )
 
 
-def _taught(
-    benchmark: PersonalBenchmark, regions: NamedBoxes, episode: Episode, pool_pass: PoolPass, learner: str
-) -> PrototypeLearner:
-    support = episode.support.ravel()
-    personal = regions.personal[support]
-    return make_learner(learner).fit(pool_pass.region_embedding[support], benchmark.coarse_of[personal], personal)
-
-
-def _named(fitted: PrototypeLearner, episode: Episode, pool_pass: PoolPass) -> NamedDetections:
+def _named(fitted: PrototypeLearner, question: Question, pool_pass: PoolPass) -> NamedDetections:
     """All detections of the query scenes, unknown ones with a score of 0."""
-    rows = np.flatnonzero(np.isin(pool_pass.detection_image, episode.query))
+    rows = np.flatnonzero(np.isin(pool_pass.detection_image, question.query))
     names, certainty = fitted.predict(pool_pass.detection_embedding[rows], pool_pass.detection_coarse[rows])
     return NamedDetections(
         image=pool_pass.detection_image[rows],
@@ -147,7 +186,3 @@ def _named(fitted: PrototypeLearner, episode: Episode, pool_pass: PoolPass) -> N
         personal=names,
         score=pool_pass.detection_score[rows] * certainty,
     )
-
-
-def _query_rows(regions: NamedBoxes, episode: Episode) -> NDArray[np.int64]:
-    return np.flatnonzero(np.isin(regions.image, episode.query))

@@ -4,21 +4,15 @@ Legend: N support regions, M query regions, P prototypes, D width of an embeddin
 """
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from data.errors import MochaError
-from data.files import atomic_path
 
 UNKNOWN = -1
 """Personal id of a region that belongs to no known object."""
-
-FORMAT = "mocha-prototypes-1"
-"""Version of saved files."""
 
 Prototypes = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Vectors (P, D), coarse ids, personal ids and numbers of support regions behind them (P,)."""
@@ -70,11 +64,25 @@ class PrototypeLearner(ABC):
         assert len(embeddings_ND) == len(coarse_N) == len(personal_N), "one coarse and one personal id per embedding"
         assert np.isfinite(embeddings_ND).all(), "support embeddings are finite"
         assert (np.asarray(personal_N) >= 0).all(), "personal ids are 0 or more"
-        self._check_width(embeddings_ND.shape[1])
-        coarse = np.concatenate([self.coarse_, np.asarray(coarse_N, np.int64)])
-        personal = np.concatenate([self.personal_, np.asarray(personal_N, np.int64)])
-        counts = np.concatenate([self.counts_, np.ones(len(embeddings_ND), np.int64)])
-        vectors = np.concatenate([self.prototypes_, self._transform(embeddings_ND)])
+        counts = np.ones(len(embeddings_ND), np.int64)
+        return self.absorb(self._transform(embeddings_ND), np.asarray(coarse_N), np.asarray(personal_N), counts)
+
+    def absorb(
+        self,
+        prototypes_PD: NDArray[np.float32],
+        coarse_P: NDArray[np.integer],
+        personal_P: NDArray[np.integer],
+        counts_P: NDArray[np.integer],
+    ) -> Self:
+        """Add what another learner of this kind has learnt, as its `tensors` hold it; every support region counts once.
+
+        Raises:
+            PrototypeError: if the prototypes of the two differ in width.
+        """
+        coarse = np.concatenate([self.coarse_, np.asarray(coarse_P, np.int64)])
+        personal = np.concatenate([self.personal_, np.asarray(personal_P, np.int64)])
+        counts = np.concatenate([self.counts_, np.asarray(counts_P, np.int64)])
+        vectors = np.concatenate([self._known(prototypes_PD.shape[1]), prototypes_PD])
         order = np.lexsort((personal, coarse))
         self.assign(*self._merge(vectors[order], coarse[order], personal[order], counts[order]))
         return self
@@ -102,7 +110,7 @@ class PrototypeLearner(ABC):
         self, embeddings_MD: NDArray[np.floating], coarse_M: NDArray[np.integer]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `predict`, but rows of `prototypes_` (M,) in place of personal ids, -1 where nothing is near."""
-        self._check_width(embeddings_MD.shape[1])
+        self._known(embeddings_MD.shape[1])
         if not len(embeddings_MD) or not len(self.prototypes_):
             return np.full(len(embeddings_MD), UNKNOWN, np.int64), np.zeros(len(embeddings_MD), np.float32)
         return self._nearest(self._transform(embeddings_MD), np.asarray(coarse_M))
@@ -113,16 +121,19 @@ class PrototypeLearner(ABC):
 
     def closeness(self, embeddings_MD: NDArray[np.floating], rows_M: NDArray[np.int64]) -> NDArray[np.float64]:
         """Cosine (M,) between regions and the prototypes that `nearest` found for them; -inf where it found none."""
-        vectors = np.append(self.prototypes_, np.zeros((1, self.prototypes_.shape[1]), np.float32), axis=0)[rows_M]
+        width = embeddings_MD.shape[1]
+        vectors = np.append(self._known(width), np.zeros((1, width), np.float32), axis=0)[rows_M]
         left, right = (unit_rows(rows.astype(np.float64)) for rows in (self._transform(embeddings_MD), vectors))
         return np.where(rows_M == UNKNOWN, -np.inf, np.einsum("md,md->m", left, right))
 
-    def save(self, path: Path) -> None:
-        """Write one safetensors file (the learner's name in its header); an existing file is replaced whole."""
-        tensors: dict[str, NDArray[np.generic]] = {"prototypes": self.prototypes_, "counts": self.counts_}
-        tensors |= {"coarse": self.coarse_, "personal": self.personal_}
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": FORMAT, "learner": self.name})
+    def tensors(self) -> dict[str, NDArray[np.generic]]:
+        """All that was learnt, by the names that `assign` takes."""
+        return {
+            "prototypes": self.prototypes_,
+            "coarse": self.coarse_,
+            "personal": self.personal_,
+            "counts": self.counts_,
+        }
 
     def assign(
         self,
@@ -158,12 +169,14 @@ class PrototypeLearner(ABC):
         sums = np.add.reduceat(vectors.astype(np.float64) * counts[:, None], first)
         return (sums / totals[:, None]).astype(np.float32), coarse[first], personal[first], totals
 
-    def _check_width(self, width: int) -> None:
-        if width != self.prototypes_.shape[1]:
+    def _known(self, width: int) -> NDArray[np.float32]:  # (P, width)
+        """The prototypes, refused where embeddings have another width; without any, every width will do."""
+        if len(self.prototypes_) and width != self.prototypes_.shape[1]:
             raise PrototypeError(
                 f"prototypes and embeddings must have one width: the prototypes have {self.prototypes_.shape[1]}, the "
                 f"embeddings {width}. They come from different students; fit the prototypes again with this one."
             )
+        return self.prototypes_.reshape(len(self.prototypes_), width)
 
 
 def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -3,16 +3,13 @@
 Legend: N support regions, M query regions, P prototypes, D width of an embedding, K most prototypes of a coarse class.
 """
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from scipy.spatial.distance import cdist
 
-from student.learner import FORMAT, UNKNOWN, PrototypeError, PrototypeLearner, Prototypes
+from student.learner import UNKNOWN, PrototypeError, PrototypeLearner, Prototypes
 
-_EPSILON = 1e-5
+EPSILON = 1e-5
 
 
 class ConditionalPrototypes(PrototypeLearner):
@@ -60,7 +57,7 @@ class ConditionalPrototypes(PrototypeLearner):
         cosine_MK = products_MK / np.maximum(np.sqrt(squares_M1 * squares_MK), np.finfo(np.float32).tiny)
         distances = (1 - cosine_MK, absolute_MK / width, (squares_M1 + squares_MK - 2 * products_MK) / width)
         # Rounding may leave a distance a little below 0, where the reciprocal would change its sign.
-        closeness = 1 / (np.maximum(distances, 0) + _EPSILON)  # (3, M, K)
+        closeness = 1 / (np.maximum(distances, 0) + EPSILON)  # (3, M, K)
         return np.asarray(_softmax(np.where(valid_MK, closeness, -np.inf)).mean(axis=0))
 
 
@@ -129,26 +126,6 @@ def make_learner(name: str) -> PrototypeLearner:
     if name not in LEARNERS:
         raise PrototypeError(f"--learner must be one of {', '.join(LEARNERS)}; found {name!r}.")
     return LEARNERS[name]()
-
-
-def load_learner(path: Path) -> PrototypeLearner:
-    """Read what `PrototypeLearner.save` wrote.
-
-    Raises:
-        PrototypeError: if the file is no such file.
-        FileNotFoundError: if there is no file.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                found = metadata.get("format", "none")
-                raise PrototypeError(f"{path}: format must be {FORMAT}, found {found}; save the prototypes again.")
-            learner = make_learner(metadata["learner"])
-            learner.assign(*(file.get_tensor(key) for key in ("prototypes", "coarse", "personal", "counts")))
-    except SafetensorError as error:
-        raise PrototypeError(f"{path}: must be a safetensors file ({error}); save the prototypes again.") from error
-    return learner
 
 
 def _best(scores_MP: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

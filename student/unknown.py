@@ -10,11 +10,15 @@ accepts what is above it.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import MochaError
+
+Weights = tuple[NDArray[np.floating], NDArray[np.floating]]
+"""What each region counts, above 0: of the K, and of the U. All alike where not given."""
 
 
 class CalibrationError(MochaError, ValueError):
@@ -63,42 +67,64 @@ def calibrate(unrelated_U: NDArray[np.floating], false_accept_rate: float) -> fl
     return float(scores[-above])
 
 
-def auroc(known_K: NDArray[np.floating], unrelated_U: NDArray[np.floating]) -> float:
+def auroc(known_K: NDArray[np.floating], unrelated_U: NDArray[np.floating], *, weights: Weights | None = None) -> float:
     """Chance that a region of a personal object scores higher than an unrelated one; a tie counts half.
 
     1 separates them all, 0.5 is chance; the area under `roc_curve` with straight lines between its points.
     """
-    known, unrelated = _both(known_K, unrelated_U)
-    below, up_to = (np.searchsorted(unrelated, known, side) for side in ("left", "right"))
-    return float((below + up_to).mean()) / (2 * len(unrelated))
+    known, unrelated = _both(known_K, unrelated_U, weights)
+    below, up_to = (unrelated.share_up_to(known.scores, side) for side in ("left", "right"))
+    return float(np.average((below + up_to) / 2, weights=known.weights))
 
 
-def roc_curve(known_K: NDArray[np.floating], unrelated_U: NDArray[np.floating]) -> RocCurve:
+def roc_curve(
+    known_K: NDArray[np.floating], unrelated_U: NDArray[np.floating], *, weights: Weights | None = None
+) -> RocCurve:
     """What every threshold accepts: one point per different score, and one that accepts everything."""
-    known, unrelated = _both(known_K, unrelated_U)
-    scores = np.unique(np.concatenate([known, unrelated]))[::-1]
-    false_accept, recall = (
-        np.append(1 - np.searchsorted(side, scores, side="right") / len(side), 1) for side in (unrelated, known)
-    )
+    known, unrelated = _both(known_K, unrelated_U, weights)
+    scores = np.unique(np.concatenate([known.scores, unrelated.scores]))[::-1]
+    false_accept, recall = (np.append(1 - side.share_up_to(scores, "right"), 1) for side in (unrelated, known))
     return RocCurve(threshold=np.append(scores, -np.inf), false_accept=false_accept, recall=recall)
 
 
 def false_accept_at_recall(
-    known_K: NDArray[np.floating], unrelated_U: NDArray[np.floating], recall: float = 0.95
+    known_K: NDArray[np.floating],
+    unrelated_U: NDArray[np.floating],
+    recall: float = 0.95,
+    *,
+    weights: Weights | None = None,
 ) -> float:
     """The lowest false-accept rate of a threshold that accepts at least this share of the personal objects' regions."""
     assert 0 < recall <= 1, "recall is a share"
-    curve = roc_curve(known_K, unrelated_U)
+    curve = roc_curve(known_K, unrelated_U, weights=weights)
     return float(curve.false_accept[(curve.recall >= recall - 1e-9).argmax()])
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Side:
+    """Scores of regions of one kind, ascending, and what each counts."""
+
+    scores: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def share_up_to(self, thresholds: NDArray[np.float64], side: Literal["left", "right"]) -> NDArray[np.float64]:
+        """Share of the weight below thresholds (left), or not above them (right)."""
+        total = np.append(0, np.cumsum(self.weights))
+        return np.asarray(total[np.searchsorted(self.scores, thresholds, side)] / total[-1])
+
+
 def _both(
-    known_K: NDArray[np.floating], unrelated_U: NDArray[np.floating]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    known, unrelated = _sorted(known_K), _sorted(unrelated_U)
-    assert len(known), "one region of a personal object or more"
-    assert len(unrelated), "one unrelated region or more"
-    return known, unrelated
+    known_K: NDArray[np.floating], unrelated_U: NDArray[np.floating], weights: Weights | None
+) -> tuple[_Side, _Side]:
+    assert len(known_K), "one region of a personal object or more"
+    assert len(unrelated_U), "one unrelated region or more"
+    known, unrelated = weights or (np.ones(len(known_K)), np.ones(len(unrelated_U)))
+    return _side(known_K, known), _side(unrelated_U, unrelated)
+
+
+def _side(scores: NDArray[np.floating], weights: NDArray[np.floating]) -> _Side:
+    order = np.argsort(scores)
+    return _Side(scores=_sorted(scores), weights=np.asarray(weights, np.float64)[order])
 
 
 def _sorted(scores: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-MEASUREMENTS = ("build_speed", "generate", "workers", "reading", "million", "sharing", "pack", "training", "classify")
+MEASUREMENTS = (
+    "build_speed", "generate", "workers", "reading", "million", "sharing", "pack", "training", "classify", "episodes",
+    "detect", "export",
+)  # fmt: skip
 """Files of this package with a `measure(root)`."""
 
 Names = Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(MEASUREMENTS)} [default: all].")]

@@ -1,6 +1,7 @@
 """A small report, and the whole pipeline run once at toy size for every test that looks at its results."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,45 @@ from student.pool import PoolPass
 
 
 @pytest.fixture
-def report() -> dict[str, Any]:
+def report(whole_report: dict[str, Any]) -> dict[str, Any]:
+    """A report.json that a test may change."""
+    return deepcopy(whole_report)
+
+
+@pytest.fixture(scope="session")
+def whole_report() -> dict[str, Any]:
     """A report.json with figures that no other part of a page shows by chance."""
 
     def figures(offset: float) -> dict[str, Any]:
         return {
             name: {"mean": mean + offset, "ci95": [mean + offset - 1.3, mean + offset + 1.4]}
-            for name, mean in (("map50_95", 31.7), ("map50", 42.2), ("accuracy", 53.6))
+            for name, mean in (
+                ("map50_95", 31.7), ("map50", 42.2), ("accuracy", 53.6), ("image_accuracy", 64.4),
+                ("region_accuracy", 75.8),
+            )
+        }  # fmt: skip
+
+    def confusion(offset: int) -> dict[str, Any]:
+        """Two mugs, one of which is mixed up, and a ball that is mostly missed."""
+        share = {"mean": 60.4 + offset, "ci95": [58.1, 62.9]}
+        mug = {"objects": ["red_mug", "my <mug>"], "taken_for": [[30 + offset, 8], [0, 37]], "elsewhere": [2, 0]}
+        ball = {"objects": ["blue_ball"], "taken_for": [[1]], "elsewhere": [0], "unknown": [2], "missed": [7]}
+        return {
+            "mug": {**mug, "unknown": [0, 0], "missed": [0, 3], "shares": {"right": share}},
+            "ball": {**ball, "shares": {"right": {"mean": 10.3, "ci95": [8.7, 12.2]}}},
         }
+
+    def unknown(offset: float) -> dict[str, Any]:
+        def share(mean: float) -> dict[str, Any]:
+            return {"mean": mean + offset, "ci95": [mean + offset - 0.013, mean + offset + 0.014]}
+
+        roc = {"false_accept": [0.0, 0.5, 1.0], "recall": [0.25, 0.875, 1.0]}
+        measured = {
+            name: {"auroc": share(0.6 + place / 10), "false_accept_at_95_recall": share(0.5 - place / 20), "roc": roc}
+            for place, name in enumerate(methods)
+        }
+        calibrated = {"rate": 0.07, "false_accept": share(0.157), "recall": share(0.839)}
+        return {"episodes": 31, "held_out": 9, "methods": measured, "calibrated": calibrated}
 
     methods = ("histogram", "yolo", "mocha", "teacher")
     gain = {"mean": 7.9, "ci95": [6.1, 9.8]}
@@ -36,7 +68,9 @@ def report() -> dict[str, Any]:
             "episodes": 37,
             "seed": 5,
             "methods": {name: figures(shots + 3 * place) for place, name in enumerate(methods)},
-            "gain": {"map50_95": gain, "accuracy": gain},
+            "gain": {"map50_95": gain, "accuracy": gain, "region_accuracy": gain},
+            "confusion": {name: confusion(10 * shots + place) for place, name in enumerate(methods)},
+            "unknown": unknown(shots / 1000),
         }
         for shots in (1, 5)
     ]
@@ -49,7 +83,7 @@ def report() -> dict[str, Any]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scene_image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 

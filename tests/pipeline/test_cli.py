@@ -38,7 +38,8 @@ def test_help_imports_nothing_heavy() -> None:
     assert (
         imported_by(
             "from typer.testing import CliRunner\nfrom pipeline.cli import app\n"
-            "for command in ([], ['cache'], ['cache', 'build'], ['distill'], ['fewshot']):\n"
+            "for command in ([], ['cache'], ['cache', 'build'], ['distill'], ['fewshot'], ['personalize'],\n"
+            "                ['profile', 'list']):\n"
             "    assert CliRunner().invoke(app, [*command, '--help']).exit_code == 0"
         )
         == set()
@@ -65,6 +66,7 @@ def test_every_command_explains_itself(command: Command, arguments: list[str]) -
 def test_the_commands_are_those_of_the_readme() -> None:
     names = {" ".join(arguments) for arguments in all_commands(app)}
     assert {"demo", "cache build", "cache verify", "cache push", "data pack", "distill", "fewshot", "doctor"} <= names
+    assert {"personalize", "profile list", "profile show", "profile remove", "profile rename", "profile merge"} <= names
 
 
 def test_version(command: Command) -> None:

@@ -43,13 +43,18 @@ def test_the_report_follows_its_contract(finished: RunConfig) -> None:
         assert (result["benchmark"], result["episodes"], result["seed"]) == ("miniature", 3, 0)
         assert list(result["methods"]) == ["histogram", "yolo", "mocha", "teacher"]
         for figures in result["methods"].values():
-            assert list(figures) == ["map50_95", "map50", "accuracy"]
+            assert list(figures) == ["map50_95", "map50", "accuracy", "image_accuracy", "region_accuracy"]
             for figure in figures.values():
                 low, high = figure["ci95"]
                 assert 0 <= low <= figure["mean"] <= high <= 100
-        for metric in ("map50_95", "accuracy"):
+        for metric in ("map50_95", "accuracy", "region_accuracy"):
             difference = result["methods"]["mocha"][metric]["mean"] - result["methods"]["yolo"][metric]["mean"]
             assert result["gain"][metric]["mean"] == pytest.approx(difference, abs=1e-6)
+        assert list(result["confusion"]) == list(result["unknown"]["methods"]) == list(result["methods"])
+        assert set(result["confusion"]["mocha"]["mug"]) == {
+            "objects", "taken_for", "elsewhere", "unknown", "missed", "shares",
+        }  # fmt: skip
+        assert result["unknown"]["held_out"] == 8
     assert set(report["seconds"]) == {"miniature", "cache", "base", "distill", "fewshot"}
     assert {"torch", "ultralytics", "zarr"} <= set(report["versions"])
     assert {"student", "benchmark", "cache"} <= set(report["inputs"])

@@ -4,7 +4,7 @@ The detectors are stand-ins that find every true box, so that a wrong name can o
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from pipeline.configfile import load_config
 from pipeline.methods import with_coarse_classes
 from student.fewshot import source_regions
 from student.pool import PoolPass
+from student.strangers import STRANGERS_FILE, save_strangers
 
 Command = Callable[..., Result]
 BOX = "0.5 0.5 0.5 0.5"
@@ -69,6 +70,13 @@ def write_scenes(root: Path, folder: str, ids: Sequence[int], copies: int, label
             label.with_suffix(".txt").write_text(f"{number} {BOX}\n")
 
 
+def write_photos(folder: Path, objects: Iterable[str]) -> None:
+    for number, name in enumerate(objects):
+        (folder / name).mkdir(parents=True)
+        for copy in range(3):
+            Image.new("RGB", (24, 16), (80 * number, 80 * copy, 99)).save(folder / name / f"{copy}.png")
+
+
 @pytest.fixture
 def perseg_folder(tmp_path: Path) -> Path:
     root = tmp_path / "PerSeg"
@@ -88,6 +96,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "student").mkdir(parents=True)
     for file in ("student/student.pt", "student/translation.safetensors", "base.pt"):
         (folder / file).write_text(file)
+    # Closeness is 1 for an object and 0 for another one here.
+    save_strangers(folder / "student", np.linspace(-0.9, 0.4, 500))
     outputs = {"student": "student", "base": str(folder / "base.pt"), "base_run": None, "map50_95": 50.0}
     outputs |= {"curves": "results.csv", "cache": str(tmp_path / "gone")}
     marker = {"stage": "distill", "config": {}, "inputs": {"cache": "c" * 8}, "outputs": outputs, "versions": {}}
@@ -143,14 +153,72 @@ def test_a_folder_of_photographs_is_a_benchmark(
     command: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objects = {"my mug": "mug", "red mug": "mug", "my ball": "ball"}
-    for number, name in enumerate(objects):
-        (tmp_path / "desk" / name).mkdir(parents=True)
-        for copy in range(3):
-            Image.new("RGB", (24, 16), (80 * number, 80 * copy, 99)).save(tmp_path / "desk" / name / f"{copy}.png")
+    write_photos(tmp_path / "desk", objects)
     monkeypatch.setattr(Finder, "coarse", objects, raising=False)
     result = fewshot(command, run, "--benchmark", "desk", "--shots", 2)
     assert accuracies(result, "mocha") == [100.0]
     assert [line.partition(",")[0] for line in notes(result)] == ["note: no image of desk has a label file"]
+
+
+def calibrated(result: Result) -> dict[str, float]:
+    assert result.exit_code == 0, result.stderr
+    return dict(json.loads(result.stdout)["results"][0]["unknown"]["calibrated"])
+
+
+def test_the_threshold_of_the_student_is_measured_at_the_rate_that_is_asked_for(
+    command: Command, run: Path, perseg_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Finder, "coarse", perseg.OBJECTS, raising=False)
+    question = ("--benchmark", "perseg", "--data", perseg_folder)
+    first = calibrated(fewshot(command, run, *question))
+    assert (first["rate"], first["false_accept"]["mean"], first["recall"]["mean"]) == (0.05, 0.0, 1.0)
+    loose = calibrated(fewshot(command, run, *question, "--false-accept-rate", 0.99))
+    assert (loose["rate"], loose["recall"]["mean"]) == (0.99, 1.0)
+    assert loose["false_accept"]["mean"] > 0
+    save_strangers(run / "student", np.linspace(1.1, 1.5, 500))
+    again = calibrated(fewshot(command, run, *question, "--false-accept-rate", 0.99))
+    assert again["recall"]["mean"] == 0, "other strangers, another answer"
+
+
+def test_a_student_without_strangers_leaves_its_threshold_out_with_a_note(
+    command: Command, run: Path, perseg_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Finder, "coarse", perseg.OBJECTS, raising=False)
+    file = run / "student" / STRANGERS_FILE
+    file.unlink()
+    result = fewshot(command, run, "--benchmark", "perseg", "--data", perseg_folder, "--shots", 1, "--shots", 2)
+    assert notes(result)[2:] == [
+        f"note: What the student's threshold accepts is left out: {file}: no such file; run `mocha-pipe distill` "
+        "again, which measures it."
+    ]
+    for one in json.loads(result.stdout)["results"]:
+        assert one["unknown"]["methods"]["mocha"]["auroc"]["mean"] == 1
+        assert "calibrated" not in one["unknown"]
+
+
+def test_objects_of_one_class_each_leave_unknown_ones_out_with_a_note(
+    command: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = {"my mug": "mug", "my ball": "ball"}
+    write_photos(tmp_path / "desk", objects)
+    monkeypatch.setattr(Finder, "coarse", objects, raising=False)
+    result = fewshot(command, run, "--benchmark", "desk", "--shots", 1, "--shots", 2)
+    assert accuracies(result, "mocha") == [100.0, 100.0]
+    assert all("unknown" not in one for one in json.loads(result.stdout)["results"])
+    (note,) = (line for line in notes(result) if line.startswith("note: Unknown objects are left out: "))
+    assert note.endswith("none can be held out, as no episode asks about two objects of one coarse class")
+
+
+@pytest.mark.parametrize("rate", [0, 1, 5, -0.1])
+def test_a_false_accept_rate_that_is_no_share_is_refused(
+    command: Command, run: Path, perseg_folder: Path, rate: float
+) -> None:
+    result = fewshot(command, run, "--benchmark", "perseg", "--data", perseg_folder, "--false-accept-rate", rate)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: --false-accept-rate must be above 0 and below 1, found {rate:g}: 0.05 lets one of twenty strangers "
+        "pass\n",
+    )
 
 
 def test_reference_settings_are_defaults_that_flags_and_files_change(tmp_path: Path) -> None:

@@ -24,6 +24,20 @@ def test_the_comparison_names_every_method_and_number_of_shots(report: dict[str,
         assert colour in svg
 
 
+def test_the_roc_names_methods_with_their_auroc_and_the_threshold(report: dict[str, Any]) -> None:
+    del report["results"][1]["unknown"]["calibrated"]
+    svg = plots.roc(report["results"])
+    for words in ("1 shot", "5 shots", "histogram 0.601", "mocha 0.801", "teacher 0.905"):
+        assert words in texts(svg)
+    assert texts(svg).count("threshold for 7 %") == 1
+    for colour in plots.METHOD_COLOURS.values():
+        assert colour in svg
+
+
+def test_the_roc_of_one_number_of_shots_is_no_wider_than_a_panel(report: dict[str, Any]) -> None:
+    assert "5 shots" not in texts(plots.roc(report["results"][:1]))
+
+
 def test_the_spectrum_marks_the_width_of_the_target() -> None:
     svg = plots.spectrum(np.exp(-np.arange(30.0)), 12)
     assert texts(svg).count("target: 12") == 2

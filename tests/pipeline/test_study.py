@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.config import RunConfig
+from pipeline.rundir import read_json
 from pipeline.study import RECIPES, RunFigures, measure, mirror_cosine, recipe_figures
 from student.embedder import RegionEmbedder
 from student.pool import PoolPass
@@ -16,18 +17,19 @@ from teacher_cache.projection import Projection
 from teacher_cache.teachers.base import RegionEmbeddings
 
 
-def run(gain: float, accuracy: float, teacher: float, detection: float) -> RunFigures:
+def run(gain: float, accuracy: float, teacher: float, detection: float, auroc: float = 0.8) -> RunFigures:
     return RunFigures(
         gain_1shot=gain,
         accuracy={1: accuracy, 5: accuracy + 8},
         teacher_accuracy={1: teacher, 5: 80},
         detection=detection,
+        unknown_auroc=auroc,
     )
 
 
 def test_figures_are_means_over_seeds_and_differences_seed_by_seed() -> None:
     found = {
-        "default": {0: run(30, 60, 80, 84), 1: run(36, 66, 60, 82)},
+        "default": {0: run(30, 60, 80, 84, 0.99), 1: run(36, 66, 60, 82, 0.95)},
         "paper": {0: run(20, 0, 1, 0), 1: run(22, 0, 1, 0)},
         "plain": {0: run(0, 0, 1, 85), 1: run(0, 0, 1, 82.5)},
     }
@@ -40,12 +42,22 @@ def test_figures_are_means_over_seeds_and_differences_seed_by_seed() -> None:
             "base_map_delta": -0.75,
             "mocha_vs_teacher_1shot": (60 / 80 + 66 / 60) / 2,
             "mocha_vs_teacher_5shot": (68 / 80 + 74 / 80) / 2,
+            "unknown_auroc": 0.97,
         }
     )
     # Two seeds: the 97.5 % quantile of t with one degree of freedom, 12.706, times half the difference.
     assert figures["gain_1shot"].note.startswith("± 38.12; ")
     assert figures["gain_1shot_vs_paper_recipe"].note.startswith("± 25.41; ")
     assert not figures["base_map_delta"].is_met
+    assert figures["unknown_auroc"].is_met
+    assert figures["unknown_auroc"].note == (
+        "± 0.25; taught objects against held-out look-alikes of their class, 5 shots"
+    )
+
+
+def test_an_auroc_below_its_target_is_missed() -> None:
+    figure = recipe_figures({recipe: {0: run(30, 60, 80, 84, 0.94)} for recipe in RECIPES})["unknown_auroc"]
+    assert (figure.value, figure.target, figure.better, figure.is_met) == (0.94, 0.95, "higher", False)
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -81,8 +93,11 @@ def test_a_real_study_keeps_its_runs(
     figures = measure(config, [3])
     assert set(figures) == {
         "gain_1shot", "gain_1shot_vs_paper_recipe", "base_map_delta", "mocha_vs_teacher_1shot",
-        "mocha_vs_teacher_2shot", "teacher_mirror_cosine",
+        "mocha_vs_teacher_2shot", "unknown_auroc", "teacher_mirror_cosine",
     }  # fmt: skip
+    most = read_json(tmp_path / "default/seed-3/fewshot/report.json")["results"][1]
+    assert most["shots"] == 2
+    assert figures["unknown_auroc"].value == most["unknown"]["methods"]["mocha"]["auroc"]["mean"]
     assert 0 < figures["teacher_mirror_cosine"].value < 1
     weights = {
         recipe: (tmp_path / recipe / "seed-3" / "student" / "translation.safetensors").read_bytes()

@@ -18,31 +18,70 @@ def printed(table: Table) -> str:
     return capture.get()
 
 
+def lines(table: Table) -> list[str]:
+    return [" ".join(line.split()) for line in printed(table).splitlines()]
+
+
 def test_results_have_a_section_for_each_number_of_shots(report: dict[str, Any]) -> None:
-    text = printed(tables.results_table(report))
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "few-shot on miniature, 37 episodes" in lines
-    assert "1 shot" in lines
-    assert "5 shots" in lines
-    assert "mocha 38.7 [37.4, 40.1] 49.2 [47.9, 50.6] 60.6 [59.3, 62.0]" in lines
-    assert "gain +7.9 [+6.1, +9.8] +7.9 [+6.1, +9.8]" in lines
+    found, behind = (lines(table) for table in tables.results_tables(report))
+    assert "few-shot on miniature, 37 episodes" in found
+    for shown in (found, behind):
+        assert "1 shot" in shown
+        assert "5 shots" in shown
+    assert "mocha 38.7 [37.4, 40.1] 49.2 [47.9, 50.6] 60.6 [59.3, 62.0]" in found
+    assert "gain +7.9 [+6.1, +9.8] +7.9 [+6.1, +9.8]" in found
+    assert "image accuracy region accuracy AUROC unknown" in behind
+    assert "mocha 71.4 [70.1, 72.8] 82.8 [81.5, 84.2] 0.801 [0.788, 0.815]" in behind
+    assert "mocha 75.4 [74.1, 76.8] 86.8 [85.5, 88.2] 0.805 [0.792, 0.819]" in behind
+    assert behind.count("gain +7.9 [+6.1, +9.8]") == 2
+
+
+def test_a_gain_stands_below_its_figure(report: dict[str, Any]) -> None:
+    shown = printed(tables.results_tables(report)[1]).splitlines()
+    gain, mocha = (next(line for line in shown if line.split()[:1] == [name]) for name in ("gain", "mocha"))
+    assert gain.index("+9.8]") + 5 == mocha.index("84.2]") + 5, "that of the region accuracy"
+
+
+def test_without_unknown_objects_the_column_is_gone(report: dict[str, Any]) -> None:
+    del report["results"][0]["unknown"]
+    shown = lines(tables.results_tables(report)[1])
+    assert "mocha 71.4 [70.1, 72.8] 82.8 [81.5, 84.2]" in shown
+    assert "mocha 75.4 [74.1, 76.8] 86.8 [85.5, 88.2] 0.805 [0.792, 0.819]" in shown
+    del report["results"][1]["unknown"]
+    assert "image accuracy region accuracy" in lines(tables.results_tables(report)[1])
 
 
 def test_results_fit_a_terminal_of_80_columns(report: dict[str, Any]) -> None:
     gain = {"mean": 24.4, "ci95": [23.8, 24.9]}
-    report["results"][0]["gain"] = {"map50_95": gain, "accuracy": gain}
+    report["results"][0]["gain"] = {"map50_95": gain, "accuracy": gain, "region_accuracy": gain}
+    figures = report["results"][0]["methods"]["histogram"]
+    figures.update({name: {"mean": 100.0, "ci95": [100.0, 100.0]} for name in figures})
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(tables.results_table(report))
-    assert capture.get().count("+24.4 [+23.8, +24.9]") == 2
+        for table in tables.results_tables(report):
+            console.print(table)
+    assert capture.get().count("+24.4 [+23.8, +24.9]") == 3
+    assert capture.get().count("100.0 [100.0, 100.0]") == 5
 
 
 def test_the_legend_explains_the_methods_that_are_there(report: dict[str, Any]) -> None:
     del report["results"][0]["methods"]["teacher"], report["results"][1]["methods"]["teacher"]
-    assert tables.legend(report) == (
+    assert tables.legend(report).splitlines()[0] == (
         "histogram: colour histogram of the crop; yolo: base detector's features; mocha: distilled student; "
-        "gain: mocha - yolo; [95 % interval over episodes]; 0-100"
+        "gain: mocha - yolo; [95 % interval over episodes]; 0-100, AUROC 0-1"
     )
+
+
+def test_the_legend_says_what_becomes_of_unknown_objects(report: dict[str, Any]) -> None:
+    del report["results"][1]["unknown"]["calibrated"]
+    assert tables.legend(report).splitlines()[1:] == [
+        "look-alikes that mocha was not taught, 1 shot: 40 % get a name where 95 % of its objects do; at the "
+        "threshold for 7 % of strangers 16 % and of its objects 84 %",
+        "look-alikes that mocha was not taught, 5 shots: 40 % get a name where 95 % of its objects do",
+    ]
+    for result in report["results"]:
+        result.pop("unknown", None)
+    assert len(tables.legend(report).splitlines()) == 1
 
 
 def test_stages_say_what_was_skipped() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from data.episodes import Episode, draw_episodes
 from data.types import DetectionSource, ImageRecord, PersonalBenchmark
-from student.fewshot import evaluate_episodes, name_detections, query_truth, source_regions
+from student.fewshot import ask, evaluate_episodes, name_detections, source_regions
 from student.learner import UNKNOWN, PrototypeError
 from student.metrics import (
     MISSED,
@@ -117,7 +117,7 @@ def test_figures_are_those_of_each_episode_alone(benchmark: PersonalBenchmark) -
     regions = source_regions(benchmark.source)
     for method, pool_pass in passes.items():
         for place, episode in enumerate(episodes):
-            truth = query_truth(regions, episode)
+            truth = ask(benchmark, regions, episode).truth
             assert set(truth.image) == set(episode.query)
             named = name_detections(benchmark, episode, pool_pass)
             precision = personal_map(truth, named)
@@ -165,6 +165,30 @@ def test_a_detection_of_another_coarse_class_leaves_its_object_unknown_not_misse
     counts = evaluate_episodes(benchmark, episodes_of(benchmark), {"one": pool_pass})["one"].confusion
     assert counts[:, :, UNKNOWN].sum() > counts[:, :, MISSED].sum() > 0
     assert counts[:, :, :OBJECTS].sum() == 0
+
+
+def test_a_question_is_the_support_and_all_regions_of_the_query(benchmark: PersonalBenchmark) -> None:
+    regions = source_regions(benchmark.source)
+    episode = episodes_of(benchmark, shots=2)[1]
+    question = ask(benchmark, regions, episode)
+    pairs = [(row, personal) for personal, rows in enumerate(episode.support) for row in rows]
+    assert list(zip(question.support, question.support_personal, strict=True)) == pairs
+    assert question.support_coarse.tolist() == [personal % COARSE for _, personal in pairs]
+    assert question.asked.tolist() == [row for row, image in enumerate(regions.image) if image in episode.query]
+    assert question.asked_coarse.tolist() == [regions.personal[row] % COARSE for row in question.asked]
+    assert question.truth.personal.tolist() == regions.personal[question.asked].tolist()
+
+
+def test_objects_that_are_left_out_are_asked_about_and_not_taught(benchmark: PersonalBenchmark) -> None:
+    question = ask(benchmark, source_regions(benchmark.source), episodes_of(benchmark, shots=2)[0])
+    fewer = question.without(np.array([1, 4]))
+    assert set(fewer.support_personal.tolist()) == {0, 2, 3, 5}
+    kept = ~np.isin(question.support_personal, [1, 4])
+    np.testing.assert_array_equal(fewer.support, question.support[kept])
+    np.testing.assert_array_equal(fewer.support_coarse, question.support_coarse[kept])
+    assert fewer.truth is question.truth
+    learner = fewer.taught(make_pass(benchmark, 0.1), "conditional")
+    assert learner.personal_.tolist() == [0, 3, 2, 5], "by coarse class, then by object"
 
 
 def test_evaluation_repeats_bitwise(benchmark: PersonalBenchmark) -> None:

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +5,7 @@ from hypothesis import strategies as st
 
 from data.errors import MochaError
 from student.learner import UNKNOWN, PrototypeError
-from student.prototypes import LEARNERS, load_learner, make_learner
+from student.prototypes import LEARNERS, make_learner
 
 NAMES = tuple(LEARNERS)
 
@@ -259,16 +257,33 @@ def test_without_supports_everything_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saved_and_loaded_is_the_same(name: str, tmp_path: Path) -> None:
+def test_tensors_are_all_that_a_learner_knows(name: str) -> None:
     support, coarse, personal, query, query_coarse, _, _ = world()
-    learner = make_learner(name).fit(support, coarse, personal)
-    learner.save(tmp_path / "prototypes.safetensors")
-    loaded = load_learner(tmp_path / "prototypes.safetensors")
-    assert loaded.name == name
-    for left, right in zip(loaded.predict(query, query_coarse), learner.predict(query, query_coarse), strict=True):
+    learner, other = make_learner(name).fit(support, coarse, personal), make_learner(name)
+    other.assign(**learner.tensors())
+    for left, right in zip(other.predict(query, query_coarse), learner.predict(query, query_coarse), strict=True):
         assert left.tobytes() == right.tobytes()
-    np.testing.assert_array_equal(loaded.counts_, learner.counts_)
-    assert [path.name for path in tmp_path.iterdir()] == ["prototypes.safetensors"]
+    np.testing.assert_array_equal(other.counts_, learner.counts_)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_absorbing_another_learner_is_learning_from_both_supports(name: str) -> None:
+    support, coarse, personal, *_ = world(shots=5)
+    together = make_learner(name).fit(support, coarse, personal)
+    cut = 23  # within an object
+    first, second = (make_learner(name).fit(support[p], coarse[p], personal[p]) for p in (slice(cut), slice(cut, None)))
+    tensors = second.tensors()
+    absorbed = first.absorb(*(tensors[key] for key in ("prototypes", "coarse", "personal", "counts")))
+    for key, value in absorbed.tensors().items():
+        np.testing.assert_allclose(value, together.tensors()[key], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_learner_that_knows_nothing_takes_embeddings_of_any_width(name: str) -> None:
+    nothing = make_learner(name).fit(np.zeros((0, 0)), np.zeros(0, int), np.zeros(0, int))
+    rows, _ = nothing.nearest(np.ones((2, 5)), np.zeros(2, int))
+    assert nothing.closeness(np.ones((2, 5)), rows).tolist() == [-np.inf, -np.inf]
+    assert nothing.partial_fit(np.ones((1, 5)), np.zeros(1, int), np.zeros(1, int)).prototypes_.shape == (1, 5)
 
 
 def message(error: pytest.ExceptionInfo[MochaError]) -> str:
@@ -292,16 +307,3 @@ def test_embeddings_of_another_width(call: str) -> None:
         "prototypes and embeddings must have one width: the prototypes have 4, the embeddings 5. "
         "They come from different students; fit the prototypes again with this one."
     )
-
-
-def test_a_file_of_another_kind(tmp_path: Path) -> None:
-    from safetensors.numpy import save_file
-
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(b"not a tensor file")
-    with pytest.raises(PrototypeError, match=r"x\.safetensors: must be a safetensors file \(.+\); save the prototypes"):
-        load_learner(path)
-    save_file({"a": np.zeros(1)}, path)
-    with pytest.raises(PrototypeError) as error:
-        load_learner(path)
-    assert message(error) == f"{path}: format must be mocha-prototypes-1, found none; save the prototypes again."

@@ -66,6 +66,22 @@ def test_the_rate_at_a_recall_equals_a_plain_search(seed: int, tied: bool, recal
     assert false_accept_at_recall(known, unrelated, recall) == pytest.approx(min(rates, default=1.0))
 
 
+@given(seed=st.integers(0, 10_000), tied=st.booleans(), recall=st.floats(0.05, 1))
+def test_a_region_that_counts_twice_is_two_regions(seed: int, tied: bool, recall: float) -> None:
+    known, unrelated = scores(seed, tied=tied)
+    rng = np.random.default_rng(seed)
+    counts = tuple(rng.integers(1, 5, len(side)) for side in (known, unrelated))
+    doubled = [np.repeat(side, count) for side, count in zip((known, unrelated), counts, strict=True)]
+    weights = (counts[0] / 7, counts[1] / 3)
+    assert auroc(known, unrelated, weights=weights) == pytest.approx(auroc(*doubled))
+    rate = false_accept_at_recall(known, unrelated, recall, weights=weights)
+    assert rate == pytest.approx(false_accept_at_recall(*doubled, recall))
+    found, expected = roc_curve(known, unrelated, weights=weights), roc_curve(*doubled)
+    np.testing.assert_array_equal(found.threshold, expected.threshold)
+    np.testing.assert_allclose(found.false_accept, expected.false_accept, atol=1e-12)
+    np.testing.assert_allclose(found.recall, expected.recall, atol=1e-12)
+
+
 @given(seed=st.integers(0, 10_000), rate=RATES)
 def test_the_threshold_equals_a_plain_search(seed: int, rate: float) -> None:
     unrelated = np.round(np.random.default_rng(seed).normal(size=80), 1)

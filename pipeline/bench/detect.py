@@ -1,0 +1,132 @@
+"""What personal names cost on top of detection: an image through `YOLO.predict` and a `PersonalDetector`, in turn.
+
+The student has random weights: what it finds makes no sense, but takes as long. The confidence is that of each image's
+fourth box, so that as many boxes are named, and as few anchors reach NMS, as in a picture of a few objects.
+"""
+
+import shutil
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import thread_time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data.images import read_image
+from pipeline.bench.figures import Figure
+from pipeline.bench.inputs import BenchInputs, bench_inputs
+from pipeline.bench.runs import in_a_process
+
+if TYPE_CHECKING:
+    from student.personal import PersonalDetector
+
+MODEL, SIZES = "yolov8n.yaml", (160, 320, 640)
+IMAGES, ROUNDS = 24, 5
+OBJECTS, BOXES = 24, 4
+"""Objects of the profile, spread over all classes; boxes of an image."""
+_WIDTH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Seconds of one thread's processor time, which waiting for a busy core does not add to; one pair per call."""
+
+    plain: list[float]
+    personal: list[float]
+
+
+def measure(
+    root: Path,
+    *,
+    model: str = MODEL,
+    sizes: Sequence[int] = SIZES,
+    images: int = IMAGES,
+    rounds: int = ROUNDS,
+    inputs: BenchInputs | None = None,
+) -> dict[str, Figure]:
+    """Median ratio at each image size; the target is for the largest, which is ultralytics' default."""
+    folder = root / "bench-detect"
+    try:
+        timed: dict[int, Pairs] = in_a_process(
+            "detection", _time, inputs or bench_inputs(root), folder, model, tuple(sizes), images, rounds
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "detect_vs_predict" if size == max(sizes) else f"detect_vs_predict_{size}px": Figure(
+            value=statistics.median(mine / plain for plain, mine in zip(found.plain, found.personal, strict=True)),
+            target=1.10 if size == max(sizes) else None, better="lower",
+            note=f"{_milliseconds(found.personal)} / {_milliseconds(found.plain)} ms per image; "
+            f"{Path(model).stem}, {size} px, {BOXES} boxes, {OBJECTS} objects, one thread, CPU",
+        )
+        for size, found in timed.items()
+    }  # fmt: skip
+
+
+def _time(
+    inputs: BenchInputs, folder: Path, model: str, sizes: Sequence[int], images: int, rounds: int
+) -> dict[int, Pairs]:
+    detector = _make_detector(inputs, folder, model)  # before ultralytics: our environment comes first
+    import torch
+    from ultralytics import YOLO
+
+    yolo = YOLO(folder / "student.pt")
+    records = inputs.source.records[:images]
+    pictures = [np.ascontiguousarray(read_image(record.path)[:, :, ::-1]) for record in records]
+    timed = {}
+    for size in sizes:
+        asked = [{**_few_boxes(yolo, picture, size), "source": picture} for picture in pictures]
+        for arguments in (asked[0], asked[0]):
+            yolo.predict(**arguments)
+            detector(**arguments)
+        torch.set_num_threads(1)  # ultralytics has its own idea, and we have ours
+        timed[size] = pairs = Pairs(plain=[], personal=[])
+        for turn in range(rounds):
+            for arguments in asked:
+                kinds = [(yolo.predict, pairs.plain), (detector, pairs.personal)]
+                for call, seconds in kinds if turn % 2 else reversed(kinds):
+                    started = thread_time()
+                    call(**arguments)
+                    seconds.append(thread_time() - started)
+    return timed
+
+
+def _make_detector(inputs: BenchInputs, folder: Path, config: str) -> "PersonalDetector":
+    """A student that nothing was taught, and a profile with objects of every class."""
+    import torch
+
+    from student.checkpoint import save_student
+    from student.model import DistillModel
+    from student.personal import PersonalDetector
+    from student.profile import Profile, student_digest
+    from student.strangers import save_strangers
+
+    torch.manual_seed(0)
+    names = inputs.source.class_names
+    model: Any = DistillModel(config, num_classes=len(names), features="fine", target_dim=_WIDTH)
+    model.names = dict(enumerate(names))
+    for level in model.model[-1].cv3:  # so that scores differ from anchor to anchor
+        torch.nn.init.normal_(level[-1].weight)
+    save_student(model, folder, image_size=max(SIZES), meta={})
+    save_strangers(folder, np.linspace(-1, 1, 999))
+    rng = np.random.default_rng(0)
+    profile = Profile.empty(student_digest(folder), names)
+    for index in range(OBJECTS):
+        coarse = np.array([index % len(names)])
+        profile = profile.add(f"object {index}", rng.standard_normal((1, _WIDTH), np.float32), coarse)
+    detector = PersonalDetector.load(folder)
+    detector.profile = profile
+    return detector
+
+
+def _few_boxes(yolo: Any, picture: np.ndarray, size: int) -> dict[str, Any]:
+    """Arguments of `predict` with the confidence that leaves BOXES boxes."""
+    common = {"imgsz": size, "device": "cpu", "verbose": False, "max_det": BOXES}
+    (found,) = yolo.predict(picture, conf=1e-9, **common)
+    return {**common, "conf": 0.9999 * float(found.boxes.conf.min())}
+
+
+def _milliseconds(seconds: Sequence[float]) -> str:
+    return f"{1000 * statistics.median(seconds):.1f}"
