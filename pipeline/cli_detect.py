@@ -7,12 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.options import Device, Root
+from pipeline.options import DetectionConfidence, Device, FalseAcceptRate, Root, StudentFolder, root_folder
 
-Confidence = Annotated[float, typer.Option(min=0, max=1, help="Detections need more than this.")]
-FalseAcceptRate = Annotated[
-    float, typer.Option(help="How often another thing of an object's class may get a personal name; above 0, below 1.")
-]
 Save = Annotated[
     Path | None,
     typer.Option(metavar="DIR", file_okay=False, help="Folder for drawn pictures; a video becomes a video."),
@@ -23,9 +19,9 @@ JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of json 
 def detect(
     source: Annotated[str, typer.Argument(help="Image, folder, glob, video, camera index or URL of a stream.")],
     profile: Annotated[Path | None, typer.Option(help="Your objects [default: ROOT/profile.safetensors].")] = None,
-    student: Annotated[Path | None, typer.Option(help="Folder of a student [default: the last distilled one].")] = None,
+    student: StudentFolder = None,
     root: Root = None,
-    confidence: Confidence = 0.25,
+    confidence: DetectionConfidence = 0.25,
     false_accept_rate: FalseAcceptRate = 0.05,
     device: Device = None,
     save: Save = None,
@@ -35,12 +31,11 @@ def detect(
     # What OpenCV and FFmpeg cannot open, our error says in one line; read when they are loaded.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from pipeline.configfile import load_config
     from pipeline.detect import detect, find_profile
     from pipeline.inputs import torch_device
     from pipeline.personalize import student_folder
 
-    root = load_config(None, {"root": root}).root
+    root = root_folder(root)
     mine = find_profile(root, profile)
     folder = student_folder(root, student)
     from student.personal import PersonalDetector

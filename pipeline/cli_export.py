@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli_detect import FalseAcceptRate
 from pipeline.console import print_values
-from pipeline.options import Root
+from pipeline.options import FalseAcceptRate, Root, StudentFolder, root_folder
 
 
 def export(
@@ -16,7 +15,7 @@ def export(
         Path | None, typer.Option(help="File to write [default: student.onnx or .torchscript in the student's folder].")
     ] = None,
     file_format: Annotated[str, typer.Option("--format", help="onnx, or torchscript.")] = "onnx",
-    student: Annotated[Path | None, typer.Option(help="Folder of a student [default: the last distilled one].")] = None,
+    student: StudentFolder = None,
     root: Root = None,
     imgsz: Annotated[
         int | None, typer.Option(min=32, help="Side of the images in pixels [default: as it was trained].")
@@ -27,11 +26,10 @@ def export(
     false_accept_rate: FalseAcceptRate = 0.05,
 ) -> None:
     """Write a student as one file that a device runs without this package; your objects are an input of it."""
-    from pipeline.configfile import load_config
     from pipeline.personalize import student_folder
     from student.export import export_student
 
-    folder = student_folder(load_config(None, {"root": root}).root, student)
+    folder = student_folder(root_folder(root), student)
     path = out or folder / f"student.{file_format}"
     about = export_student(
         folder, path, file_format=file_format, image_size=imgsz, learner=learner, false_accept_rate=false_accept_rate

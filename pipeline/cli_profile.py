@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.console import print_json, print_table
-from pipeline.options import NO_COMPLETION, Device, Json, Root
+from pipeline.options import NO_COMPLETION, DetectionConfidence, Device, Json, Root, StudentFolder, root_folder
 
 if TYPE_CHECKING:
     from pipeline.photos import Shown
@@ -35,14 +35,12 @@ def personalize(
         str | None, typer.Option("--class", help="What the object is to the detector [default: what it detects].")
     ] = None,
     profile: ProfileFile = None,
-    student: Annotated[
-        Path | None, typer.Option(help="Folder of a student [default: that of the last distillation].")
-    ] = None,
+    student: StudentFolder = None,
     learner: Annotated[
         str | None,
         typer.Option(help="Of a new profile: conditional, gallery, protonet or simpleshot [default: conditional]."),
     ] = None,
-    confidence: Annotated[float, typer.Option(min=0, max=1, help="Detections need more than this.")] = 0.25,
+    confidence: DetectionConfidence = 0.25,
     save: Annotated[Path | None, typer.Option(help="Folder for a picture of what was learnt from each photo.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether the right thing was detected.")] = False,
     root: Root = None,
@@ -56,7 +54,7 @@ def personalize(
 
     path = _path(profile, root)
     lesson = learn(
-        name, photos, profile=path, folder=student_folder(_root(root), student), learner=learner, boxes=box or (),
+        name, photos, profile=path, folder=student_folder(root_folder(root), student), learner=learner, boxes=box or (),
         class_name=class_name, confidence=confidence, device=device or "",
     )  # fmt: skip
     rows = [_row(shown, lesson.profile) for shown in lesson.shown]
@@ -151,16 +149,10 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _root(root: Path | None) -> Path:
-    from pipeline.configfile import load_config
-
-    return load_config(None, {"root": root}).root
-
-
 def _path(profile: Path | None, root: Path | None) -> Path:
     from pipeline.personalize import PROFILE_FILE
 
-    return profile or _root(root) / PROFILE_FILE
+    return profile or root_folder(root) / PROFILE_FILE
 
 
 def _open(profile: Path | None, root: Path | None) -> tuple[Path, "Profile"]:

@@ -98,13 +98,14 @@ def detect(detector: "PersonalDetector", source: str, save: Path | None = None) 
         SourceError: the source cannot be read.
     """
     from student.predictor import SourceError
+    from student.pretrain import quiet_ultralytics
 
     drawing: dict[str, Any] = {}
     if save:
         place = save.resolve()
         drawing = {"save": True, "project": str(place.parent), "name": place.name, "exist_ok": True}
     seen: Counter[str] = Counter()
-    with _quiet_ultralytics(), closing(detector(source, stream=True, **drawing)) as results:
+    with quiet_ultralytics(), _warnings_on_stderr(), closing(detector(source, stream=True, **drawing)) as results:
         for result in results:
             yield _frame(result, seen[result.path])
             seen[result.path] += 1
@@ -130,18 +131,15 @@ def _frame(result: "PersonalResults", number: int) -> Frame:
 
 
 @contextmanager
-def _quiet_ultralytics() -> Iterator[None]:
-    """Only warnings, and these on stderr: stdout belongs to the frames."""
+def _warnings_on_stderr() -> Iterator[None]:
+    """Stdout belongs to the frames."""
     from ultralytics.utils import LOGGER
 
-    level = LOGGER.level
     streams = {handler: handler.stream for handler in LOGGER.handlers if isinstance(handler, logging.StreamHandler)}
-    LOGGER.setLevel(logging.WARNING)
     for handler in streams:
         handler.setStream(sys.stderr)
     try:
         yield
     finally:
-        LOGGER.setLevel(level)
         for handler, stream in streams.items():
             handler.setStream(stream)

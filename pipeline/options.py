@@ -29,6 +29,15 @@ Batch = Annotated[int | None, typer.Option(min=1, help="Images (training) or reg
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed; equal seeds repeat a run.")]
 Device = Annotated[str | None, typer.Option(help="cpu, 0, 0,1, ... [default: chosen for you].")]
 Run = Annotated[Path | None, typer.Option("--run", help="Folder of the training run.")]
+StudentFolder = Annotated[
+    Path | None, typer.Option("--student", help="Folder of a student [default: the last distilled one].")
+]
+DetectionConfidence = Annotated[
+    float, typer.Option("--confidence", min=0, max=1, help="Detections need more than this.")
+]
+FalseAcceptRate = Annotated[
+    float, typer.Option(help="How often another thing of an object's class may get a personal name; above 0, below 1.")
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any argument of `yolo train`; repeatable."),
@@ -50,6 +59,13 @@ Dim = Annotated[int | None, typer.Option(min=1, help="Width of the targets [defa
 
 NO_COMPLETION: dict[str, Any] = {"no_args_is_help": True, "add_completion": False}
 """What every group of commands is made with."""
+
+
+def root_folder(root: Path | None) -> Path:
+    """The folder that `--root`, or without it the default, stands for."""
+    from pipeline.configfile import load_config
+
+    return load_config(None, {"root": root}).root
 
 
 def cache_place(cache: str | None) -> dict[str, Any]:

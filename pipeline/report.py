@@ -13,13 +13,9 @@ from numpy.typing import NDArray
 from data.files import atomic_path
 from pipeline import plots
 from pipeline.matrices import matrices
-from pipeline.tables import METHOD_TITLES, interval, share_interval, shots_in_words
+from pipeline.tables import METHOD_TITLES, METRIC_TITLES, interval, share_interval, shots_in_words
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_METRICS = {
-    "map50_95": "mAP50-95", "map50": "mAP50", "accuracy": "accuracy", "image_accuracy": "image accuracy",
-    "region_accuracy": "region accuracy",
-}  # fmt: skip
 _MOST_MATRICES = 12  # the others are folded
 
 
@@ -102,7 +98,7 @@ def write_html(path: Path, report: Mapping[str, Any], material: ReportMaterial) 
         material=material,
         method_titles=METHOD_TITLES,
         colours=plots.METHOD_COLOURS,
-        metrics=_METRICS,
+        metrics=METRIC_TITLES,
         comparison=plots.comparison(report["results"]),
         confusion=matrices(largest["confusion"]["mocha"]),
         confusion_shots=largest["shots"],

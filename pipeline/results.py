@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from data.episodes import Episode
 from data.types import PersonalBenchmark
 from pipeline.config import FewshotConfig
+from pipeline.tables import METRIC_TITLES
 from student.bootstrap import mean_interval, paired_gain
 from student.confusion import confusion_by_coarse
 from student.fewshot import EpisodeScores, evaluate_episodes
@@ -17,7 +18,7 @@ from student.pool import PoolPass
 from student.strangers import accept_above
 from student.unknown import CalibrationError
 
-METRICS = ("map50_95", "map50", "accuracy", "image_accuracy", "region_accuracy")
+METRICS = tuple(METRIC_TITLES)
 GAINS = ("map50_95", "accuracy", "region_accuracy")
 STUDENT, BASELINE = "mocha", "yolo"
 """The gain is the first method's over the second."""

@@ -1,6 +1,6 @@
 """The summary that a command prints at its end: one rich table each, from plain numbers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -18,6 +18,14 @@ METHOD_TITLES = {
     "mocha": "distilled student",
     "teacher": "live teacher (oracle)",
 }
+METRIC_TITLES = {
+    "map50_95": "mAP50-95",
+    "map50": "mAP50",
+    "accuracy": "accuracy",
+    "image_accuracy": "image accuracy",
+    "region_accuracy": "region accuracy",
+}
+"""What every method is measured by, 0..100."""
 _STATUS_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -28,23 +36,23 @@ def results_tables(report: Mapping[str, Any]) -> tuple[Table, Table]:
     """
     first = report["results"][0]
     title = f"few-shot on {first['benchmark']}, {first['episodes']} episodes"
-    found = _sections(report, {"mAP50-95": "map50_95", "mAP50": "map50", "accuracy": "accuracy"}, title=title)
-    behind = {"image accuracy": "image_accuracy", "region accuracy": "region_accuracy"}
+    keys = list(METRIC_TITLES)
+    first_keys, more_keys = keys[:3], keys[3:]
     if any("unknown" in result for result in report["results"]):
-        behind |= {"AUROC unknown": "auroc"}
-    return found, _sections(report, behind)
+        more_keys.append("auroc")
+    return _sections(report, first_keys, title=title), _sections(report, more_keys)
 
 
-def _sections(report: Mapping[str, Any], columns: Mapping[str, str], *, title: str | None = None) -> Table:
-    table = plain_table("", *columns, title=title)
+def _sections(report: Mapping[str, Any], keys: Sequence[str], *, title: str | None = None) -> Table:
+    table = plain_table("", *({**METRIC_TITLES, "auroc": "AUROC unknown"}[key] for key in keys), title=title)
     table.padding = (0, 1, 0, 0)  # three signed figures of 20 characters fill a line
     for result in report["results"]:
         table.add_row(f"[bold]{shots_in_words(result['shots'])}[/]")
         for name in result["methods"]:
-            cells = [_figure(result, name, key) for key in columns.values()]
+            cells = [_figure(result, name, key) for key in keys]
             table.add_row(f"  {name}", *cells, style="bold" if name == "mocha" else None)
         gain = result["gain"]
-        gains = [interval(gain[key], signed=True) if key in gain else "" for key in columns.values()]
+        gains = [interval(gain[key], signed=True) if key in gain else "" for key in keys]
         table.add_row("  gain", *gains, style="cyan", end_section=True)
     return table
 

@@ -84,7 +84,7 @@ class PrototypeLearner(ABC):
         counts = np.concatenate([self.counts_, np.asarray(counts_P, np.int64)])
         vectors = np.concatenate([self._known(prototypes_PD.shape[1]), prototypes_PD])
         order = np.lexsort((personal, coarse))
-        self.assign(*self._merge(vectors[order], coarse[order], personal[order], counts[order]))
+        self.assign(*self._merge((vectors[order], coarse[order], personal[order], counts[order])))
         return self
 
     def predict(
@@ -154,16 +154,11 @@ class PrototypeLearner(ABC):
     def _transform(self, embeddings_ND: NDArray[np.floating]) -> NDArray[np.float32]:
         return np.asarray(unit_rows(embeddings_ND) if self.unit_length else embeddings_ND, np.float32)
 
-    def _merge(
-        self,
-        vectors: NDArray[np.float32],
-        coarse: NDArray[np.int64],
-        personal: NDArray[np.int64],
-        counts: NDArray[np.int64],
-    ) -> Prototypes:
+    def _merge(self, known: Prototypes) -> Prototypes:
         """Prototypes of known vectors and new ones, sorted by object: here a running mean per object."""
+        vectors, coarse, personal, counts = known
         if not len(vectors):
-            return vectors, coarse, personal, counts
+            return known
         first = np.flatnonzero(np.append(True, (np.diff(coarse) != 0) | (np.diff(personal) != 0)))
         totals = np.add.reduceat(counts, first)
         sums = np.add.reduceat(vectors.astype(np.float64) * counts[:, None], first)

@@ -101,14 +101,8 @@ class CosineGallery(PrototypeLearner):
         rows_M, cosines_M = _best(queries_MD @ self.prototypes_.T)
         return rows_M, np.clip(cosines_M, 0, 1)
 
-    def _merge(
-        self,
-        vectors: NDArray[np.float32],
-        coarse: NDArray[np.int64],
-        personal: NDArray[np.int64],
-        counts: NDArray[np.int64],
-    ) -> Prototypes:
-        return vectors, coarse, personal, counts
+    def _merge(self, known: Prototypes) -> Prototypes:
+        return known
 
 
 LEARNERS: dict[str, type[PrototypeLearner]] = {

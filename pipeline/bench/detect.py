@@ -5,11 +5,9 @@ fourth box, so that as many boxes are named, and as few anchors reach NMS, as in
 """
 
 import shutil
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,24 +15,17 @@ import numpy as np
 from data.images import read_image
 from pipeline.bench.figures import Figure
 from pipeline.bench.inputs import BenchInputs, bench_inputs
+from pipeline.bench.personal import SIZES, Pairs, make_student
 from pipeline.bench.runs import in_a_process
 
 if TYPE_CHECKING:
     from student.personal import PersonalDetector
 
-MODEL, SIZES = "yolov8n.yaml", (160, 320, 640)
+MODEL = "yolov8n.yaml"
 IMAGES, ROUNDS = 24, 5
 OBJECTS, BOXES = 24, 4
 """Objects of the profile, spread over all classes; boxes of an image."""
 _WIDTH = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """Seconds of one thread's processor time, which waiting for a busy core does not add to; one pair per call."""
-
-    plain: list[float]
-    personal: list[float]
 
 
 def measure(
@@ -56,10 +47,9 @@ def measure(
         shutil.rmtree(folder, ignore_errors=True)
     return {
         "detect_vs_predict" if size == max(sizes) else f"detect_vs_predict_{size}px": Figure(
-            value=statistics.median(mine / plain for plain, mine in zip(found.plain, found.personal, strict=True)),
+            value=found.ratio,
             target=1.10 if size == max(sizes) else None, better="lower",
-            note=f"{_milliseconds(found.personal)} / {_milliseconds(found.plain)} ms per image; "
-            f"{Path(model).stem}, {size} px, {BOXES} boxes, {OBJECTS} objects, one thread, CPU",
+            note=f"{found}; {Path(model).stem}, {size} px, {BOXES} boxes, {OBJECTS} objects, one thread, CPU",
         )
         for size, found in timed.items()
     }  # fmt: skip
@@ -82,35 +72,20 @@ def _time(
             yolo.predict(**arguments)
             detector(**arguments)
         torch.set_num_threads(1)  # ultralytics has its own idea, and we have ours
-        timed[size] = pairs = Pairs(plain=[], personal=[])
+        timed[size] = Pairs()
         for turn in range(rounds):
             for arguments in asked:
-                kinds = [(yolo.predict, pairs.plain), (detector, pairs.personal)]
-                for call, seconds in kinds if turn % 2 else reversed(kinds):
-                    started = thread_time()
-                    call(**arguments)
-                    seconds.append(thread_time() - started)
+                timed[size].take(turn, partial(yolo.predict, **arguments), partial(detector, **arguments))
     return timed
 
 
 def _make_detector(inputs: BenchInputs, folder: Path, config: str) -> "PersonalDetector":
     """A student that nothing was taught, and a profile with objects of every class."""
-    import torch
-
-    from student.checkpoint import save_student
-    from student.model import DistillModel
     from student.personal import PersonalDetector
     from student.profile import Profile, student_digest
-    from student.strangers import save_strangers
 
-    torch.manual_seed(0)
     names = inputs.source.class_names
-    model: Any = DistillModel(config, num_classes=len(names), features="fine", target_dim=_WIDTH)
-    model.names = dict(enumerate(names))
-    for level in model.model[-1].cv3:  # so that scores differ from anchor to anchor
-        torch.nn.init.normal_(level[-1].weight)
-    save_student(model, folder, image_size=max(SIZES), meta={})
-    save_strangers(folder, np.linspace(-1, 1, 999))
+    make_student(folder, config, class_names=names, width=_WIDTH)
     rng = np.random.default_rng(0)
     profile = Profile.empty(student_digest(folder), names)
     for index in range(OBJECTS):
@@ -126,7 +101,3 @@ def _few_boxes(yolo: Any, picture: np.ndarray, size: int) -> dict[str, Any]:
     common = {"imgsz": size, "device": "cpu", "verbose": False, "max_det": BOXES}
     (found,) = yolo.predict(picture, conf=1e-9, **common)
     return {**common, "conf": 0.9999 * float(found.boxes.conf.min())}
-
-
-def _milliseconds(seconds: Sequence[float]) -> str:
-    return f"{1000 * statistics.median(seconds):.1f}"

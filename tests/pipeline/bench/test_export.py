@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.bench import export
+from pipeline.bench.personal import make_student
 
 
 def test_export_has_its_figures(tmp_path: Path, tiny_detector: Path) -> None:
@@ -19,7 +20,7 @@ def test_export_has_its_figures(tmp_path: Path, tiny_detector: Path) -> None:
 
 
 def test_both_find_the_same_boxes(tmp_path: Path, tiny_detector: Path) -> None:
-    export.make_student(tmp_path / "student", str(tiny_detector))
+    make_student(tmp_path / "student", str(tiny_detector), class_names=export.CLASS_NAMES, width=512)
     personal, plain = (call() for call in export.sessions(tmp_path / "student", 96))
     assert len(personal) == export.BOXES
     np.testing.assert_allclose(personal, plain, rtol=0, atol=1e-2)
