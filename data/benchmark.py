@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data.benchmarks.core50 import read_core50
-from data.benchmarks.icubworld import read_icubworld
+from data.benchmarks.core50 import read_core50, read_core50_training
+from data.benchmarks.icubworld import read_icubworld, read_icubworld_training
 from data.benchmarks.perseg import read_perseg
 from data.benchmarks.photos import object_folders, read_photos
 from data.benchmarks.pod import QUERIES, read_pod
@@ -14,7 +14,7 @@ from data.benchmarks.yaml_folder import read_yaml_folder
 from data.errors import DatasetError, DatasetNotFoundError
 from data.types import PersonalBenchmark
 
-__all__ = ["PUBLISHED", "PersonalBenchmark", "PublishedBenchmark", "open_benchmark"]
+__all__ = ["PUBLISHED", "PersonalBenchmark", "PublishedBenchmark", "open_benchmark", "open_training"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,13 +25,21 @@ class PublishedBenchmark:
     """Takes its folder, and `progress`."""
     confidence: float
     """Least score of a detection in the reference's evaluation."""
+    head_epochs: int = 0
+    """How long a detector's classification branch learns the coarse classes in the reference before that."""
+    read_training: Callable[..., PersonalBenchmark] | None = None
+    """What it learns them from, read like the benchmark; None where no image is beside those of the episodes."""
 
 
 PUBLISHED = {
     "perseg": PublishedBenchmark(read=read_perseg, confidence=0.1),
     **{name: PublishedBenchmark(read=partial(read_pod, name=name), confidence=0.1) for name in QUERIES},
-    "core50": PublishedBenchmark(read=read_core50, confidence=0.001),
-    "icubworld": PublishedBenchmark(read=read_icubworld, confidence=0.001),
+    "core50": PublishedBenchmark(
+        read=read_core50, confidence=0.001, head_epochs=10, read_training=read_core50_training
+    ),
+    "icubworld": PublishedBenchmark(
+        read=read_icubworld, confidence=0.001, head_epochs=10, read_training=read_icubworld_training
+    ),
 }
 """Published benchmarks by name."""
 
@@ -76,3 +84,20 @@ def open_benchmark(place: Path | str, data: Path | None = None, *, progress: boo
         f"{folder}: no such benchmark; name a folder, or one of {known} and its folder with --data, or make the "
         "miniature one: mocha-pipe data miniature"
     )
+
+
+def open_training(place: Path | str, data: Path | None, *, progress: bool = False) -> PersonalBenchmark:
+    """Open the images of a published benchmark that a detector may learn its coarse classes from; as `open_benchmark`.
+
+    Raises:
+        DatasetNotFoundError: There is no such folder.
+        DatasetError: The benchmark has none, or an image or label file breaks a rule.
+    """
+    read = PUBLISHED[str(place)].read_training if data and str(place) in PUBLISHED else None
+    if data is None or read is None:
+        having = " and ".join(name for name, known in PUBLISHED.items() if known.read_training)
+        raise DatasetError(
+            f"--head-epochs needs images that no episode is about, which {having} have, but --benchmark is {place}; "
+            "leave it out"
+        )
+    return read(data, progress=progress)

@@ -182,6 +182,9 @@ def fewshot(
     confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least score of a detection [default: the reference's].")
     ] = None,
+    head_epochs: Annotated[
+        int | None, typer.Option(min=0, help="Detectors first learn the coarse classes [default: the reference's].")
+    ] = None,
     false_accept_rate: Annotated[
         float | None, typer.Option(help="Strangers that may get a name at the student's threshold [default: 0.05].")
     ] = None,
@@ -198,7 +201,7 @@ def fewshot(
         "fewshot": {
             "shots": shots or None, "benchmark": benchmark, "benchmark_data": data, "run": run, "base": base,
             "folder": out, "episodes": episodes, "seed": seed, "learner": learner, "confidence": confidence,
-            "false_accept_rate": false_accept_rate, "device": device, "teacher": teacher,
+            "head_epochs": head_epochs, "false_accept_rate": false_accept_rate, "device": device, "teacher": teacher,
         },
     }  # fmt: skip
     print_report(evaluate_fewshot(load_config(config, flags)), as_json=as_json)

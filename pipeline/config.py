@@ -134,12 +134,15 @@ class FewshotConfig:
     queries: int | None = None
     """Query images per episode; all images outside the support when not given."""
     seed: int = 0
-    """Seed of the episodes and of the bootstrap."""
+    """Seed of the episodes, of the bootstrap and of what `head_epochs` trains."""
     learner: str = "conditional"
     """Prototype learner: `conditional` (the reference's), `gallery`, `protonet` or `simpleshot`."""
     confidence: float | None = None
     """Least score of a detection that is evaluated; when not given the reference's for a published benchmark, 0.1 for
     others."""
+    head_epochs: int | None = None
+    """Passes in which the classification branches of student and base detector first learn the benchmark's coarse
+    classes, on images that no episode is about; when not given the reference's 10 for core50 and icubworld, else 0."""
     false_accept_rate: float = 0.05
     """Of the threshold above which the student gives a name: share of strangers that may get one."""
     teacher: bool = True
@@ -208,14 +211,18 @@ class RunConfig:
                 self.fewshot,
                 benchmark=self.fewshot.benchmark or self.miniature_folder / "benchmark",
                 folder=self.fewshot.folder or self.root / "fewshot",
-                confidence=_confidence(self.fewshot),
+                **_reference_settings(self.fewshot),
             ),
             sweep=replace(self.sweep, folder=self.sweep.folder or self.root / "sweep"),
         )
 
 
-def _confidence(settings: FewshotConfig) -> float:
-    if settings.confidence is not None:
-        return settings.confidence
+def _reference_settings(settings: FewshotConfig) -> dict[str, Any]:
+    """What the reference evaluates a published benchmark with, where nothing else was given."""
     published = PUBLISHED.get(str(settings.benchmark)) if settings.benchmark_data else None
-    return published.confidence if published else 0.1
+    confidence, head_epochs = settings.confidence, settings.head_epochs
+    if confidence is None:
+        confidence = published.confidence if published else 0.1
+    if head_epochs is None:
+        head_epochs = published.head_epochs if published else 0
+    return {"confidence": confidence, "head_epochs": head_epochs}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data.benchmark import PersonalBenchmark, open_benchmark
+from data.benchmark import PersonalBenchmark, open_benchmark, open_training
 from data.boxes import box_iou
 from data.episodes import Episode, draw_episodes
 from data.errors import MochaError
@@ -42,8 +42,11 @@ def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
     settings = config.fewshot
     assert settings.benchmark is not None, "the configuration is resolved"
     student = run.folder / run.outputs["student"]
-    names = ("shots", "episodes", "queries", "seed", "learner", "confidence", "false_accept_rate", "teacher")
+    names = (
+        "shots", "episodes", "queries", "seed", "learner", "confidence", "head_epochs", "false_accept_rate", "teacher",
+    )  # fmt: skip
     strangers = student / STRANGERS_FILE
+    training = open_training(settings.benchmark, settings.benchmark_data) if settings.head_epochs else None
     return Identity(
         stage=FEWSHOT,
         config={name: getattr(settings, name) for name in names},
@@ -54,6 +57,7 @@ def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
             "base": file_digest(base_weights(settings, run)),
             "benchmark": open_benchmark(settings.benchmark, settings.benchmark_data).fingerprint(),
             "cache": run.inputs["cache"],
+            **({"head": training.fingerprint()} if training else {}),
         },
     )
 
@@ -80,10 +84,10 @@ def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
     if synthetic:
         benchmark = replace(benchmark, name=WORLD)
     episodes = {shots: drawn_episodes(benchmark, settings, shots) for shots in settings.shots}
-    benchmark, passes, left_out = pool_passes(settings, run, benchmark)
-    notes = [*benchmark.notes, *_episode_notes(benchmark, settings), *left_out]
-    results, remarks = _results(benchmark, settings, episodes, passes, run.folder / run.outputs["student"])
-    notes += remarks
+    benchmark, passes, remarks = pool_passes(settings, run, benchmark)
+    notes = [*benchmark.notes, *_episode_notes(benchmark, settings), *remarks]
+    results, left_out = _results(benchmark, settings, episodes, passes, run.folder / run.outputs["student"])
+    notes += left_out
     identity = fewshot_identity(config, run)
     report: dict[str, Any] = {
         "results": results,

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.benchmark import PersonalBenchmark
-from data.errors import DatasetError, MochaError
+from data.errors import MochaError
 from data.images import read_image
 from data.types import DetectionSource
+from pipeline.coarse import with_coarse_classes
 from pipeline.config import FewshotConfig
 from pipeline.errors import ConfigError, StageMissingError
+from pipeline.heads import Contender, tune_heads
 from pipeline.inputs import teacher_config, teacher_of_cache, torch_device
 from pipeline.rundir import Completion
-from student.checkpoint import Student, load_student
+from student.checkpoint import DETECTOR_FILE, Student, load_student
 from student.embedder import RegionEmbedder
 from student.histogram import colour_histogram
 from student.pool import PoolPass
@@ -46,7 +48,7 @@ class _Oracle:
 def pool_passes(
     settings: FewshotConfig, run: Completion, benchmark: PersonalBenchmark
 ) -> tuple[PersonalBenchmark, dict[str, PoolPass], list[str]]:
-    """One pass of the pool per method, in the order of the table, and a note for each method that is left out.
+    """One pass of the pool per method, in the order of the table, and notes on what was done and what is left out.
 
     The benchmark comes back with the student's classes as its coarse classes, and those of the passes are the same.
 
@@ -54,8 +56,9 @@ def pool_passes(
         DatasetError: the student or the base detector does not know all coarse classes of the benchmark.
         ConfigError, StageMissingError: there is no base detector to compare with.
     """
-    student = load_student(run.folder / run.outputs["student"])
-    base = replace(load_student(base_weights(settings, run)), image_size=student.image_size)
+    folder, weights = run.folder / run.outputs["student"], base_weights(settings, run)
+    student = load_student(folder)
+    base = replace(load_student(weights), image_size=student.image_size)
     own = "" if settings.benchmark_data else "mend its coarse classes in data.yaml or coarse.yaml, or "
     in_students = with_coarse_classes(
         benchmark,
@@ -67,6 +70,11 @@ def pool_passes(
         benchmark, base.class_names, "base detector", "name one trained on them with --base (see mocha-pipe pretrain)"
     )
     benchmark = in_students
+    contenders = (
+        Contender(name="mocha", student=student, weights=folder / DETECTOR_FILE),
+        Contender(name="yolo", student=base, weights=weights),
+    )
+    (student, base), notes = tune_heads(settings, contenders)
     mocha = pool_pass(student, benchmark.source, settings)
     passes = {
         "histogram": _described(
@@ -75,7 +83,6 @@ def pool_passes(
         "yolo": _in_classes(pool_pass(base, benchmark.source, settings), base.class_names, student.class_names),
         "mocha": mocha,
     }
-    notes = []
     if settings.teacher:
         try:
             oracle = _load_oracle(Path(run.outputs["cache"]))
@@ -160,31 +167,8 @@ def base_weights(settings: FewshotConfig, run: Completion) -> Path:
     return Path(named)
 
 
-def with_coarse_classes(
-    benchmark: PersonalBenchmark, class_names: Sequence[str], who: str, remedy: str
-) -> PersonalBenchmark:
-    """The benchmark with the classes of a detector or data set as its coarse classes, found by name.
-
-    Raises:
-        DatasetError: the benchmark has a coarse class that is not among them.
-    """
-    ids = {name.casefold(): number for number, name in enumerate(class_names)}
-    if lacking := [name for name in benchmark.coarse_names if name.casefold() not in ids]:
-        raise DatasetError(
-            f"{who} must know all coarse classes of the benchmark {benchmark.name}, but lacks {_listed(lacking)}; it "
-            f"knows {_listed(class_names)}: {remedy}"
-        )
-    ids_of_coarse = np.array([ids[name.casefold()] for name in benchmark.coarse_names], np.int64)
-    return replace(benchmark, coarse_names=tuple(class_names), coarse_of=ids_of_coarse[benchmark.coarse_of])
-
-
 def _in_classes(pool: PoolPass, own: Sequence[str], wanted: Sequence[str]) -> PoolPass:
     """The pass with its class ids counted in another list of classes; what is not there gets an id beyond its end."""
     ids = {name.casefold(): number for number, name in enumerate(wanted)}
     table = np.array([ids.get(name.casefold(), len(wanted) + number) for number, name in enumerate(own)], np.int64)
     return replace(pool, detection_coarse=table[pool.detection_coarse])
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first few names."""
-    return ", ".join(names[:4]) + (f" ... ({len(names)})" if len(names) > 4 else "")

@@ -15,6 +15,7 @@ import numpy as np
 from data.benchmark import PersonalBenchmark, open_benchmark
 from data.episodes import Episode
 from data.files import file_digest, write_json
+from pipeline.coarse import with_coarse_classes
 from pipeline.config import FewshotConfig, RunConfig, SweepConfig
 from pipeline.configfile import is_miniature
 from pipeline.datasets import make_validation_world
@@ -22,7 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.fewshot import drawn_episodes
 from pipeline.inputs import EVALUATION, cache_digest, weights_digest
 from pipeline.intervals import seed_mean
-from pipeline.methods import pool_pass, with_coarse_classes
+from pipeline.methods import pool_pass
 from pipeline.rundir import Completion, Identity, run_stage, versions
 from pipeline.stages import distill_from, distill_inputs
 from pipeline.variants import Variant

@@ -6,7 +6,7 @@
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from ultralytics.data.utils import get_split_fraction
-from ultralytics.utils import LOGGER, colorstr
 from ultralytics.utils.torch_utils import select_device, unwrap_model
 
 from data.remote import RemoteShard
@@ -30,29 +28,16 @@ from student.checkpoint import load_checkpoint, load_student, save_student
 from student.dataset import RegionDataset
 from student.embedder import RegionEmbedder
 from student.errors import TrainArgumentError
-from student.exact import ExactTrainer
 from student.fewshot import source_regions
 from student.model import DISTILLATION_ITEMS, DistillModel
 from student.pretrain import checked_arguments, num_devices, read_metrics, train_to_end
 from student.schedule import detector_learns, ends_turn, keep_statistics, warn_if_never
 from student.setup import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillSetup
+from student.sources import SourceTrainer
 from student.strangers import save_strangers, stranger_closeness
 from student.streamstate import STATE_FILE, StreamKeeper
 
 _STRANGER_IMAGES = 1000  # some thousand regions: a rate of 0.1 % can still be told
-
-
-def left_out(dataset: RegionDataset) -> list[str]:
-    """What a data set does not learn from, one line each; empty where it learns from all of it."""
-    lines = []
-    boxes = sum(len(label["rows"]) for label in dataset.labels)
-    if count := dataset.num_without_target:
-        lines.append(
-            f"{count} of {boxes} regions have no target, set aside by the teacher cache; they count for detection only"
-        )
-    if count := dataset.num_unreadable:
-        lines.append(f"{count} of {len(dataset.source.records)} images cannot be decoded and are left out")
-    return lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,23 +50,17 @@ class DistillResult:
     """Validation metrics and losses of the last epoch, named as in results.csv."""
 
 
-class DistillTrainer(ExactTrainer):
-    """Trains a DistillModel on sources that are in memory; no data.yaml, no label scan."""
+class DistillTrainer(SourceTrainer):
+    """Trains a DistillModel."""
 
     def __init__(self, setup: DistillSetup, overrides: dict[str, Any]) -> None:
         setup.check()
         self.setup = setup
-        super().__init__(overrides)
+        super().__init__((setup.train, setup.val), overrides)
         self.add_callback("on_train_start", DistillTrainer._begin_schedule)
         self.add_callback("on_train_epoch_end", DistillTrainer._end_epoch)
         if setup.shards:
             StreamKeeper(self)
-
-    def get_dataset(self) -> dict[str, Any]:
-        """What ultralytics keeps of a data.yaml."""
-        names = dict(enumerate(self.setup.train.class_names))
-        train, val = str(self.setup.train.root), str(self.setup.val.root)
-        return {"names": names, "nc": len(names), "channels": 3, "path": train, "train": train, "val": val}
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> DistillModel:
         """A model for this data, with all weights of `weights` that fit; a head for other classes is new."""
@@ -102,39 +81,16 @@ class DistillTrainer(ExactTrainer):
             model.load(weights)
         return model
 
-    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> RegionDataset:  # noqa: ARG002
+    def _dataset_of(self, training: bool) -> Callable[..., RegionDataset]:
         """Training images with their targets, or validation images without."""
-        training = mode == "train"
-        kind = self._dataset_kind(training)
-        dataset = kind(
-            self.setup.train if training else self.setup.val,
-            first_row=self.setup.first_row if training else None,
-            targets=self.setup.targets if training else None,
-            seed=self.args.seed,
-            imgsz=self.args.imgsz,
-            batch_size=batch,
-            augment=training,
-            hyp=self.args,
-            rect=self.args.rect or not training,
-            cache=self.args.cache or None,
-            stride=max(int(unwrap_model(self.model).stride.max()), 32),
-            pad=0.0 if training else 0.5,
-            prefix=colorstr(f"{mode}: "),
-            task="detect",
-            classes=self.args.classes,
-            data=self.data,
-            fraction=get_split_fraction(self.args.fraction, "train" if training else self.args.split),
-        )
-        for line in left_out(dataset):
-            LOGGER.warning(f"{colorstr(f'{mode}: ')}{line}")
-        return dataset
-
-    def _dataset_kind(self, training: bool) -> type[RegionDataset]:
-        if training and self.setup.shards:
+        if not training:
+            return super()._dataset_of(training)
+        kind = RegionDataset
+        if self.setup.shards:
             from student.streaming import StreamDataset
 
-            return StreamDataset
-        return RegionDataset
+            kind = StreamDataset
+        return partial(kind, self.setup.train, first_row=self.setup.first_row, targets=self.setup.targets)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Ultralytics' own loader, or that of the stream for training images that come as one."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data.benchmarks.handheld import read_handheld
+from data.benchmarks.handheld import read_handheld, read_handheld_training
 from data.benchmarks.published import PublishedFolder
 from data.types import PersonalBenchmark
 
@@ -12,5 +12,14 @@ OBJECTS = {f"{kind}{number}": kind for kind in _KINDS for number in range(1, 6)}
 
 
 def read_core50(root: Path, *, progress: bool = False) -> PersonalBenchmark:
-    """Read the folder of CORe50; layout and errors as `read_handheld`."""
-    return read_handheld(PublishedFolder(name="core50", root=root, objects=OBJECTS), progress=progress)
+    """Read the episodes' images of CORe50; layout and errors as `read_handheld`."""
+    return read_handheld(_folder(root), progress=progress)
+
+
+def read_core50_training(root: Path, *, progress: bool = False) -> PersonalBenchmark:
+    """Read the images of CORe50 that no episode is about; layout and errors as `read_handheld_training`."""
+    return read_handheld_training(_folder(root), progress=progress)
+
+
+def _folder(root: Path) -> PublishedFolder:
+    return PublishedFolder(name="core50", root=root, objects=OBJECTS)

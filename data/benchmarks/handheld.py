@@ -8,7 +8,7 @@ from data.types import PersonalBenchmark
 
 
 def read_handheld(folder: PublishedFolder, *, progress: bool) -> PersonalBenchmark:
-    """Read what lies under `train/`; `val/` serves the training of a detector and stays closed.
+    """Read what lies under `train/`, which the episodes are about.
 
     Layout: `train/images/` and `train/labels/` (or `images/train/` and `labels/train/`, or label files beside the
     images); `episodes_1shot.json`, `episodes_5shot.json` and so on, whose names point into `train`. Images that no
@@ -30,3 +30,13 @@ def read_handheld(folder: PublishedFolder, *, progress: bool) -> PersonalBenchma
         images = {name: path for name, path in images.items() if name in used}
     source = folder.read(images, progress=progress)
     return folder.benchmark(source, published=dict(file.placed(source, shots) for shots, file in files.items()))
+
+
+def read_handheld_training(folder: PublishedFolder, *, progress: bool) -> PersonalBenchmark:
+    """Read what lies under `val/`: no episode is about it, so that a detector may learn the coarse classes from it.
+
+    Raises:
+        DatasetNotFoundError: There is no `val`.
+        DatasetError: An image or label file breaks a rule, or there is no image.
+    """
+    return folder.benchmark(folder.read(folder.find("val"), progress=progress))

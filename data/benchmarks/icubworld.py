@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data.benchmarks.handheld import read_handheld
+from data.benchmarks.handheld import read_handheld, read_handheld_training
 from data.benchmarks.published import PublishedFolder
 from data.types import PersonalBenchmark
 
@@ -19,5 +19,14 @@ OBJECTS = {f"{kind}{number}": coarse for kind, coarse, count in _KINDS for numbe
 
 
 def read_icubworld(root: Path, *, progress: bool = False) -> PersonalBenchmark:
-    """Read the folder of iCubWorld; layout and errors as `read_handheld`."""
-    return read_handheld(PublishedFolder(name="icubworld", root=root, objects=OBJECTS), progress=progress)
+    """Read the episodes' images of iCubWorld; layout and errors as `read_handheld`."""
+    return read_handheld(_folder(root), progress=progress)
+
+
+def read_icubworld_training(root: Path, *, progress: bool = False) -> PersonalBenchmark:
+    """Read the images of iCubWorld that no episode is about; layout and errors as `read_handheld_training`."""
+    return read_handheld_training(_folder(root), progress=progress)
+
+
+def _folder(root: Path) -> PublishedFolder:
+    return PublishedFolder(name="icubworld", root=root, objects=OBJECTS)

@@ -18,8 +18,8 @@ from data.benchmarks import core50, perseg
 from data.coarse import COARSE_NAMES
 from data.types import DetectionSource
 from pipeline import methods
+from pipeline.coarse import with_coarse_classes
 from pipeline.configfile import load_config
-from pipeline.methods import with_coarse_classes
 from student.fewshot import source_regions
 from student.pool import PoolPass
 from student.strangers import STRANGERS_FILE, save_strangers

@@ -24,12 +24,11 @@ from ultralytics.nn.tasks import DetectionModel
 
 from data.types import DetectionSource
 from student.checkpoint import load_checkpoint, load_student, save_student
-from student.dataset import RegionDataset
 from student.errors import RegionTargetError, StudentModelError, StudentModelNotFoundError, TrainArgumentError
 from student.model import DistillModel
 from student.pretrain import ResumableTrainer, amp_is_sound, checked_arguments, find_model, pretrain
 from student.setup import DistillSettings
-from student.trainer import DistillResult, DistillTrainer, distill, left_out
+from student.trainer import DistillResult, DistillTrainer, distill
 
 QUICK = {"epochs": 1, "imgsz": 64, "batch": 8, "plots": False, "seed": 3}
 Distill = Callable[..., DistillResult]
@@ -238,47 +237,6 @@ def test_a_head_for_other_classes_is_new(tiny_models: dict[str, str], run_distil
     student = load_student(run_distill(str(weights), tmp_path).folder)
     assert student.detector.model[-1].nc == 3
     assert student.class_names == ("square", "tall", "wide")
-
-
-# --- what is not learned from -----------------------------------------------------------------------------------------
-
-
-def fake_dataset(rows: list[int], unreadable: int, *, targets: bool = True) -> Any:
-    """As far as `left_out` looks at one: a box of each row in one image, and images that cannot be decoded."""
-    dataset = RegionDataset.__new__(RegionDataset)
-    dataset.labels = [{"rows": np.array(rows).reshape(-1, 1)}]
-    dataset.targets = object() if targets else None
-    dataset.source = SimpleNamespace(records=[None] * (1 + unreadable))
-    dataset._kept = [0]
-    return dataset
-
-
-@pytest.mark.parametrize(
-    ("rows", "unreadable", "lines"),
-    [
-        ([0, 1, 2], 0, []),
-        (
-            [0, -1, -1, 3],
-            0,
-            ["2 of 4 regions have no target, set aside by the teacher cache; they count for detection only"],
-        ),
-        ([0, 1], 3, ["3 of 4 images cannot be decoded and are left out"]),
-        (
-            [-1],
-            1,
-            [
-                "1 of 1 regions have no target, set aside by the teacher cache; they count for detection only",
-                "1 of 2 images cannot be decoded and are left out",
-            ],
-        ),
-    ],
-)
-def test_says_what_is_left_out(rows: list[int], unreadable: int, lines: list[str]) -> None:
-    assert left_out(fake_dataset(rows, unreadable)) == lines
-
-
-def test_validation_speaks_of_no_targets() -> None:
-    assert left_out(fake_dataset([-1, -1], 0, targets=False)) == []
 
 
 def test_trains_on_what_the_cache_holds_and_says_what_it_does_not(

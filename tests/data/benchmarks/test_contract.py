@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.benchmark import PUBLISHED, PersonalBenchmark, open_benchmark
+from data.benchmark import PUBLISHED, PersonalBenchmark, open_benchmark, open_training
 from data.coarse import COARSE_NAMES
 from data.episodes import Episode, draw_episodes
 from data.errors import DatasetError, DatasetNotFoundError
@@ -204,6 +204,25 @@ class _Handheld(PublishedContract):
         assert [record.class_ids.tolist() for record in other.source.records] == [
             record.class_ids.tolist() for record in benchmark.source.records
         ]
+
+    def test_a_detector_learns_from_images_that_no_episode_is_about(
+        self, benchmark: PersonalBenchmark, folder: Path
+    ) -> None:
+        training = open_training(self.name, folder)
+        assert [record.path for record in training.source.records] == [folder / "val/images/00_0.jpg"]
+        assert training.source.class_names == benchmark.source.class_names
+        np.testing.assert_array_equal(training.coarse_of, benchmark.coarse_of)
+
+    def test_without_val_there_is_nothing_to_learn_from(self, folder: Path, tmp_path: Path) -> None:
+        shutil.copytree(folder / "train", tmp_path / "train")
+        with pytest.raises(DatasetNotFoundError) as refused:
+            open_training(self.name, tmp_path)
+        assert str(refused.value) == (
+            f"{tmp_path}: {self.name} has a folder 'val', which is not in it; name the folder that holds it with --data"
+        )
+
+    def test_the_reference_lets_heads_learn(self) -> None:
+        assert PUBLISHED[self.name].head_epochs == 10
 
     def test_a_folder_without_train(self, folder: Path, tmp_path: Path) -> None:
         shutil.copytree(folder / "val", tmp_path / "val")
