@@ -1,7 +1,8 @@
-"""What few-shot learning costs beyond the forward passes, on one core: learning objects, and naming detections."""
+"""What few-shot learning costs beyond the forward passes, on one core: learning, naming, and the size of a profile."""
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -11,18 +12,20 @@ from time import thread_time
 
 import numpy as np
 
+from data.coarse import COARSE_NAMES
 from pipeline.bench.figures import Figure
+from student.profile import Profile
 from student.prototypes import make_learner
 
 BOXES, PROTOTYPES, WIDTH = 300, 200, 512
-COARSE_CLASSES = 31
-"""As many as the reference's detector has."""
+COARSE_CLASSES = len(COARSE_NAMES)
 OBJECTS, SHOTS = 40, 5
+PROFILE_OBJECTS = 10
 ROUNDS = 200
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def measure(_root: Path, *, rounds: int = ROUNDS) -> dict[str, Figure]:
+def measure(root: Path, *, rounds: int = ROUNDS) -> dict[str, Figure]:
     """Median milliseconds of one thread's processor time, which waiting for a busy core does not add to."""
     # Libraries read the number of threads when they are loaded, so that this process is too late.
     done = subprocess.run(  # noqa: S603
@@ -45,6 +48,10 @@ def measure(_root: Path, *, rounds: int = ROUNDS) -> dict[str, Figure]:
             value=took["fit"], target=10.0, better="lower",
             note=f"{SHOTS} shots x {OBJECTS} objects, {WIDTH} wide; learner conditional; {note}",
         ),
+        "profile_kb": Figure(
+            value=_profile_bytes(root / "bench" / "profile") / 1000, target=100.0, better="lower",
+            note=f"file of {PROFILE_OBJECTS} objects of {SHOTS} shots, {WIDTH} wide, {COARSE_CLASSES} class names",
+        ),
     }  # fmt: skip
 
 
@@ -66,6 +73,22 @@ def milliseconds(rounds: int) -> dict[str, float]:
         "fit": lambda: make_learner("conditional").fit(support, taught % COARSE_CLASSES, taught),
     }
     return {name: statistics.median(_once(call) for _ in range(rounds + 1)) for name, call in work.items()}
+
+
+def _profile_bytes(folder: Path) -> int:
+    """Size of a saved profile of random embeddings."""
+    rng = np.random.default_rng(0)
+    profile = Profile.empty("0" * 32, COARSE_NAMES)
+    for number in range(PROFILE_OBJECTS):
+        embeddings = rng.standard_normal((SHOTS, WIDTH), np.float32)
+        profile = profile.add(f"my thing number {number}", embeddings, np.full(SHOTS, number))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "profile.safetensors"
+    try:
+        profile.save(path)
+        return path.stat().st_size
+    finally:
+        shutil.rmtree(folder)
 
 
 def _once(call: Callable[[], object]) -> float:

@@ -18,11 +18,13 @@ def test_classify_has_its_figures(tmp_path: Path) -> None:
         "classify_ms": (2.0, "lower"),
         "classify_one_class_ms": (None, "lower"),
         "fit_ms": (10.0, "lower"),
+        "profile_kb": (100.0, "lower"),
     }
     assert 0 < figures["classify_ms"].value < figures["classify_one_class_ms"].value
     assert "300 boxes against 200 prototypes, 512 wide" in figures["classify_ms"].note
     assert "5 shots x 40 objects" in figures["fit_ms"].note
-    assert list(tmp_path.iterdir()) == []
+    assert 10 * 512 * 4 / 1000 < figures["profile_kb"].value < 100, "ten float32 prototypes and little beside"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_it_runs_with_one_thread_and_says_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,4 +45,5 @@ def test_it_runs_with_one_thread_and_says_what_it_measured(tmp_path: Path, monke
         "classify_ms": 1.5,
         "classify_one_class_ms": 9.0,
         "fit_ms": 0.5,
+        "profile_kb": figures["profile_kb"].value,
     }
