@@ -11,14 +11,16 @@ TEACHER ?=
 CACHE   ?=
 STUDENT ?=
 RUN     ?=
+YOLOE   ?=
 DATA_FLAG    = $(if $(DATA),--data '$(DATA)')
 TEACHER_FLAG = $(if $(TEACHER),--teacher '$(TEACHER)')
 CACHE_FLAG   = $(if $(CACHE),--cache '$(CACHE)')
 STUDENT_FLAG = $(if $(STUDENT),--student '$(STUDENT)')
 RUN_FLAG     = $(if $(RUN),--run '$(RUN)')
+YOLOE_FLAG   = $(if $(YOLOE),--yoloe '$(YOLOE)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu soak study test lint format coverage miniature-teacher clean
+.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study test lint format coverage miniature-teacher clean
 
 # ---- Getting started ------------------------------------------------------------------------------------------------
 
@@ -53,6 +55,9 @@ bench: $(STAMP) ## speed of the teacher cache against named alternatives, on the
 
 bench-gpu: $(STAMP) ## both phases on a CUDA GPU, with random weights; leaves work/bench-gpu.json
 	$(BIN)/python -m pipeline.bench.gpu
+
+bench-rivals: demo ## accuracy, speed and size beside rivals [YOLOE=weights.pt]; runs the demo first; leaves work/rivals.json
+	$(BIN)/python -m pipeline.bench.rivals $(YOLOE_FLAG)
 
 soak: $(STAMP) ## kill 200 real builds at random moments; leaves work/soak.json
 	$(BIN)/python -m pipeline.bench.soak

@@ -31,7 +31,7 @@ from teacher_cache.teachers.pooling import (
     positions,
     text_after_image,
 )
-from teacher_cache.teachers.visual import ClipEncoder, mean_patch
+from teacher_cache.teachers.visual import ClipEncoder, mean_patch, num_weights
 from teacher_cache.teachers.weights import load_weights
 
 
@@ -123,6 +123,20 @@ class LlavaTeacher:
         for picks, hidden_ND, visual_ND in done:  # copied when all are on their way, so that a GPU never waits
             hidden[picks], visual[picks] = hidden_ND.cpu(), visual_ND.cpu()
         return RegionEmbeddings(hidden.numpy(), visual.numpy())
+
+    @torch.inference_mode()
+    def look(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:  # (n, Dv)
+        """`visual` of these crops alone, as one batch; the language model is left out."""
+        if self._clip is not None:
+            return self._clip.embed(crops).cpu().numpy()
+        tower = self._model.model.vision_tower
+        pixels = self._scale_pixels(stack_crops(crops).to(self._model.device), self._model.dtype)
+        return mean_patch(tower, tower(pixels).last_hidden_state).cpu().numpy()
+
+    @property
+    def num_visual_weights(self) -> int:
+        """Weights of what `look` runs."""
+        return num_weights(self._model.model.vision_tower) if self._clip is None else self._clip.num_weights
 
     def prepare(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> list[PreparedBatch]:
         """Batches of about equal prompt length, on the device, ready for `forward`.

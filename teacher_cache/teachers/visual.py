@@ -24,6 +24,11 @@ def mean_patch(tower: torch.nn.Module, states_NTD: Tensor) -> Tensor:  # (N, 1 +
     return patches.to(torch.float32).mean(dim=1)
 
 
+def num_weights(*modules: torch.nn.Module) -> int:
+    """Numbers that modules have learnt."""
+    return sum(weight.numel() for module in modules for weight in module.parameters())
+
+
 class ClipEncoder:
     """Projected image embeddings of a CLIP checkpoint, unit norm (the reference takes them from ViT-B/32)."""
 
@@ -46,6 +51,11 @@ class ClipEncoder:
         states = self._model.vision_model(self._scale_pixels(pixels, self._model.dtype))
         embeddings_ND: Tensor = self._model.visual_projection(states.pooler_output)
         return torch.nn.functional.normalize(embeddings_ND.to(torch.float32), dim=1)
+
+    @property
+    def num_weights(self) -> int:
+        """Weights of the image half."""
+        return num_weights(self._model.vision_model, self._model.visual_projection)
 
 
 def check_clip(checkpoint: Checkpoint) -> None:
