@@ -37,8 +37,9 @@ from pipeline.options import (
     cache_place,
     data_place,
 )
+from student.choices import BEST_OBJECTIVE, OBJECTIVE_NAMES
 
-_OBJECTIVE_HELP = "paper, calibrated, local, cosine, smooth-l1, rkd, contrastive, graph or linear."
+_OBJECTIVE_HELP = f"{', '.join(OBJECTIVE_NAMES)}, or best: {BEST_OBJECTIVE}."
 
 
 class _Group(TyperGroup):

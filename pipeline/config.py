@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from data.benchmark import PUBLISHED
 from data.miniature import WorldSize
+from student.choices import FeatureSet, ObjectiveName, ScheduleName
 from teacher_cache.config import TeacherConfig
 
 
@@ -98,13 +99,12 @@ class DistillConfig(TrainingConfig):
 
     student: str | None = None
     """Detector to start from, `.pt` or `.yaml`; the base detector (pretrained first if need be) when not given."""
-    features: Literal["fine", "paper"] = "fine"
+    features: FeatureSet = "fine"
     """What a region's features are made of: `paper` is the means of P3-P5, `fine` adds patches of strides 2 and 4."""
-    objective: Literal[
-        "paper", "calibrated", "local", "cosine", "smooth-l1", "rkd", "contrastive", "graph", "linear"
-    ] = "paper"
-    """What the student's embeddings are asked to have in common with the teacher's (student/objectives.py)."""
-    schedule: Literal["joint", "alternate"] = "joint"
+    objective: Literal[ObjectiveName, "best"] = "paper"
+    """What the student's embeddings are asked to have in common with the teacher's (student/objectives.py); `best` is
+    the one that came first on the miniature's validation world (docs/objectives.md)."""
+    schedule: ScheduleName = "joint"
     """Whether the detector learns in every epoch, or in every fourth as in the paper (student/schedule.py)."""
     lambda_dist: float = 1.0
     """Weight of the objective's local loss; L_dist in `paper`."""

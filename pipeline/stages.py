@@ -46,6 +46,7 @@ from pipeline.inputs import (
     weights_digest,
 )
 from pipeline.rundir import COMPLETE, Completion, Identity, read_completion, read_json, run_stage
+from student.choices import BEST_OBJECTIVE
 
 if TYPE_CHECKING:
     from teacher_cache.cache import RegionCache
@@ -204,6 +205,7 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
     from student.trainer import distill
 
     settings, cache, model = config.distill, inputs.cache, inputs.model
+    objective = BEST_OBJECTIVE if settings.objective == "best" else settings.objective
     folder = named(settings.folder)
     arguments = train_arguments(settings)
     made_from = {"teacher": cache.spec.digest(), "regions": inputs.table.digest, "cache": cache_digest(cache)}
@@ -212,7 +214,7 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
         result = distill(
             DistillSettings(
                 features=settings.features, lambda_dist=settings.lambda_dist, lambda_emb=settings.lambda_emb,
-                objective=settings.objective, schedule=settings.schedule, window=config.data.window,
+                objective=objective, schedule=settings.schedule, window=config.data.window,
                 train_arguments={**arguments, **device_argument(settings)},
             ),
             model=model, train=inputs.train, val=inputs.val, targets=inputs.targets, first_row=inputs.table.first_row,
@@ -227,9 +229,8 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
             "cache": str(cache.path.resolve()),
         }
 
-    losses = {
-        name: getattr(settings, name) for name in ("features", "objective", "schedule", "lambda_dist", "lambda_emb")
-    }
+    names = ("features", "schedule", "lambda_dist", "lambda_emb")
+    losses = {"objective": objective, **{name: getattr(settings, name) for name in names}}
     identity = Identity(
         stage=DISTILL,
         config={**losses, **arguments, **({"window": config.data.window} if inputs.shards else {})},

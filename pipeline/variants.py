@@ -47,7 +47,7 @@ def parse_variants(config: RunConfig, texts: Sequence[str]) -> tuple[Variant, ..
         ConfigError: a text is none, or names a setting or value that cannot be, or not be varied; one line for each.
     """
     if not texts:
-        from student.objectives import OBJECTIVE_NAMES
+        from student.choices import OBJECTIVE_NAMES
 
         return tuple(Variant(settings={"objective": name}) for name in OBJECTIVE_NAMES)
     choices: dict[str, list[Any]] = {}

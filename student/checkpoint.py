@@ -27,8 +27,9 @@ from ultralytics.nn.modules import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from data.files import atomic_path, write_json
+from student.choices import FEATURE_SETS, FeatureSet
 from student.errors import StudentModelError, StudentModelNotFoundError
-from student.features import FEATURE_SETS, FeatureDims, FeatureSet, feature_dims
+from student.features import FeatureDims, feature_dims
 from student.model import DistillModel
 from student.translation import TranslationModule
 

@@ -12,16 +12,14 @@ G = GRID cells along a side of a patch, P most boxes of an image.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
+from student.choices import FeatureSet
 from student.errors import StudentModelError
-
-FeatureSet = Literal["fine", "paper"]
-FEATURE_SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
 
 GRID = 12
 """Cells along a side of a patch; the box of an object 48 pixels wide has 12 cells at stride 4."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import xywh2xyxy
 
-from student.features import FeatureDims, FeatureMaps, FeatureSet, RegionFeatures, feature_dims, region_features, tap
-from student.objectives import OBJECTIVES, ObjectiveName
+from student.choices import FeatureSet, ObjectiveName
+from student.features import FeatureDims, FeatureMaps, RegionFeatures, feature_dims, region_features, tap
+from student.objectives import OBJECTIVES
 from student.processes import gather_rows
 from student.translation import FeedForward, PatchEncoder, TranslationModule
 

@@ -8,17 +8,15 @@ Legend: N regions of the batch, D target dimensions; x is the student's, y the t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from student.choices import ObjectiveName
 from student.losses import distances_to_others, local_alignment_loss, relational_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-ObjectiveName = Literal["paper", "calibrated", "local", "cosine", "smooth-l1", "rkd", "contrastive", "graph", "linear"]
-OBJECTIVE_NAMES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
 
 _CONTRAST_TEMPERATURE = 0.07
 _RKD_DISTANCE, _RKD_ANGLE = 25.0, 50.0

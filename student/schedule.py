@@ -16,8 +16,6 @@ The averaged weights go on being averaged. They approach the weights that hold s
 is learning meanwhile; an average that waited would part the student's two halves.
 """
 
-from typing import Literal, get_args
-
 import student.environment  # noqa: F401  (before ultralytics)
 
 # isort: split
@@ -25,8 +23,7 @@ import student.environment  # noqa: F401  (before ultralytics)
 from torch import nn
 from ultralytics.utils import LOGGER, RANK
 
-ScheduleName = Literal["joint", "alternate"]
-SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
+from student.choices import ScheduleName
 
 PERIOD = 4
 """Epochs of `alternate` from one in which the detector learns to the next; the first is the fourth."""

@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 
 from data.remote import RemoteShard
 from data.types import DetectionSource, RegionTargets
+from student.choices import FeatureSet, ObjectiveName, ScheduleName
 from student.errors import RegionTargetError
-from student.features import FeatureSet
-from student.objectives import ObjectiveName
-from student.schedule import ScheduleName
 
 DEFAULT_TRAIN_ARGUMENTS: Mapping[str, Any] = {"optimizer": "AdamW", "lr0": 1e-3, "warmup_bias_lr": 0.0}
 """Where we differ from `yolo train`, whose automatic choice may be MuSGD, made for convolutions."""

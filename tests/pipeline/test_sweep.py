@@ -29,10 +29,10 @@ from pipeline.sweep import SweepRun, run_sweep, summary
 from pipeline.tables import plus_minus, sweep_legend, sweep_table
 from pipeline.variants import Variant, parse_variants
 from student.checkpoint import load_student
+from student.choices import BEST_OBJECTIVE, OBJECTIVE_NAMES
 from student.embedder import RegionEmbedder
 from student.fewshot import evaluate_episodes
 from student.learner import PrototypeError
-from student.objectives import OBJECTIVE_NAMES
 from student.pool import PoolPass
 from teacher_cache.errors import CacheNotFoundError
 
@@ -536,3 +536,20 @@ def test_a_folder_with_other_things_is_not_overwritten_by_a_validation_world(con
     assert str(refused.value) == (
         f"{tmp_path}/validation holds something else than a validation world (thesis.tex): name an empty or new folder"
     )
+
+
+def test_the_best_objective_is_taken_and_written_down_by_its_name(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def note(settings: Any, **_: Any) -> Any:
+        asked.append(settings.objective)
+        raise Stopped
+
+    monkeypatch.setattr(student.trainer, "distill", note)
+    best = replace(config, distill=replace(config.distill, objective="best", folder=tmp_path / "run"))
+    with pytest.raises(Stopped):
+        distill_student(best)
+    begun = json.loads((tmp_path / "run/begun.json").read_text())
+    assert asked == [begun["config"]["objective"]] == [BEST_OBJECTIVE]

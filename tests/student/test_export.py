@@ -32,10 +32,11 @@ from data.source import open_source
 from data.types import DetectionSource, ImageRecord
 from student import export as export_module
 from student.checkpoint import load_student, save_student
+from student.choices import FeatureSet
 from student.embedder import RegionEmbedder, picture_area
 from student.errors import StudentModelNotFoundError
 from student.export import ABOUT_FILE, FILE_FORMATS, ExportError, accept_thresholds, export_student
-from student.features import FeatureSet, region_features, tap
+from student.features import region_features, tap
 from student.learner import UNKNOWN
 from student.model import DistillModel
 from student.naming import Namer

@@ -14,10 +14,11 @@ from torch import Tensor
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 
+from student.choices import OBJECTIVE_NAMES, ObjectiveName
 from student.features import region_features, tap
 from student.losses import local_alignment_loss
 from student.model import DistillModel
-from student.objectives import OBJECTIVE_NAMES, ObjectiveName, calibrated_relational_loss
+from student.objectives import calibrated_relational_loss
 
 FAMILIES = ("v8", "11", "26")
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from student.choices import OBJECTIVE_NAMES
 from student.losses import relational_loss
 from student.objectives import (
-    OBJECTIVE_NAMES,
     OBJECTIVES,
     Loss,
     calibrated_relational_loss,

@@ -20,9 +20,10 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from data.types import DetectionSource
 from student.checkpoint import load_checkpoint
+from student.choices import SCHEDULE_NAMES, ScheduleName
 from student.model import DistillModel
 from student.processes import run_in_processes
-from student.schedule import SCHEDULE_NAMES, ScheduleName, detector_learns, ends_turn, keep_statistics, warn_if_never
+from student.schedule import detector_learns, ends_turn, keep_statistics, warn_if_never
 from student.setup import DEFAULT_TRAIN_ARGUMENTS, DistillSettings, DistillSetup
 from student.trainer import DistillTrainer, distill
 

@@ -1,0 +1,17 @@
+"""What a distillation chooses from, by name; settings and `--help` read it without torch."""
+
+from typing import Literal, get_args
+
+FeatureSet = Literal["fine", "paper"]
+"""features.py"""
+FEATURE_SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
+
+ObjectiveName = Literal["paper", "calibrated", "local", "cosine", "smooth-l1", "rkd", "contrastive", "graph", "linear"]
+"""objectives.py"""
+OBJECTIVE_NAMES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
+BEST_OBJECTIVE: ObjectiveName = "smooth-l1"
+"""First on the miniature's validation world over three training seeds, if only just (docs/objectives.md)."""
+
+ScheduleName = Literal["joint", "alternate"]
+"""schedule.py"""
+SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
