@@ -67,8 +67,8 @@ study: $(STAMP) ## what distillation brings on the miniature benchmark, 3 seeds 
 
 # ---- Development ----------------------------------------------------------------------------------------------------
 
-test: $(STAMP) ## run the whole test suite
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run the whole test suite, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP) ## ruff, formatting, mypy --strict, directions of imports
 	$(BIN)/ruff check .
