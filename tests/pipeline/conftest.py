@@ -110,9 +110,9 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def toy_config(tmp_path_factory: pytest.TempPathFactory, tiny_detector: Path) -> RunConfig:
-    """The demo's configuration with everything at its smallest."""
+    """The demo's configuration with everything at its smallest, in a folder of the module's own."""
     config = demo(tmp_path_factory.mktemp("toy") / "demo")
     return replace(
         config,
