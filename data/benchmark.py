@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data.benchmarks.core50 import read_core50, read_core50_training
-from data.benchmarks.icubworld import read_icubworld, read_icubworld_training
+from data.benchmarks import core50, icubworld
+from data.benchmarks.handheld import read_handheld, read_handheld_training
 from data.benchmarks.perseg import read_perseg
 from data.benchmarks.photos import object_folders, read_photos
 from data.benchmarks.pod import QUERIES, read_pod
@@ -34,13 +34,14 @@ class PublishedBenchmark:
 PUBLISHED = {
     "perseg": PublishedBenchmark(read=read_perseg, confidence=0.1),
     **{name: PublishedBenchmark(read=partial(read_pod, name=name), confidence=0.1) for name in QUERIES},
-    "core50": PublishedBenchmark(
-        read=read_core50, confidence=0.001, head_epochs=10, read_training=read_core50_training
-    ),
-    "icubworld": PublishedBenchmark(
-        read=read_icubworld, confidence=0.001, head_epochs=10, read_training=read_icubworld_training
-    ),
-}
+    **{
+        name: PublishedBenchmark(
+            read=partial(read_handheld, name=name, objects=objects), confidence=0.001, head_epochs=10,
+            read_training=partial(read_handheld_training, name=name, objects=objects),
+        )
+        for name, objects in (("core50", core50.OBJECTS), ("icubworld", icubworld.OBJECTS))
+    },
+}  # fmt: skip
 """Published benchmarks by name."""
 
 

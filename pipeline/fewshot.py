@@ -62,8 +62,8 @@ def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
     )
 
 
-def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
-    """Write report.json and report.html of a completed distillation; the outputs of the stage.
+def evaluate(config: RunConfig, run: Completion, inputs: Mapping[str, str]) -> Mapping[str, Any]:
+    """Write report.json and report.html of a completed distillation, made from these inputs; the outputs of the stage.
 
     Raises:
         ConfigError: the false-accept rate makes no sense.
@@ -88,13 +88,12 @@ def evaluate(config: RunConfig, run: Completion) -> Mapping[str, Any]:
     notes = [*benchmark.notes, *_episode_notes(benchmark, settings), *remarks]
     results, left_out = _results(benchmark, settings, episodes, passes, run.folder / run.outputs["student"])
     notes += left_out
-    identity = fewshot_identity(config, run)
     report: dict[str, Any] = {
         "results": results,
         "detection": _detection(run),
         "seconds": {**_stage_seconds(run, config), FEWSHOT: round(time.perf_counter() - started, 2)},
         "versions": versions(),
-        "inputs": {**run.inputs, **identity.inputs},
+        "inputs": {**run.inputs, **inputs},
     }
     scenes = _scenes(benchmark, episodes[settings.shots[0]][0], passes[STUDENT], settings.learner)
     write_json(folder / "report.json", report)

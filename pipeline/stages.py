@@ -254,8 +254,9 @@ def evaluate_fewshot(config: RunConfig) -> Completion:
     run = read_completion(config.fewshot.run or last_distillation(config.root), stage=DISTILL, command=_DISTILL_COMMAND)
     folder = named(config.fewshot.folder)
     # Evaluating costs seconds, so another question replaces the last answer instead of refusing.
+    identity = fewshot_identity(config, run)
     return run_stage(
-        folder, fewshot_identity(config, run), lambda: evaluate(config, run), flag="--out", replace=True,
+        folder, identity, lambda: evaluate(config, run, identity.inputs), flag="--out", replace=True,
         is_whole=lambda: all((folder / name).is_file() for name in ("report.json", "report.html")),
     )  # fmt: skip
 

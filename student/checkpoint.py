@@ -76,13 +76,12 @@ def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Ma
         The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = [model.names[index] for index in sorted(model.names)]
     card = {
         "format": _FORMAT,
         "features": model.features,
         "feature_dims": list(model.translation.dims),
         "target_dim": model.translation.out_dim,
-        "class_names": names,
+        "class_names": list(class_names(model)),
         "image_size": image_size,
         "meta": dict(meta),
     }
@@ -110,16 +109,16 @@ def load_student(path: Path) -> Student:
             detector=detector,
             translation=None,
             features="paper",
-            class_names=_class_names(detector),
+            class_names=class_names(detector),
             image_size=image_size,
         )
     card = _read_card(path)
     detector, _ = load_detector(path / DETECTOR_FILE)
     dims = feature_dims(detector, card["features"])
-    if list(dims) != card["feature_dims"] or list(_class_names(detector)) != card["class_names"]:
+    if list(dims) != card["feature_dims"] or list(class_names(detector)) != card["class_names"]:
         raise StudentModelError(
             f"{path}: {DETECTOR_FILE} does not belong to {CARD_FILE} (features {list(dims)} and "
-            f"{card['feature_dims']} wide, {len(_class_names(detector))} and {len(card['class_names'])} classes); "
+            f"{card['feature_dims']} wide, {len(class_names(detector))} and {len(card['class_names'])} classes); "
             "run `mocha-pipe distill` again."
         )
     return Student(
@@ -233,7 +232,7 @@ def _read_translation(path: Path, dims: FeatureDims, out_dim: int) -> Translatio
     return translation.eval().requires_grad_(False)
 
 
-def _class_names(detector: DetectionModel) -> tuple[str, ...]:
+def class_names(detector: DetectionModel) -> tuple[str, ...]:
     """Class names in the order of their ids."""
     return tuple(detector.names[index] for index in sorted(detector.names))
 

@@ -63,14 +63,13 @@ class Question:
     truth: NamedBoxes
     """The same, as ground truth."""
 
-    def taught(self, pool_pass: PoolPass, learner: str) -> PrototypeLearner:
-        """A learner that has seen the support.
+    def taught(self, embeddings_RD: NDArray[np.float32], learner: str) -> PrototypeLearner:
+        """A learner that has seen the support, from embeddings of all regions.
 
         Raises:
             student.learner.PrototypeError: if there is no such learner.
         """
-        embeddings = pool_pass.region_embedding[self.support]
-        return make_learner(learner).fit(embeddings, self.support_coarse, self.support_personal)
+        return make_learner(learner).fit(embeddings_RD[self.support], self.support_coarse, self.support_personal)
 
     def without(self, personal: NDArray[np.integer]) -> Self:
         """The same question where nobody teaches these objects."""
@@ -116,7 +115,7 @@ def evaluate_episodes(
 def _figures(question: Question, pool_pass: PoolPass, learner: str) -> dict[str, object]:
     """The figures of one method in one episode, by the names of `EpisodeScores`."""
     truth = question.truth
-    fitted = question.taught(pool_pass, learner)
+    fitted = question.taught(pool_pass.region_embedding, learner)
     detections = _named(fitted, question, pool_pass)
     names = recognised_as(truth, detections)
     of_regions, _ = fitted.predict(pool_pass.region_embedding[question.asked], question.asked_coarse)
@@ -142,7 +141,7 @@ def name_detections(
         student.learner.PrototypeError: if there is no such learner.
     """
     question = ask(benchmark, source_regions(benchmark.source), episode)
-    named = _named(question.taught(pool_pass, learner), question, pool_pass)
+    named = _named(question.taught(pool_pass.region_embedding, learner), question, pool_pass)
     known = named.personal != UNKNOWN
     return NamedDetections(**{field.name: getattr(named, field.name)[known] for field in fields(named)})
 

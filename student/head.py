@@ -17,7 +17,7 @@ import student.environment  # noqa: F401  (before ultralytics)
 from ultralytics.nn.tasks import DetectionModel
 
 from data.types import DetectionSource
-from student.checkpoint import load_detector
+from student.checkpoint import class_names, load_detector
 from student.pretrain import checked_arguments, train_to_end
 from student.setup import DEFAULT_TRAIN_ARGUMENTS
 from student.sources import SourceTrainer
@@ -44,8 +44,7 @@ def tune_classification(
         TrainArgumentError: an argument is unknown, has a wrong value, or is set by the pipeline.
     """
     detector, _ = load_detector(weights)
-    names = tuple(detector.names[index] for index in sorted(detector.names))
-    assert source.class_names == names, "the source has the detector's classes"
+    assert source.class_names == class_names(detector), "the source has the detector's classes"
     arguments = {**DEFAULT_TRAIN_ARGUMENTS, "val": False, "plots": False, **checked_arguments(train_arguments)}
     folder = train_to_end(
         partial(SourceTrainer, (source, source)),

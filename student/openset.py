@@ -128,7 +128,7 @@ def open_episodes(
 def _seen(
     question: Question, shown: NDArray[np.bool_], taught: NDArray[np.bool_], pool_pass: PoolPass, learner: str
 ) -> OpenEpisode:
-    fitted = question.taught(pool_pass, learner)
+    fitted = question.taught(pool_pass.region_embedding, learner)
     embeddings, coarse = pool_pass.region_embedding[question.asked[shown]], question.asked_coarse[shown]
     rows, _ = fitted.nearest(embeddings, coarse)
     _, group, counts = np.unique(2 * coarse + taught, return_inverse=True, return_counts=True)

@@ -1,13 +1,15 @@
 """CORe50 and iCubWorld: one layout, objects held by a hand, one to an image."""
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 from data.benchmarks.episode_files import read_episode_file
 from data.benchmarks.published import PublishedFolder
 from data.types import PersonalBenchmark
 
 
-def read_handheld(folder: PublishedFolder, *, progress: bool) -> PersonalBenchmark:
+def read_handheld(root: Path, *, name: str, objects: Mapping[str, str], progress: bool = False) -> PersonalBenchmark:
     """Read what lies under `train/`, which the episodes are about.
 
     Layout: `train/images/` and `train/labels/` (or `images/train/` and `labels/train/`, or label files beside the
@@ -19,6 +21,7 @@ def read_handheld(folder: PublishedFolder, *, progress: bool) -> PersonalBenchma
         DatasetError: An image or label file breaks a rule, or there is no image.
         EpisodeError: An episode file does.
     """
+    folder = PublishedFolder(name=name, root=root, objects=objects)
     images = folder.find("train")
     files = {
         int(match[1]): read_episode_file(path, images)
@@ -32,11 +35,14 @@ def read_handheld(folder: PublishedFolder, *, progress: bool) -> PersonalBenchma
     return folder.benchmark(source, published=dict(file.placed(source, shots) for shots, file in files.items()))
 
 
-def read_handheld_training(folder: PublishedFolder, *, progress: bool) -> PersonalBenchmark:
+def read_handheld_training(
+    root: Path, *, name: str, objects: Mapping[str, str], progress: bool = False
+) -> PersonalBenchmark:
     """Read what lies under `val/`: no episode is about it, so that a detector may learn the coarse classes from it.
 
     Raises:
         DatasetNotFoundError: There is no `val`.
         DatasetError: An image or label file breaks a rule, or there is no image.
     """
+    folder = PublishedFolder(name=name, root=root, objects=objects)
     return folder.benchmark(folder.read(folder.find("val"), progress=progress))

@@ -37,6 +37,7 @@ OURS, STUDENT_GALLERY, BASE_GALLERY, CLIP_GALLERY, YOLOE = (
     "mocha", "student gallery", "base gallery", "CLIP gallery", "YOLOE",
 )  # fmt: skip
 """The rivals, by the names that the table has."""
+LEARNERS = {OURS: "conditional", STUDENT_GALLERY: "gallery", BASE_GALLERY: "gallery", CLIP_GALLERY: "gallery"}
 CONFIDENCE = 0.25  # ultralytics' default
 _THREADS = "OMP_NUM_THREADS"
 
@@ -107,9 +108,8 @@ def milliseconds(
 
 def contestants(race: Race) -> dict[str, Contestant]:
     """Every rival, all objects learnt."""
-    ours = {OURS: "conditional", STUDENT_GALLERY: "gallery"}
-    rivals = {name: _region_names(race, race.student, name, learner) for name, learner in ours.items()}
-    rivals[BASE_GALLERY] = _region_names(race, race.base, BASE_GALLERY, "gallery")
+    weights = {OURS: race.student, STUDENT_GALLERY: race.student, BASE_GALLERY: race.base}
+    rivals = {name: _region_names(race, path, name, LEARNERS[name]) for name, path in weights.items()}
     if race.teacher:
         rivals[CLIP_GALLERY] = _crop_names(race, race.teacher)
     rivals[YOLOE] = _prompts(race)
@@ -143,12 +143,9 @@ def _crop_names(race: Race, config: TeacherConfig) -> Contestant:
     teacher = LlavaTeacher(replace(config, device="cpu"))
     yolo = YOLO(race.base)
 
-    def look(image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> NDArray[np.float32]:
-        return teacher.look([cut_crop(image, box, teacher.spec.crop_margin, teacher.spec.crop_size) for box in boxes])
-
-    shown = np.concatenate([look(read_image(record.path), record.xyxy) for record in race.lessons])
+    shown = np.concatenate([look(teacher, read_image(record.path), record.xyxy) for record in race.lessons])
     any_class = np.zeros(len(shown), np.int64)  # a gallery has no use for it
-    gallery = make_learner("gallery").fit(shown, any_class, np.arange(len(shown)))
+    gallery = make_learner(LEARNERS[CLIP_GALLERY]).fit(shown, any_class, np.arange(len(shown)))
 
     def find(record: ImageRecord) -> NDArray[np.int64]:
         image = read_image(record.path)
@@ -157,14 +154,19 @@ def _crop_names(race: Race, config: TeacherConfig) -> Contestant:
         boxes = found.boxes.xyxy.numpy()
         if not len(boxes):
             return any_class[:0]
-        return gallery.predict(look(image, boxes), np.zeros(len(boxes), np.int64))[0]
+        return gallery.predict(look(teacher, image, boxes), np.zeros(len(boxes), np.int64))[0]
 
     return Contestant(
         enrol=lambda record: copy(gallery).partial_fit(
-            look(read_image(record.path), record.xyxy), any_class[:1], any_class[:1]
+            look(teacher, read_image(record.path), record.xyxy), any_class[:1], any_class[:1]
         ),
         find=find,
     )
+
+
+def look(teacher: LlavaTeacher, image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Crops of boxes (n, 4), xyxy pixels, by the teacher's image encoder: (n, D)."""
+    return teacher.look([cut_crop(image, box, teacher.spec.crop_margin, teacher.spec.crop_size) for box in boxes])
 
 
 def _prompts(race: Race) -> Contestant:

@@ -24,7 +24,17 @@ from data.errors import MochaError
 from data.files import write_json
 from data.images import read_image
 from data.types import DetectionSource
-from pipeline.bench.contestants import BASE_GALLERY, CLIP_GALLERY, OURS, STUDENT_GALLERY, YOLOE, Race, run_race
+from pipeline.bench.contestants import (
+    BASE_GALLERY,
+    CLIP_GALLERY,
+    LEARNERS,
+    OURS,
+    STUDENT_GALLERY,
+    YOLOE,
+    Race,
+    look,
+    run_race,
+)
 from pipeline.bench.runs import in_a_process
 from pipeline.bench.yoloe import MODEL, PromptedDetector, accuracies, one_box
 from pipeline.coarse import with_coarse_classes
@@ -41,10 +51,8 @@ from student.bootstrap import mean_interval
 from student.checkpoint import DETECTOR_FILE, TRANSLATION_FILE, load_student
 from student.fewshot import Question, ask, source_regions
 from student.metrics import recognition_accuracy
-from student.prototypes import make_learner
 from teacher_cache.cache import RegionCache
 from teacher_cache.config import TeacherConfig
-from teacher_cache.crops import cut_crop
 from teacher_cache.teachers.llava import LlavaTeacher
 
 if TYPE_CHECKING:
@@ -52,7 +60,6 @@ if TYPE_CHECKING:
 
 IMAGES, ROUNDS = 24, 3
 """Of the timing."""
-_LEARNERS = {OURS: "conditional", STUDENT_GALLERY: "gallery", BASE_GALLERY: "gallery", CLIP_GALLERY: "gallery"}
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
 
@@ -165,13 +172,10 @@ def _features(
 
 def _crop_embeddings(teacher: LlavaTeacher, source: DetectionSource) -> NDArray[np.float32]:  # (R, D)
     """Every region by the teacher's image encoder."""
-    margin, size = teacher.spec.crop_margin, teacher.spec.crop_size
-    rows = []
-    for record in tqdm(source.records, desc="CLIP", unit="image"):
-        if len(record.xyxy):
-            image = read_image(record.path)
-            rows.append(teacher.look([cut_crop(image, box, margin, size) for box in record.xyxy]))
-    return np.concatenate(rows)
+    shown = [record for record in source.records if len(record.xyxy)]
+    return np.concatenate(
+        [look(teacher, read_image(record.path), record.xyxy) for record in tqdm(shown, desc="CLIP", unit="image")]
+    )
 
 
 def _accuracies(
@@ -186,7 +190,7 @@ def _accuracies(
     for shots in settings.shots:
         questions = [ask(benchmark, regions, episode) for episode in drawn_episodes(benchmark, settings, shots)]
         by_rival = {
-            name: np.array([region_accuracy(question, rows_RD, _LEARNERS[name]) for question in questions])
+            name: np.array([region_accuracy(question, rows_RD, LEARNERS[name]) for question in questions])
             for name, rows_RD in embeddings.items()
         }
         if prompted:
@@ -198,10 +202,7 @@ def _accuracies(
 
 def region_accuracy(question: Question, embeddings_RD: NDArray[np.float32], learner: str) -> float:
     """Share of the asked regions that get the right name from their embedding, 0..100."""
-    fitted = make_learner(learner).fit(
-        embeddings_RD[question.support], question.support_coarse, question.support_personal
-    )
-    names, _ = fitted.predict(embeddings_RD[question.asked], question.asked_coarse)
+    names, _ = question.taught(embeddings_RD, learner).predict(embeddings_RD[question.asked], question.asked_coarse)
     return recognition_accuracy(question.truth, names)
 
 

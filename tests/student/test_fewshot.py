@@ -187,7 +187,7 @@ def test_objects_that_are_left_out_are_asked_about_and_not_taught(benchmark: Per
     np.testing.assert_array_equal(fewer.support, question.support[kept])
     np.testing.assert_array_equal(fewer.support_coarse, question.support_coarse[kept])
     assert fewer.truth is question.truth
-    learner = fewer.taught(make_pass(benchmark, 0.1), "conditional")
+    learner = fewer.taught(make_pass(benchmark, 0.1).region_embedding, "conditional")
     assert learner.personal_.tolist() == [0, 3, 2, 5], "by coarse class, then by object"
 
 
