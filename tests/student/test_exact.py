@@ -15,6 +15,7 @@ import torch
 
 from data.types import DetectionSource
 from student.checkpoint import load_checkpoint
+from student.exact import ExactTrainer
 from student.setup import DistillSettings
 from student.trainer import DistillTrainer, distill
 
@@ -100,6 +101,28 @@ def test_a_stopped_run_ends_like_an_uninterrupted_one(
     run(tmp_path / "stopped", family=family, resume=True)
     assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
     assert not list((tmp_path / "stopped/train/weights").glob("exact-*")), "a finished run needs none"
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
+def test_the_fused_optimizer_steps_like_ultralytics_own(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    seen: list[bool] = []
+    step = ExactTrainer.optimizer_step
+
+    def look(self: ExactTrainer) -> None:
+        seen.append(all(group["fused"] for group in self.optimizer.param_groups))
+        step(self)
+
+    monkeypatch.setattr(ExactTrainer, "optimizer_step", look)
+    arguments = {"epochs": 1, "nbs": 6, "optimizer": optimizer}
+    run(tmp_path / "fused", **arguments)
+    monkeypatch.delattr(ExactTrainer, "build_optimizer")
+    run(tmp_path / "plain", **arguments)
+    assert seen == [True] * 3 + [False] * 3
+    expected = weights(tmp_path / "plain")
+    for name, value in weights(tmp_path / "fused").items():
+        torch.testing.assert_close(value.float(), expected[name].float(), rtol=1e-2, atol=1e-3)
 
 
 def test_equal_seeds_repeat_a_run_and_another_seed_does_not(run: Run, tmp_path: Path) -> None:
