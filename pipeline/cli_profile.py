@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.console import print_json, print_table
+from pipeline.console import print_json, print_table, print_values
 from pipeline.options import NO_COMPLETION, DetectionConfidence, Device, Json, Root, StudentFolder, root_folder
 
 if TYPE_CHECKING:
@@ -101,15 +101,13 @@ def profile_show(name: Name, profile: ProfileFile = None, root: Root = None, as_
     if as_json:
         print_json({"profile": path, "name": name, "classes": classes, "closest": other})
         return
-    from pipeline.profile_tables import object_table
-
     values = {
         "photos": ", ".join(f"{count} as {coarse}" for coarse, count in classes.items()),
         "looks most like": f"{other['name']} (cosine {other['cosine']})" if other else "alone in the profile",
         "learner": known.learner.name,
         "student": known.student[:12],
     }
-    print_table(object_table(name, values))
+    print_values(name, values)
 
 
 @profile_app.command("remove")

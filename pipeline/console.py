@@ -44,10 +44,10 @@ def print_values(title: str, values: dict[str, Any]) -> None:
 
 
 def print_table(table: "Table") -> None:
-    """Print a rich table."""
+    """Print a rich table; brackets in it are text, for names of objects and folders may hold some."""
     from rich.console import Console
 
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def print_json(value: Any) -> None:

@@ -3,31 +3,25 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from pipeline.tables import plain_table, values_table
+from pipeline.tables import plain_table
 
 
 def photos_table(title: str, photos: Iterable[Mapping[str, Any]]) -> Table:
     """One row per photo: the object's box, class and confidence in it."""
-    table = plain_table("photo", "left,top,width,height", "class", "confidence", title=escape(title), justify="left")
+    table = plain_table("photo", "left,top,width,height", "class", "confidence", title=title, justify="left")
     for photo in photos:
         confidence = "box given" if photo["confidence"] is None else f"{photo['confidence']:.2f}"
         box = ",".join(map(str, photo["box"]))
-        table.add_row(escape(str(photo["photo"])), box, escape(photo["class"]), confidence)
+        table.add_row(str(photo["photo"]), box, photo["class"], confidence)
     return table
 
 
 def profile_table(title: str, objects: Sequence[Mapping[str, Any]]) -> Table:
     """One row per object: its classes, and how many photos it was learnt from."""
-    table = plain_table("name", "class", "photos", title=escape(title))
+    table = plain_table("name", "class", "photos", title=title)
     table.columns[1].justify = "left"
     for thing in objects:
-        table.add_row(escape(thing["name"]), escape(", ".join(thing["classes"])), str(sum(thing["classes"].values())))
+        table.add_row(thing["name"], ", ".join(thing["classes"]), str(sum(thing["classes"].values())))
     return table
-
-
-def object_table(name: str, values: Mapping[str, str]) -> Table:
-    """What is known of one object."""
-    return values_table(escape(name), {title: escape(value) for title, value in values.items()})

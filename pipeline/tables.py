@@ -1,10 +1,12 @@
 """The summary that a command prints at its end: one rich table each, from plain numbers."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from data.check import CheckReport
@@ -27,6 +29,7 @@ METRIC_TITLES = {
 }
 """What every method is measured by, 0..100."""
 _STATUS_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
+_SEVERITIES = {"error": "red", "warning": "yellow"}
 
 
 def results_tables(report: Mapping[str, Any]) -> tuple[Table, Table]:
@@ -47,7 +50,7 @@ def _sections(report: Mapping[str, Any], keys: Sequence[str], *, title: str | No
     table = plain_table("", *({**METRIC_TITLES, "auroc": "AUROC unknown"}[key] for key in keys), title=title)
     table.padding = (0, 1, 0, 0)  # three signed figures of 20 characters fill a line
     for result in report["results"]:
-        table.add_row(f"[bold]{shots_in_words(result['shots'])}[/]")
+        table.add_row(Text(shots_in_words(result["shots"]), style="bold"))
         for name in result["methods"]:
             cells = [_figure(result, name, key) for key in keys]
             table.add_row(f"  {name}", *cells, style="bold" if name == "mocha" else None)
@@ -92,7 +95,7 @@ def stages_table(completions: Iterable["Completion"]) -> Table:
     """What each stage did, how long it took and where its folder is."""
     table = plain_table("stage", "", "seconds", "folder", justify="left")
     for done in completions:
-        state = "[dim]already complete[/]" if done.skipped else "[green]done[/]"
+        state = Text("already complete", style="dim") if done.skipped else Text("done", style="green")
         table.add_row(done.stage, state, f"{done.seconds:.1f}", str(done.folder))
     return table
 
@@ -108,13 +111,15 @@ def values_table(title: str, values: Mapping[str, Any]) -> Table:
 
 def check_table(report: "CheckReport") -> Table:
     """One row per split of a data set: images, boxes, classes and what was found wrong."""
-    table = plain_table("split", "images", "empty", "boxes", "classes", "box sides", "problems", title=str(report.data))
+    columns = ("split", "images", "empty", "boxes", "classes", "box sides", "errors", "warnings")
+    table = plain_table(*columns, title=str(report.data))
     for split in report.splits:
         has_boxes = split.smallest_box is not None
         sides = f"{split.smallest_box:.0f}-{split.largest_box:.0f} px" if has_boxes else "-"
         counts = (split.images, split.background_images, split.regions, len(split.regions_per_class))
-        problems = f"[red]{len(split.problems)}[/]" if split.problems else "0"
-        table.add_row(split.split, *map(str, counts), sides, problems)
+        found: Counter[str] = Counter(problem.severity for problem in split.problems)
+        problems = [Text(str(found[kind]), style=style if found[kind] else "") for kind, style in _SEVERITIES.items()]
+        table.add_row(split.split, *map(str, counts), sides, *problems)
     return table
 
 
@@ -122,7 +127,8 @@ def doctor_table(checks: Iterable["Check"]) -> Table:
     """One row per check with its remedy."""
     table = plain_table("", "", "found", "remedy", justify="left")
     for check in checks:
-        table.add_row(f"[{_STATUS_STYLES[check.status]}]{check.status}[/]", check.name, check.found, check.remedy)
+        status = Text(check.status, style=_STATUS_STYLES[check.status])
+        table.add_row(status, check.name, check.found, check.remedy)
     return table
 
 
@@ -163,7 +169,7 @@ def figures_table(figures: "Figures") -> Table:
     for name, figure in figures.items():
         sign = ">=" if figure.better == "higher" else "<="
         target = "" if figure.target is None else f"{sign} {figure.target:.4g}"
-        met = "[green]yes[/]" if figure.is_met else "[red]no[/]"
+        met = Text("yes", style="green") if figure.is_met else Text("no", style="red")
         table.add_row(name, f"{figure.value:.4g}", target, met if target else "", figure.note)
     return table
 

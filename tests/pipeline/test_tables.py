@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
+from data.check import CheckReport, SplitReport
+from data.types import Problem
 from pipeline import tables
+from pipeline.console import print_values
 from pipeline.doctor import Check
 from pipeline.rundir import Completion
 
@@ -104,3 +108,22 @@ def test_values_and_checks_are_rows() -> None:
     assert "x 1, 2" in lines
     shown = printed(tables.doctor_table([Check(name="disk", status="fail", found="0.1 GiB free", remedy="free some")]))
     assert "fail disk 0.1 GiB free free some" in [" ".join(line.split()) for line in shown.splitlines()]
+
+
+def test_errors_and_warnings_of_a_data_set_are_counted_apart() -> None:
+    problems = tuple(
+        Problem(severity=severity, where="a.jpg", message="") for severity in ("error", "warning", "warning")
+    )
+    empty = {"images": 4, "background_images": 1, "regions": 0, "regions_per_class": {}}
+    split = SplitReport(split="train", **empty, smallest_box=None, largest_box=None, problems=problems)
+    shown = lines(tables.check_table(CheckReport(data=Path("data.yaml"), splits=(split,))))
+    assert "split images empty boxes classes box sides errors warnings" in shown
+    assert "train 4 1 0 0 - 1 2" in shown
+
+
+def test_brackets_and_colons_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_values("my [old] mug", {"folder": "[red]/:mug:"})
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()] == [
+        "my [old] mug",
+        "folder [red]/:mug:",
+    ]

@@ -458,7 +458,7 @@ def run_without_us(program: str, folder: Path, gone: str = GONE) -> subprocess.C
 
 
 def programs() -> list[str]:
-    """Those of the document: detect, and learn."""
+    """Those of the document: detect, draw, and learn."""
     return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
@@ -472,7 +472,7 @@ def device(exported: Path, wanted: Wanted, tmp_path: Path) -> Path:
 
 
 def test_the_documented_program_runs_without_torch_and_finds_the_same(device: Path, wanted: Wanted) -> None:
-    detect, _ = programs()
+    detect, _, _ = programs()
     done = run_without_us(detect.replace("0.25", repr(wanted.confidence[-1])), device)
     assert done.stderr == ""
     rows, expected = wanted.rows(len(SIZES) - 1), []
@@ -492,8 +492,20 @@ def test_the_packages_are_really_gone(device: Path) -> None:
     assert "ModuleNotFoundError: student" in done.stderr
 
 
+def test_the_documented_program_draws_what_it_found(device: Path, wanted: Wanted) -> None:
+    detect, draw, _ = programs()
+    program = "\n".join([detect.replace("0.25", repr(wanted.confidence[-1])), draw])
+    done = run_without_us(program, device, GONE.removesuffix(",PIL"))
+    assert done.stderr == ""
+    left, top, _, bottom = wanted.found.detection_xyxy[wanted.rows(len(SIZES) - 1)[0]]
+    row, column = round((top + bottom) / 2), round(left)
+    drawn = np.array(Image.open(device / "found.png"))
+    assert (drawn[row, column : column + 2] == 255).all()
+    assert (drawn != np.load(device / "frame.npy")).any(axis=2).mean() < 0.9, "the picture is still there"
+
+
 def test_the_documented_program_learns_an_object(device: Path, wanted: Wanted) -> None:
-    detect, learn = programs()
+    detect, _, learn = programs()
     again = "print(names[personal[detect(np.load('frame.npy'))[3][0]]], thresholds.max() < 1)"
     program = "\n".join([detect.replace("0.25", repr(wanted.confidence[-1])), learn, again])
     done = run_without_us(program, device)
