@@ -58,7 +58,7 @@ def plan_cache(config: RunConfig, sample: int) -> CachePlan:
         DatasetError, TeacherError, CacheMismatchError: as the build would.
     """
     from teacher_cache.forecast import time_projection, time_teacher
-    from teacher_cache.layout import ShardPlan, shard_bytes
+    from teacher_cache.layout import ShardPlan, is_vacant, shard_bytes
     from teacher_cache.schedule import rows_to_embed
     from teacher_cache.teachers.base import describe_teacher, load_teacher
 
@@ -68,7 +68,7 @@ def plan_cache(config: RunConfig, sample: int) -> CachePlan:
     teacher = teacher_config(config.teacher)
     spec = describe_teacher(teacher)
     to_embed, plan = table.num_distinct, ShardPlan.for_rows(len(table))
-    if folder.exists():
+    if not is_vacant(folder):
         cache = RegionCache.open(folder, expect_spec=spec, expect_table=table)
         to_embed, plan = rows_to_embed(cache, table, None, ()), cache.plan
     dim = config.cache.dim or default_target_dim(spec, len(table))

@@ -25,7 +25,7 @@ from teacher_cache.disk import disk_errors
 from teacher_cache.embed import ShardEmbedder
 from teacher_cache.errors import ProjectionError, TeacherError
 from teacher_cache.forecast import Forecast
-from teacher_cache.layout import ShardPlan, create_group, has_teacher_shard, sweep_stale
+from teacher_cache.layout import ShardPlan, create_group, has_teacher_shard, is_vacant, sweep_stale
 from teacher_cache.quarantine import SetAside
 from teacher_cache.reuse import Donor
 from teacher_cache.schedule import Part, claimed_shards, earlier_shards, pending_shards, rows_to_embed
@@ -173,7 +173,7 @@ def open_or_create(
         CacheMismatchError, CacheFormatError, CacheCorruptError: as `RegionCache.open`.
     """
     sweep_stale(folder)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if is_vacant(folder):
         create_group(folder, plan=ShardPlan.for_rows(len(table), rows_per_shard), spec=spec, table=table)
     return RegionCache.open(folder, expect_spec=spec, expect_table=table)
 

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import thread_time
 
 import numpy as np
 
 from data.coarse import COARSE_NAMES
 from pipeline.bench.figures import Figure
+from pipeline.bench.personal import thread_seconds
 from student.profile import Profile
 from student.prototypes import make_learner
 
@@ -72,7 +72,8 @@ def milliseconds(rounds: int) -> dict[str, float]:
         "classify_one_class": lambda: alone.predict(queries, np.zeros(BOXES, np.int64)),
         "fit": lambda: make_learner("conditional").fit(support, taught % COARSE_CLASSES, taught),
     }
-    return {name: statistics.median(_once(call) for _ in range(rounds + 1)) for name, call in work.items()}
+    timed = range(rounds + 1)
+    return {name: 1000 * statistics.median(thread_seconds(call) for _ in timed) for name, call in work.items()}
 
 
 def _profile_bytes(folder: Path) -> int:
@@ -89,12 +90,6 @@ def _profile_bytes(folder: Path) -> int:
         return path.stat().st_size
     finally:
         shutil.rmtree(folder)
-
-
-def _once(call: Callable[[], object]) -> float:
-    started = thread_time()
-    call()
-    return 1000 * (thread_time() - started)
 
 
 if __name__ == "__main__":

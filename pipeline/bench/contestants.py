@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from time import thread_time
 
 import student.environment  # noqa: F401  (before ultralytics)
 
@@ -22,6 +22,7 @@ from ultralytics import YOLO
 
 from data.images import read_image
 from data.types import DetectionSource, ImageRecord
+from pipeline.bench.personal import thread_seconds
 from pipeline.bench.yoloe import PromptedDetector, blue_first
 from student.checkpoint import load_student
 from student.embedder import RegionEmbedder
@@ -100,9 +101,7 @@ def milliseconds(
     for turn, record in enumerate([*records] * rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            started = thread_time()
-            calls[name](record)
-            took[name].append(1000 * (thread_time() - started))
+            took[name].append(1000 * thread_seconds(partial(calls[name], record)))
     return {name: statistics.median(values) for name, values in took.items()}
 
 

@@ -24,9 +24,7 @@ class Pairs:
         """One round; who goes first changes from turn to turn."""
         kinds = [(plain, self.plain), (personal, self.personal)]
         for call, seconds in kinds if turn % 2 else reversed(kinds):
-            started = thread_time()
-            call()
-            seconds.append(thread_time() - started)
+            seconds.append(thread_seconds(call))
 
     @property
     def ratio(self) -> float:
@@ -36,6 +34,13 @@ class Pairs:
     def __str__(self) -> str:
         mine, plain = (1000 * statistics.median(seconds) for seconds in (self.personal, self.plain))
         return f"{mine:.1f} / {plain:.1f} ms per image"
+
+
+def thread_seconds(call: Callable[[], object]) -> float:
+    """Processor time of one call in this thread; what runs beside it does not count."""
+    started = thread_time()
+    call()
+    return thread_time() - started
 
 
 def make_student(folder: Path, config: str, *, class_names: Sequence[str], width: int) -> None:

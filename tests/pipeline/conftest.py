@@ -1,5 +1,6 @@
 """A small report, and the whole pipeline run once at toy size for every test that looks at its results."""
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -16,6 +17,19 @@ from data.types import DetectionSource
 from pipeline.config import RunConfig
 from pipeline.recipes import demo
 from student.pool import PoolPass
+
+
+@pytest.fixture
+def mark_distilled() -> Callable[[Path], None]:
+    """Makes a folder with `student/` and `base.pt` pass for a completed distillation whose cache is gone."""
+
+    def mark(folder: Path) -> None:
+        outputs = {"student": "student", "base": str(folder / "base.pt"), "base_run": None, "map50_95": 50.0}
+        outputs |= {"curves": "results.csv", "cache": str(folder.parent / "gone")}
+        marker = {"stage": "distill", "config": {}, "inputs": {"cache": "c" * 8}, "outputs": outputs, "versions": {}}
+        (folder / "complete.json").write_text(json.dumps({**marker, "seconds": 1.0}))
+
+    return mark
 
 
 @pytest.fixture

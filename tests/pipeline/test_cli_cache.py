@@ -76,6 +76,9 @@ def test_plan_counts_what_a_build_does_and_times_it(command: Command, world: Pat
     assert plan["sample"] >= 8
     assert 0 < plan["teacher_time"]["low"] <= plan["teacher_time"]["seconds"] <= plan["teacher_time"]["high"]
     assert not (tmp_path / "new").exists(), "a plan makes nothing"
+    (tmp_path / "new").mkdir()
+    empty = command("cache", "plan", *on(world, tmp_path / "new"), "--sample", 8, "--json")
+    assert json.loads(empty.stdout)["to_embed"] == rows, "an empty folder is as good as none"
     done = command("cache", "plan", *on(world, built), "--sample", 8)
     assert "0 (" in next(line for line in done.stdout.splitlines() if line.startswith("to embed"))
 

@@ -90,7 +90,7 @@ def perseg_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(tmp_path: Path, mark_distilled: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A completed distillation; the student knows the 31 classes, the base detector one more, in another order."""
     folder = tmp_path / "run"
     (folder / "student").mkdir(parents=True)
@@ -98,10 +98,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / file).write_text(file)
     # Closeness is 1 for an object and 0 for another one here.
     save_strangers(folder / "student", np.linspace(-0.9, 0.4, 500))
-    outputs = {"student": "student", "base": str(folder / "base.pt"), "base_run": None, "map50_95": 50.0}
-    outputs |= {"curves": "results.csv", "cache": str(tmp_path / "gone")}
-    marker = {"stage": "distill", "config": {}, "inputs": {"cache": "c" * 8}, "outputs": outputs, "versions": {}}
-    (folder / "complete.json").write_text(json.dumps({**marker, "seconds": 1.0}))
+    mark_distilled(folder)
     detectors = {"student": Detector(COARSE_NAMES), "base.pt": Detector(("person", *COARSE_NAMES[::-1]))}
     monkeypatch.setattr(methods, "load_student", lambda path: detectors[path.name])
     monkeypatch.setattr(methods, "RegionEmbedder", Finder)

@@ -44,17 +44,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, tiny_detector: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(
+    tmp_path: Path, tiny_detector: Path, mark_distilled: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A completed distillation of a student with the 31 classes."""
     folder = tmp_path / "run"
     make_student(folder / "student", str(tiny_detector), class_names=COARSE_NAMES, width=16)
     card = json.loads((folder / "student/student.json").read_text())
     (folder / "student/student.json").write_text(json.dumps({**card, "image_size": SIDE}))
     shutil.copy(folder / "student/student.pt", folder / "base.pt")
-    outputs = {"student": "student", "base": str(folder / "base.pt"), "base_run": None, "map50_95": 50.0}
-    outputs |= {"curves": "results.csv", "cache": str(tmp_path / "gone")}
-    marker = {"stage": "distill", "config": {}, "inputs": {"cache": "c" * 8}, "outputs": outputs, "versions": {}}
-    (folder / "complete.json").write_text(json.dumps({**marker, "seconds": 1.0}))
+    mark_distilled(folder)
     monkeypatch.chdir(tmp_path)
     return folder
 

@@ -15,7 +15,7 @@ from ultralytics import YOLO
 
 from data.images import read_image
 from data.types import DetectionSource, ImageRecord
-from pipeline.bench import contestants, yoloe
+from pipeline.bench import contestants, personal, yoloe
 from pipeline.bench.contestants import (
     BASE_GALLERY,
     OURS,
@@ -172,7 +172,7 @@ def test_every_call_sees_every_record_and_all_take_the_first_turn(race: Race) ->
 
 def test_speed_is_the_median_in_milliseconds_of_processor_time(race: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 0.001, 0.001, 0.004, 0.004, 0.504])
-    monkeypatch.setattr(contestants, "thread_time", lambda: next(ticks))
+    monkeypatch.setattr(personal, "thread_time", lambda: next(ticks))
     assert milliseconds({"a": lambda record: None}, race.images[:3], 1) == {"a": pytest.approx(3)}
 
 
@@ -189,7 +189,7 @@ def test_a_race_has_one_thread_and_times_both_deeds_of_each(race: Race, monkeypa
         for name, start in (("a", 0.001), ("b", 0.002))
     }
     monkeypatch.setattr(contestants, "contestants", lambda asked: rivals)
-    monkeypatch.setattr(contestants, "thread_time", lambda: clock[0])
+    monkeypatch.setattr(personal, "thread_time", lambda: clock[0])
     found = contestants.run_race(race)
     assert {name: (round(speed.enrol, 3), round(speed.find, 3)) for name, speed in found.items()} == {
         "a": (1, 501), "b": (2, 502),
