@@ -497,7 +497,8 @@ def test_the_documented_program_draws_what_it_found(device: Path, wanted: Wanted
     program = "\n".join([detect.replace("0.25", repr(wanted.confidence[-1])), draw])
     done = run_without_us(program, device, GONE.removesuffix(",PIL"))
     assert done.stderr == ""
-    left, top, _, bottom = wanted.found.detection_xyxy[wanted.rows(len(SIZES) - 1)[0]]
+    rows = wanted.rows(len(SIZES) - 1)
+    left, top, _, bottom = wanted.found.detection_xyxy[rows[wanted.personal[rows] != UNKNOWN][0]]
     row, column = round((top + bottom) / 2), round(left)
     drawn = np.array(Image.open(device / "found.png"))
     assert (drawn[row, column : column + 2] == 255).all()
