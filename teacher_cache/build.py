@@ -124,6 +124,7 @@ def build_cache(
         raise ProjectionError(f"targets need at least one dimension; asked for {dim}; pass --dim 1 or more")
     assert tuple(record.name for record in source.records) == table.image_names, "the table is of another source"
     tally, computed = Tally(), 0
+    missing: tuple[int, ...] = ()
     with disk_errors(folder):
         donors = [Donor(other, spec) for other in reuse]
         cache = open_or_create(folder, table, spec, rows_per_shard)
@@ -143,9 +144,9 @@ def build_cache(
                         computed = _embed_missing(cache, table, claims, embedder, part, to_embed, bar)
                 tally.add(embedder.tally)
                 bar.close()
-                if not cache.missing_teacher_shards():
+                missing = cache.missing_teacher_shards()  # once: another part may write its last shard at any time
+                if not missing:
                     derive_targets(cache, claims, dim, device=device, progress=progress)
-    missing = cache.missing_teacher_shards()
     return BuildReport(
         rows=len(table),
         shards=len(cache.plan),

@@ -16,9 +16,11 @@ import pytest
 from data.images import read_image
 from data.regions import RegionTable
 from data.types import DetectionSource
+from teacher_cache import build as build_module
 from teacher_cache import schedule
 from teacher_cache.build import open_or_create
 from teacher_cache.cache import RegionCache
+from teacher_cache.claims import ShardClaims
 from teacher_cache.crops import cut_crop
 from teacher_cache.layout import done_shards
 from teacher_cache.schedule import claimed_shards, earlier_shards
@@ -232,6 +234,28 @@ def test_parts_in_two_processes_make_the_whole(
     assert [report[:2] for report in reports] == [[96, 3], [73, 3]]
     assert 8 in [dim for *_, dim in reports], "the one that wrote the last shard derives"
     assert helpers.file_tree(tmp_path / "cache") == reference
+
+
+def test_a_part_that_ends_while_another_writes_the_last_shard_says_what_it_saw(
+    large: DetectionSource, tmp_path: Path, helpers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the end of this part's work and its report the other one has its shards, and not yet its targets."""
+    folder, leave = tmp_path / "cache", ShardClaims.__exit__
+
+    def others_finish(claims: ShardClaims, *error: Any) -> None:
+        leave(claims, *error)
+        with monkeypatch.context() as patch:
+            patch.setattr(ShardClaims, "__exit__", leave)
+            patch.setattr(build_module, "derive_targets", stopped)
+            with pytest.raises(InterruptedError):
+                helpers.build(large, folder, helpers.Teacher(), part=(1, 2))
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(ShardClaims, "__exit__", others_finish)
+    report = helpers.build(large, folder, helpers.Teacher(), part=(0, 2))
+    assert (report.computed_shards, report.missing_shards, report.dim) == (3, 3, None)
 
 
 def test_a_part_does_its_shards_and_says_what_is_left(
