@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from data.regions import RegionTable
 from pipeline.bench.figures import Figure
+from pipeline.bench.runs import memory_status
 from pipeline.bench.synthetic import CheapTeacher, synthetic_source, synthetic_spec, synthetic_table
 from teacher_cache.build import build_cache
 from teacher_cache.cache import RegionCache
@@ -138,12 +139,12 @@ def _in_own_process(folder: Path, size: str, rows_per_shard: int) -> tuple[int, 
 
 def _worker(folder: Path, size: str, rows_per_shard: int, report: Connection) -> None:
     """One part of a build that is divided among so many that each has the same number of shards, whatever the size."""
-    before = _status("VmRSS")
+    before = memory_status("VmRSS")
     table = RegionTable.read(folder / size)
     source = synthetic_source(table, folder)
     _ = table.digest, table.first_of_key
     _give_back()
-    table_bytes = _status("VmRSS") - before
+    table_bytes = memory_status("VmRSS") - before
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
     spec = synthetic_spec(hidden_dim=HIDDEN_DIM, visual_dim=VISUAL_DIM)
     shards = len(ShardPlan(len(table), rows_per_shard))
@@ -152,7 +153,7 @@ def _worker(folder: Path, size: str, rows_per_shard: int, report: Connection) ->
         source, table, folder / f"{size}-cache", spec=spec, load_teacher=lambda: CheapTeacher(spec),
         rows_per_shard=rows_per_shard, part=(0, -(-shards // EMBEDDED_SHARDS)),
     )  # fmt: skip
-    report.send((len(table), table_bytes, _status("VmHWM")))
+    report.send((len(table), table_bytes, memory_status("VmHWM")))
 
 
 def _give_back() -> None:
@@ -160,10 +161,3 @@ def _give_back() -> None:
     gc.collect()
     pa.default_memory_pool().release_unused()
     ctypes.CDLL(None).malloc_trim(0)
-
-
-def _status(field: str) -> int:
-    """A size in bytes from what Linux says about this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    [kilobytes] = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
-    return int(kilobytes) * 1024

@@ -42,6 +42,16 @@ def _work(sender: Connection, work: Callable[..., object], arguments: tuple[obje
     sender.send(work(*arguments))
 
 
+def memory_status(field: str) -> int:
+    """A size in bytes from what Linux says about this process: `VmRSS` is resident, `VmHWM` its peak.
+
+    `getrusage` would name the peak of the process that started this one, where that is higher.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    [kilobytes] = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(kilobytes) * 1024
+
+
 def make_trainer(
     inputs: "BenchInputs",
     targets: RegionTargets | None,

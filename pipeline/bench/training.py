@@ -7,10 +7,8 @@
 Each run is a process of its own with the same model, images, batch and threads; only the last two know targets.
 """
 
-import resource
 import shutil
 import statistics
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from data.images import read_image
 from data.types import RegionTargets
 from pipeline.bench.figures import Figure
 from pipeline.bench.inputs import BenchInputs, bench_inputs, seconds, shipped_teacher
-from pipeline.bench.runs import in_a_process, make_trainer
+from pipeline.bench.runs import in_a_process, make_trainer, memory_status
 from teacher_cache.build import build_cache
 from teacher_cache.cache import RegionCache
 from teacher_cache.crops import cut_crop
@@ -137,12 +135,7 @@ def _train(kind: Kind, inputs: BenchInputs, folder: Path, steps: int) -> Run:
     ends: list[float] = []
     trainer.add_callback("on_train_batch_end", lambda _: ends.append(perf_counter()))
     peaks: list[int] = []
-    trainer.add_callback("on_train_epoch_end", lambda _: peaks.append(_peak_bytes()))
+    trainer.add_callback("on_train_epoch_end", lambda _: peaks.append(memory_status("VmHWM")))
     with quiet_ultralytics():
         trainer.train()
     return Run(step_seconds=np.diff(ends).tolist(), peak_bytes=peaks[0])
-
-
-def _peak_bytes() -> int:
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
