@@ -40,6 +40,11 @@ def write_json(path: Path, value: object) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def is_vacant(folder: Path) -> bool:
+    """Whether a folder can be made here: there is nothing yet, or an empty one."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
 def file_digest(path: Path) -> str:
     """Hex of blake2b-16 over a file's bytes."""
     with path.open("rb") as stream:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from data.coarse import COARSE_NAMES, OPEN_IMAGES
 from data.errors import DatasetError, DatasetNotFoundError
+from data.files import is_vacant
 from data.images import IMAGE_SUFFIXES
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -199,7 +200,7 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `out` when the block ends well."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not is_vacant(out):
         raise DatasetError(f"{out}: must be a new or empty folder, found something there; name another one")
     out = out.resolve()
     building = out.with_name(f".{out.name}.building")

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.files import is_vacant
 from pipeline.config import RunConfig
 from pipeline.datasets import training_regions
 from pipeline.inputs import teacher_config, teacher_of_cache, torch_device
@@ -58,7 +59,7 @@ def plan_cache(config: RunConfig, sample: int) -> CachePlan:
         DatasetError, TeacherError, CacheMismatchError: as the build would.
     """
     from teacher_cache.forecast import time_projection, time_teacher
-    from teacher_cache.layout import ShardPlan, is_vacant, shard_bytes
+    from teacher_cache.layout import ShardPlan, shard_bytes
     from teacher_cache.schedule import rows_to_embed
     from teacher_cache.teachers.base import describe_teacher, load_teacher
 

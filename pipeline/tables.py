@@ -29,7 +29,7 @@ METRIC_TITLES = {
 }
 """What every method is measured by, 0..100."""
 _STATUS_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
-_SEVERITIES = {"error": "red", "warning": "yellow"}
+_SEVERITY_STYLES = {"error": "red", "warning": "yellow"}
 
 
 def results_tables(report: Mapping[str, Any]) -> tuple[Table, Table]:
@@ -118,7 +118,9 @@ def check_table(report: "CheckReport") -> Table:
         sides = f"{split.smallest_box:.0f}-{split.largest_box:.0f} px" if has_boxes else "-"
         counts = (split.images, split.background_images, split.regions, len(split.regions_per_class))
         found: Counter[str] = Counter(problem.severity for problem in split.problems)
-        problems = [Text(str(found[kind]), style=style if found[kind] else "") for kind, style in _SEVERITIES.items()]
+        problems = [
+            Text(str(found[kind]), style=style if found[kind] else "") for kind, style in _SEVERITY_STYLES.items()
+        ]
         table.add_row(split.split, *map(str, counts), sides, *problems)
     return table
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from data.errors import DatasetError
+from data.files import is_vacant
 from data.regions import RegionTable
 from data.types import DetectionSource
 from teacher_cache.cache import RegionCache, folder_bytes
@@ -25,7 +26,7 @@ from teacher_cache.disk import disk_errors
 from teacher_cache.embed import ShardEmbedder
 from teacher_cache.errors import ProjectionError, TeacherError
 from teacher_cache.forecast import Forecast
-from teacher_cache.layout import ShardPlan, create_group, has_teacher_shard, is_vacant, sweep_stale
+from teacher_cache.layout import ShardPlan, create_group, has_teacher_shard, sweep_stale
 from teacher_cache.quarantine import SetAside
 from teacher_cache.reuse import Donor
 from teacher_cache.schedule import Part, claimed_shards, earlier_shards, pending_shards, rows_to_embed

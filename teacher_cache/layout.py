@@ -105,11 +105,6 @@ def done_shards(array_folder: Path) -> set[int]:
     return {int(match[1]) for match in matches if match}
 
 
-def is_vacant(folder: Path) -> bool:
-    """Whether a cache can be made here: there is nothing yet, or an empty folder."""
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-
-
 def has_teacher_shard(folder: Path, shard: int) -> bool:
     """Whether a shard of a cache is done: present in every array that the teacher gives."""
     return all(shard_path(folder / name, shard).exists() for name in TEACHER_ARRAYS)

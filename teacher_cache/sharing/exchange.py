@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from data.files import is_vacant
 from teacher_cache.cache import ARRAYS, RegionCache
 from teacher_cache.claims import ShardClaims
 from teacher_cache.disk import disk_errors
@@ -231,7 +232,7 @@ def _adopt(source: Holding, folder: Path) -> list[str]:
     if (folder / DESCRIPTION).exists():
         RegionCache.open(folder)
         return []
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_vacant(folder):
         raise CacheFormatError(f"{folder} holds something else than a teacher cache; name another folder")
     with temporary_folder(folder) as temporary:
         for names in ([DESCRIPTION], TABLE, *([name] for name in IDENTITY if "/" in name)):

@@ -16,7 +16,7 @@ from pipeline.rundir import Completion
 
 
 def printed(table: Table) -> str:
-    console = Console(width=100, record=True, file=None, quiet=False)
+    console = Console(width=100, markup=False, emoji=False)  # as print_table has it
     with console.capture() as capture:
         console.print(table)
     return capture.get()
