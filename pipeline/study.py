@@ -8,6 +8,7 @@ STUDY/<recipe>/seed-<n>           a distillation like any other (stages.py): goe
 STUDY/<recipe>/seed-<n>/fewshot   its few-shot report, on the same episodes for every run
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import typer
 from numpy.typing import NDArray
 
 from data.images import read_image
-from pipeline.bench.figures import Figure, keep, show
+from pipeline.bench.figures import Figure, exit_code, keep, show
 from pipeline.config import RunConfig
 from pipeline.inputs import teacher_config
 from pipeline.intervals import SeedMean, seed_mean
@@ -69,10 +70,11 @@ def study(
     out: Annotated[Path, typer.Option(help="File of the figures.")] = Path("work/study.json"),
     seeds: Annotated[str, typer.Option(help="Training seeds, by commas.")] = "0,1,2",
 ) -> None:
-    """Train what is missing of every recipe and seed, evaluate it, print and keep the figures."""
+    """Train what is missing, print and keep the figures; exit code 1 when one misses its target."""
     figures = measure(demo(root).resolved(), [int(seed) for seed in seeds.split(",")])
     keep(out, figures)
     show(figures)
+    sys.exit(exit_code(figures))
 
 
 def measure(config: RunConfig, seeds: Sequence[int]) -> dict[str, Figure]:

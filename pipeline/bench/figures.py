@@ -47,3 +47,8 @@ def show(figures: Figures) -> None:
     from pipeline.tables import figures_table
 
     print_table(figures_table(figures))
+
+
+def exit_code(figures: Figures) -> int:
+    """What a command that measured them ends with: 1 when one misses its target."""
+    return 0 if all(figure.is_met for figure in figures.values()) else 1

@@ -17,7 +17,7 @@ import typer
 from data.files import write_json
 from pipeline.bench import gpu_teacher, gpu_training
 from pipeline.bench.device import device_name
-from pipeline.bench.figures import Figures, keep
+from pipeline.bench.figures import Figures, exit_code, keep
 from pipeline.bench.gpu_training import Pair
 from pipeline.bench.watched_steps import Window
 from pipeline.rundir import read_json
@@ -82,7 +82,7 @@ def teacher(
     found = gpu_teacher.figures(result, settings)
     place.keep("teacher", found, matmul_flops_per_s=result.matmul, peak_bytes=result.peak_bytes)
     typer.echo(gpu_teacher.markdown(result, settings, device_name(place.device)))
-    sys.exit(0 if all(figure.is_met for figure in found.values()) else 1)
+    sys.exit(exit_code(found))
 
 
 @app.command()

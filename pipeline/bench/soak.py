@@ -19,7 +19,7 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from pipeline.bench.figures import Figure, keep, show
+from pipeline.bench.figures import Figure, exit_code, keep, show
 from pipeline.bench.killing import DEADLINE, MOMENTS, errors_of, make_world, phase_of, start_build, strike
 from pipeline.bench.synthetic import read_log
 from pipeline.bench.watching import Damage, Watch, regions_by_name
@@ -137,7 +137,7 @@ def soak(
     figures = run_soak(root, kills=kills, scenes=scenes, seed=seed).figures(kills)
     keep(out or root / "soak.json", figures)
     show(figures)
-    sys.exit(0 if all(figure.is_met for figure in figures.values()) else 1)
+    sys.exit(exit_code(figures))
 
 
 if __name__ == "__main__":

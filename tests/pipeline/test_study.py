@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
+from pipeline import study
+from pipeline.bench.figures import Figure
 from pipeline.config import RunConfig
 from pipeline.rundir import read_json
 from pipeline.study import RECIPES, RunFigures, measure, mirror_cosine, recipe_figures
@@ -83,6 +86,25 @@ def test_mirrored_crops_are_compared_with_their_own() -> None:
     assert mirror_cosine(Brightness(), projection, [even], ["a"]) == pytest.approx(1)
     assert mirror_cosine(Brightness(), projection, [uneven], ["a"]) == pytest.approx(0, abs=1e-6)
     assert mirror_cosine(Brightness(), projection, [even, uneven], ["a", "b"]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("value", "code"), [(34.0, 1), (36.0, 0)])
+def test_the_command_keeps_figures_and_fails_where_one_misses_its_target(
+    value: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = {"gain_1shot": Figure(value=value, target=35, better="higher")}
+    asked: list[tuple[Path, list[int]]] = []
+
+    def instant(config: RunConfig, seeds: list[int]) -> dict[str, Figure]:
+        asked.append((config.root, seeds))
+        return figures
+
+    monkeypatch.setattr(study, "measure", instant)
+    out = tmp_path / "study.json"
+    result = CliRunner().invoke(study.app, ["--root", str(tmp_path), "--out", str(out), "--seeds", "4,2"])
+    assert result.exit_code == code, result.output
+    assert asked == [(tmp_path, [4, 2])]
+    assert read_json(out)["figures"]["gain_1shot"]["value"] == value
 
 
 def test_a_real_study_keeps_its_runs(
