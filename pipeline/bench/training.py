@@ -29,7 +29,7 @@ from teacher_cache.crops import cut_crop
 
 Kind = Literal["plain", "cached", "live"]
 MODEL, IMAGE_SIZE, BATCH = "yolov8n.yaml", 160, 16
-ROUNDS, STEPS, WARM_UP = 3, 40, 5
+ROUNDS, STEPS, WARM_UP = 5, 40, 5
 
 
 @dataclass(frozen=True, kw_only=True)
