@@ -29,9 +29,9 @@ help: ## list every target
 
 install: $(STAMP) ## make the virtual environment in .venv and install the package with its development tools
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP) ## all stages on the miniature world; leaves work/demo/report.json and report.html
@@ -51,19 +51,19 @@ fewshot: $(STAMP) ## one photo per object: the last distilled student against it
 # ---- Measurements ---------------------------------------------------------------------------------------------------
 
 bench: $(STAMP) ## speed of the teacher cache against named alternatives, on the CPU; leaves work/bench.json
-	$(BIN)/python -m pipeline.bench
+	$(BIN)/python -m bench
 
 bench-gpu: $(STAMP) ## both phases on a CUDA GPU, with random weights; leaves work/bench-gpu.json
-	$(BIN)/python -m pipeline.bench.gpu
+	$(BIN)/python -m bench.gpu
 
 bench-rivals: demo ## accuracy, speed and size beside rivals [YOLOE=weights.pt]; runs the demo first; leaves work/rivals.json
-	$(BIN)/python -m pipeline.bench.rivals $(YOLOE_FLAG)
+	$(BIN)/python -m bench.rivals $(YOLOE_FLAG)
 
 soak: $(STAMP) ## kill 200 real builds at random moments; leaves work/soak.json
-	$(BIN)/python -m pipeline.bench.soak
+	$(BIN)/python -m bench.soak
 
 study: $(STAMP) ## what distillation brings on the miniature benchmark, 3 seeds x 3 recipes; leaves work/study.json
-	$(BIN)/python -m pipeline.study
+	$(BIN)/python -m bench.study
 
 # ---- Development ----------------------------------------------------------------------------------------------------
 
@@ -84,8 +84,8 @@ coverage: $(STAMP) ## run the tests and print line coverage by file
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 miniature-teacher: $(STAMP) ## train the shipped miniature teacher again from its seed, into work/miniature-teacher
-	$(BIN)/python -m teacher_cache.teachers.train_miniature work/miniature-teacher
+	$(BIN)/python -m bench.teachers.train_miniature work/miniature-teacher
 
 clean: ## remove caches of the tools; leaves .venv and work/ alone
 	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find data teacher_cache student pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find bench data teacher_cache student pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.errors import MochaError
-from data.images import read_image
-from data.readers import SplitReading
-from data.source import read_split, splits_of
-from data.types import ImageRecord, Problem
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.images import read_image
+from mocha_pipe.data.readers import SplitReading
+from mocha_pipe.data.source import read_split, splits_of
+from mocha_pipe.data.types import ImageRecord, Problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

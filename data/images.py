@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from data.errors import DatasetError, DatasetNotFoundError, MochaError
-from data.files import bytes_digest
-from data.types import ImageFile, Problem
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, MochaError
+from mocha_pipe.data.files import bytes_digest
+from mocha_pipe.data.types import ImageFile, Problem
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}

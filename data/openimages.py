@@ -13,10 +13,10 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from data.coarse import COARSE_NAMES, OPEN_IMAGES
-from data.errors import DatasetError, DatasetNotFoundError
-from data.files import is_vacant
-from data.images import IMAGE_SUFFIXES
+from mocha_pipe.data.coarse import COARSE_NAMES, OPEN_IMAGES
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.files import is_vacant
+from mocha_pipe.data.images import IMAGE_SUFFIXES
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 """Open Images' name of a split -> the key in data.yaml."""

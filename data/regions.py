@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.errors import DatasetError, DatasetNotFoundError
-from data.files import atomic_path
-from data.images import image_digest
-from data.types import DetectionSource
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.files import atomic_path
+from mocha_pipe.data.images import image_digest
+from mocha_pipe.data.types import DetectionSource
 
 IMAGES_FILE = "images.parquet"
 REGIONS_FILE = "regions.parquet"

@@ -5,8 +5,8 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from data.errors import DatasetError, DatasetNotFoundError
-from data.readers import (
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.readers import (
     SplitReading,
     is_packed,
     read_coco,
@@ -16,7 +16,7 @@ from data.readers import (
     splits_of_shards,
     splits_of_yaml,
 )
-from data.types import DetectionSource, Problem
+from mocha_pipe.data.types import DetectionSource, Problem
 
 
 def open_source(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class ImageFile(Protocol):
-    """What holds an image's bytes: a path, or a member of a tar (data/tars.py)."""
+    """What holds an image's bytes: a path, or a member of a tar (data/shards/tars.py)."""
 
     @property
     def name(self) -> str:

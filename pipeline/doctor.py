@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from data.errors import MochaError
-from data.files import write_json
-from pipeline.inputs import teacher_config
-from teacher_cache.config import TeacherConfig
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.files import write_json
+from mocha_pipe.pipeline.run.inputs import teacher_config
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
 _GIB = 2**30
 _PACKAGES = ("torch", "ultralytics", "transformers", "zarr")
@@ -105,7 +105,7 @@ def _writable(cache: Path) -> Check:
 
 
 def _telemetry() -> Check:
-    import student.environment  # noqa: F401  (sets it for every process that trains)
+    import mocha_pipe.student.environment  # noqa: F401  (sets it for every process that trains)
 
     if os.environ.get("YOLO_OFFLINE") == "1":
         return Check(name="telemetry", status="ok", found="ultralytics' is off")
@@ -113,7 +113,7 @@ def _telemetry() -> Check:
 
 
 def _teacher() -> Check:
-    from teacher_cache.teachers.base import load_teacher
+    from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
     name = "miniature teacher"
     try:

@@ -1,6 +1,6 @@
 """Errors of the pipeline that a user can mend; each line of a text is one rule, what was found, and the remedy."""
 
-from data.errors import MochaError
+from mocha_pipe.data.errors import MochaError
 
 
 class ConfigError(MochaError, ValueError):

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from data.files import write_json
-from pipeline.errors import StageMismatchError, StageMissingError
+from mocha_pipe.data.files import write_json
+from mocha_pipe.pipeline.errors import StageMismatchError, StageMissingError
 
 BEGUN = "begun.json"
 COMPLETE = "complete.json"

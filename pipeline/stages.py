@@ -12,25 +12,22 @@ A sweep (pipeline/sweep.py) repeats the fourth with other settings, and has a wo
 
 Each stage makes what it needs and nobody named, writes its folder, and puts `complete.json` there last. Called again it
 skips what is complete and goes on with what is not (pipeline/rundir.py). All of them take a resolved `RunConfig`. The
-worlds are made in pipeline/datasets.py.
+worlds are made in pipeline/run/datasets.py.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.files import write_json
-from data.readers import is_packed
-from data.regions import RegionTable
-from data.remote import RemoteShard
-from data.types import DetectionSource, RegionTargets
-from pipeline.config import RunConfig
-from pipeline.datasets import data_path, distill_data, make_world, named, split_digests, training_regions
-from pipeline.errors import ConfigError, StageMissingError
-from pipeline.inputs import (
+from mocha_pipe.data.packing.remote import RemoteShard
+from mocha_pipe.data.readers import is_packed
+from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.data.types import DetectionSource, RegionTargets
+from mocha_pipe.pipeline.errors import ConfigError
+from mocha_pipe.pipeline.run.datasets import data_path, distill_data, make_world, named, split_digests, training_regions
+from mocha_pipe.pipeline.run.inputs import (
     BASE,
     CACHE,
     DISTILL,
@@ -45,13 +42,13 @@ from pipeline.inputs import (
     train_arguments,
     weights_digest,
 )
-from pipeline.rundir import COMPLETE, Completion, Identity, read_completion, read_json, run_stage
-from student.choices import BEST_OBJECTIVE
+from mocha_pipe.pipeline.run.last import DISTILL_COMMAND, last_distillation, remember_distillation
+from mocha_pipe.pipeline.rundir import COMPLETE, Completion, Identity, read_completion, run_stage
+from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.student.choices import BEST_OBJECTIVE
 
 if TYPE_CHECKING:
-    from teacher_cache.cache import RegionCache
-
-LAST_DISTILL = "last-distill.json"
+    from mocha_pipe.teacher_cache.store.cache import RegionCache
 
 
 def run_demo(config: RunConfig) -> list[Completion]:
@@ -67,9 +64,9 @@ def build_teacher_cache(config: RunConfig) -> Completion:
         CacheMismatchError: the folder holds another teacher's embeddings, or those of other boxes.
         TeacherError: the teacher cannot be loaded.
     """
-    from teacher_cache.build import build_cache
-    from teacher_cache.cache import RegionCache
-    from teacher_cache.teachers.base import describe_teacher, load_teacher
+    from mocha_pipe.teacher_cache.building.build import build_cache
+    from mocha_pipe.teacher_cache.store.cache import RegionCache
+    from mocha_pipe.teacher_cache.teachers.loading import describe_teacher, load_teacher
 
     settings = config.cache
     source, table = training_regions(config)
@@ -111,7 +108,8 @@ def pretrain_base(config: RunConfig) -> Completion:
     Raises:
         StageMismatchError: the folder holds a run with other settings or other data.
     """
-    from student.pretrain import find_model, pretrain
+    from mocha_pipe.student.training.pretrain import pretrain
+    from mocha_pipe.student.training.starting_model import find_model
 
     data = data_path(config)
     if config.data.url or data.suffix in (".json", ".tar"):
@@ -150,7 +148,7 @@ def distill_student(config: RunConfig) -> Completion:
         StageMismatchError: the folder holds a run with other settings or other inputs.
     """
     done = distill_from(distill_inputs(config), config, flag="--run")
-    write_json(config.root / LAST_DISTILL, {"run": os.path.relpath(done.folder, config.root)})
+    remember_distillation(config.root, done.folder)
     return done
 
 
@@ -175,9 +173,9 @@ def distill_inputs(config: RunConfig) -> DistillInputs:
     Raises:
         CacheNotFoundError, CacheMismatchError, CacheIncompleteError: no cache of these very boxes.
     """
-    from student.pretrain import find_model
-    from teacher_cache.cache import RegionCache
-    from teacher_cache.sharing import mirror
+    from mocha_pipe.student.training.starting_model import find_model
+    from mocha_pipe.teacher_cache.sharing import mirror
+    from mocha_pipe.teacher_cache.store.cache import RegionCache
 
     data_path(config)
     cache_folder = named(config.cache.folder)
@@ -200,9 +198,9 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
     Raises:
         StageMismatchError: the folder holds a run with other settings or other inputs.
     """
-    from student.setup import DistillSettings
-    from student.strangers import STRANGERS_FILE
-    from student.trainer import distill
+    from mocha_pipe.student.distil.settings import DistillSettings
+    from mocha_pipe.student.distil.trainer import distill
+    from mocha_pipe.student.fewshot.strangers import STRANGERS_FILE
 
     settings, cache, model = config.distill, inputs.cache, inputs.model
     objective = BEST_OBJECTIVE if settings.objective == "best" else settings.objective
@@ -249,9 +247,9 @@ def evaluate_fewshot(config: RunConfig) -> Completion:
         StageMissingError: no distillation was completed.
         DatasetNotFoundError: there is no benchmark in the named folder.
     """
-    from pipeline.fewshot import evaluate, fewshot_identity
+    from mocha_pipe.pipeline.evaluation.fewshot import evaluate, fewshot_identity
 
-    run = read_completion(config.fewshot.run or last_distillation(config.root), stage=DISTILL, command=_DISTILL_COMMAND)
+    run = read_completion(config.fewshot.run or last_distillation(config.root), stage=DISTILL, command=DISTILL_COMMAND)
     folder = named(config.fewshot.folder)
     # Evaluating costs seconds, so another question replaces the last answer instead of refusing.
     identity = fewshot_identity(config, run)
@@ -259,20 +257,3 @@ def evaluate_fewshot(config: RunConfig) -> Completion:
         folder, identity, lambda: evaluate(config, run, identity.inputs), flag="--out", replace=True,
         is_whole=lambda: all((folder / name).is_file() for name in ("report.json", "report.html")),
     )  # fmt: skip
-
-
-_DISTILL_COMMAND = "mocha-pipe distill"
-
-
-def last_distillation(root: Path) -> Path:
-    """Folder of the distillation that completed last under a root.
-
-    Raises:
-        StageMissingError: none did.
-    """
-    pointer = read_json(root / LAST_DISTILL)
-    if "run" not in pointer:
-        raise StageMissingError(
-            f"no distillation was completed under {root}: run {_DISTILL_COMMAND}, or name its folder with --run"
-        )
-    return root / str(pointer["run"])

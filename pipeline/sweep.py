@@ -12,24 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from data.benchmark import PersonalBenchmark, open_benchmark
-from data.episodes import Episode
-from data.files import file_digest, write_json
-from pipeline.coarse import with_coarse_classes
-from pipeline.config import FewshotConfig, RunConfig, SweepConfig
-from pipeline.configfile import is_miniature
-from pipeline.datasets import make_validation_world
-from pipeline.errors import ConfigError
-from pipeline.fewshot import drawn_episodes
-from pipeline.inputs import EVALUATION, cache_digest, weights_digest
-from pipeline.intervals import seed_mean
-from pipeline.methods import pool_pass
-from pipeline.rundir import Completion, Identity, run_stage, versions
-from pipeline.stages import distill_from, distill_inputs
-from pipeline.variants import Variant
-from student.checkpoint import DETECTOR_FILE, TRANSLATION_FILE, load_student
-from student.fewshot import evaluate_episodes
-from student.prototypes import make_learner
+from mocha_pipe.data.benchmarks.episodes import Episode
+from mocha_pipe.data.benchmarks.opening import PersonalBenchmark, open_benchmark
+from mocha_pipe.data.files import file_digest, write_json
+from mocha_pipe.pipeline.errors import ConfigError
+from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
+from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes
+from mocha_pipe.pipeline.evaluation.intervals import seed_mean
+from mocha_pipe.pipeline.evaluation.methods import pool_pass
+from mocha_pipe.pipeline.run.datasets import make_validation_world
+from mocha_pipe.pipeline.run.inputs import EVALUATION, cache_digest, weights_digest
+from mocha_pipe.pipeline.rundir import Completion, Identity, run_stage, versions
+from mocha_pipe.pipeline.settings.loading import is_miniature
+from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig, SweepConfig
+from mocha_pipe.pipeline.settings.variants import Variant
+from mocha_pipe.pipeline.stages import distill_from, distill_inputs
+from mocha_pipe.student.fewshot.episodes import evaluate_episodes
+from mocha_pipe.student.fewshot.prototypes import make_learner
+from mocha_pipe.student.network.student_files import DETECTOR_FILE, TRANSLATION_FILE, load_student
 
 REPORT = "sweep.json"
 _METRICS = ("accuracy", "map50_95")

@@ -1,6 +1,6 @@
 """Errors of phase 2 that a user can mend."""
 
-from data.errors import MochaError
+from mocha_pipe.data.errors import MochaError
 
 
 class StudentModelError(MochaError, ValueError):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data.errors import MochaError
+from mocha_pipe.data.errors import MochaError
 
 
 class CacheNotFoundError(MochaError, FileNotFoundError):

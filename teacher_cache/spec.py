@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from teacher_cache.errors import CacheFormatError
+from mocha_pipe.teacher_cache.errors import CacheFormatError
 
 EmbeddingMode = Literal["prompt", "generate"]
 

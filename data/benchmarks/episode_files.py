@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data.errors import EpisodeError
-from data.images import IMAGE_SUFFIXES
-from data.types import DetectionSource, PublishedEpisode
+from mocha_pipe.data.errors import EpisodeError
+from mocha_pipe.data.images import IMAGE_SUFFIXES
+from mocha_pipe.data.types import DetectionSource, PublishedEpisode
 
 _SHAPE = 'a list of {"train": [image names], "val": [image names]}'
 

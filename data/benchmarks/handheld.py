@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from data.benchmarks.episode_files import read_episode_file
-from data.benchmarks.published import PublishedFolder
-from data.types import PersonalBenchmark
+from mocha_pipe.data.benchmarks.episode_files import read_episode_file
+from mocha_pipe.data.benchmarks.published import PublishedFolder
+from mocha_pipe.data.types import PersonalBenchmark
 
 
 def read_handheld(root: Path, *, name: str, objects: Mapping[str, str], progress: bool = False) -> PersonalBenchmark:

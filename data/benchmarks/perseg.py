@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from data.benchmarks.episode_files import read_episode_file
-from data.benchmarks.published import PublishedFolder
-from data.types import PersonalBenchmark
+from mocha_pipe.data.benchmarks.episode_files import read_episode_file
+from mocha_pipe.data.benchmarks.published import PublishedFolder
+from mocha_pipe.data.types import PersonalBenchmark
 
 OBJECTS = {
     "backpack": "backpack",

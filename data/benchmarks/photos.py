@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.boxes import clip_boxes, cxcywhn_to_xyxy
-from data.errors import DatasetError
-from data.images import inspect_image
-from data.readers.labels import read_labels
-from data.readers.layout import load_yaml
-from data.readers.reading import SplitReading, error, name_inside
-from data.readers.yolo import shared_labels, walk_images
-from data.source import source_of
-from data.types import ImageRecord, PersonalBenchmark, Problem
+from mocha_pipe.data.boxes import clip_boxes, cxcywhn_to_xyxy
+from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.images import inspect_image
+from mocha_pipe.data.readers.labels import read_labels
+from mocha_pipe.data.readers.layout import load_yaml
+from mocha_pipe.data.readers.reading import SplitReading, error, name_inside
+from mocha_pipe.data.readers.yolo import shared_labels, walk_images
+from mocha_pipe.data.source import source_of
+from mocha_pipe.data.types import ImageRecord, PersonalBenchmark, Problem
 
 COARSE_FILE = "coarse.yaml"
 

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from data.benchmarks.episode_files import ImageNames
-from data.benchmarks.published import PublishedFolder
-from data.errors import EpisodeError
-from data.types import DetectionSource, PersonalBenchmark
+from mocha_pipe.data.benchmarks.episode_files import ImageNames
+from mocha_pipe.data.benchmarks.published import PublishedFolder
+from mocha_pipe.data.errors import EpisodeError
+from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
 
 _KINDS = (
     "book", "bottle", "can", "clock", "fruit", "glass", "glasses", "mouse", "mug", "pen", "phone", "remote", "scissors",

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.coarse import COARSE_NAMES
-from data.errors import DatasetError, DatasetNotFoundError
-from data.readers.layout import YoloLayout
-from data.readers.yolo import find_images, read_images
-from data.source import source_of
-from data.types import DetectionSource, PersonalBenchmark, PublishedEpisode
+from mocha_pipe.data.coarse import COARSE_NAMES
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.readers.layout import YoloLayout
+from mocha_pipe.data.readers.yolo import find_images, read_images
+from mocha_pipe.data.source import source_of
+from mocha_pipe.data.types import DetectionSource, PersonalBenchmark, PublishedEpisode
 
 _SCENES = "scenes"  # what the reader of YOLO layouts is told to call the split
 

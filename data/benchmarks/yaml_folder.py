@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import DatasetError
-from data.readers.layout import load_yaml
-from data.source import open_source
-from data.types import PersonalBenchmark
+from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.readers.layout import load_yaml
+from mocha_pipe.data.source import open_source
+from mocha_pipe.data.types import PersonalBenchmark
 
 
 def read_yaml_folder(folder: Path, *, progress: bool = False) -> PersonalBenchmark:

@@ -1,5 +1,5 @@
 """A procedural world of small scenes: the embedded data set of the demo, the tests and the benchmarks. Synthetic."""
 
-from data.miniature.world import WorldSize, make_miniature, make_validation
+from mocha_pipe.data.miniature.world import WorldSize, make_miniature, make_validation
 
 __all__ = ["WorldSize", "make_miniature", "make_validation"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.miniature.objects import COLOURS, PersonalObject
+from mocha_pipe.data.miniature.objects import COLOURS, PersonalObject
 
 Plane = NDArray[np.floating[Any]]  # (H, W)
 Mask = NDArray[np.bool_]  # (H, W)

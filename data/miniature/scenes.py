@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from data.miniature.drawing import View, draw_object
-from data.miniature.objects import PersonalObject
+from mocha_pipe.data.miniature.drawing import View, draw_object
+from mocha_pipe.data.miniature.objects import PersonalObject
 
 SCENE_SIZE = 160
 """Side of a scene in pixels."""

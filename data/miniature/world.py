@@ -15,9 +15,9 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from data.boxes import xyxy_to_cxcywhn
-from data.miniature.objects import SHAPES, PersonalObject, Split, personal_objects, random_object
-from data.miniature.scenes import SCENE_SIZE, Scene, render_scene
+from mocha_pipe.data.boxes import xyxy_to_cxcywhn
+from mocha_pipe.data.miniature.objects import SHAPES, PersonalObject, Split, personal_objects, random_object
+from mocha_pipe.data.miniature.scenes import SCENE_SIZE, Scene, render_scene
 
 Personal = Literal["benchmark", "validation"]
 """The two personal benchmarks."""

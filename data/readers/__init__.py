@@ -4,10 +4,10 @@ A reader turns one split into a `SplitReading`: the records that are fine and ev
 only where there is nothing to read (no file, no key, no image), so `open_source` and `data check` share one code path.
 """
 
-from data.readers.coco import read_coco, split_of_coco_file
-from data.readers.packed import is_packed, read_packed, read_place, splits_of_shards
-from data.readers.reading import SplitReading
-from data.readers.yolo import read_yolo, splits_of_yaml
+from mocha_pipe.data.readers.coco import read_coco, split_of_coco_file
+from mocha_pipe.data.readers.packed import is_packed, read_packed, read_place, splits_of_shards
+from mocha_pipe.data.readers.reading import SplitReading
+from mocha_pipe.data.readers.yolo import read_yolo, splits_of_yaml
 
 __all__ = [
     "SplitReading",

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.boxes import clip_boxes, xywh_to_xyxy
-from data.errors import DatasetError, DatasetNotFoundError
-from data.images import inspect_image
-from data.readers.reading import SplitReading, error, name_inside, warning
-from data.types import ImageRecord, Problem
+from mocha_pipe.data.boxes import clip_boxes, xywh_to_xyxy
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.images import inspect_image
+from mocha_pipe.data.readers.reading import SplitReading, error, name_inside, warning
+from mocha_pipe.data.types import ImageRecord, Problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.readers.reading import error, warning
-from data.types import Problem
+from mocha_pipe.data.readers.reading import error, warning
+from mocha_pipe.data.types import Problem
 
 OVERSHOOT = 0.01
 """How far beyond 0..1 a value may lie, as in ultralytics; the box is then clipped to the image."""

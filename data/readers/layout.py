@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 
 SPLITS = ("train", "val", "test")
 

@@ -11,11 +11,20 @@ from pathlib import Path
 import numpy as np
 from braceexpand import braceexpand
 
-from data.errors import DatasetError, DatasetNotFoundError
-from data.readers.reading import SplitReading, warning
-from data.shards import MANIFEST, Manifest, ShardIndex, Split, index_file, is_manifest, pattern_of, read_manifest
-from data.tars import TarMember
-from data.types import ImageRecord, Problem
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.readers.reading import SplitReading, warning
+from mocha_pipe.data.shards.layout import (
+    MANIFEST,
+    Manifest,
+    ShardIndex,
+    Split,
+    index_file,
+    is_manifest,
+    pattern_of,
+    read_manifest,
+)
+from mocha_pipe.data.shards.tars import TarMember
+from mocha_pipe.data.types import ImageRecord, Problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.types import ImageRecord, Problem
+from mocha_pipe.data.types import ImageRecord, Problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.boxes import clip_boxes, cxcywhn_to_xyxy
-from data.errors import DatasetError
-from data.images import IMAGE_SUFFIXES, inspect_image
-from data.readers.coco import read_coco
-from data.readers.labels import read_labels
-from data.readers.layout import YoloLayout, load_layout
-from data.readers.reading import SplitReading, error, name_inside, warning
-from data.types import ImageFile, ImageRecord, Problem
+from mocha_pipe.data.boxes import clip_boxes, cxcywhn_to_xyxy
+from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.images import IMAGE_SUFFIXES, inspect_image
+from mocha_pipe.data.readers.coco import read_coco
+from mocha_pipe.data.readers.labels import read_labels
+from mocha_pipe.data.readers.layout import YoloLayout, load_layout
+from mocha_pipe.data.readers.reading import SplitReading, error, name_inside, warning
+from mocha_pipe.data.types import ImageFile, ImageRecord, Problem
 
 
 def splits_of_yaml(data: Path) -> tuple[str, ...]:

@@ -3,15 +3,15 @@
 import json
 from pathlib import Path
 
-from data.files import file_digest
-from data.regions import RegionTable, recompute_keys
-from teacher_cache.cache import PROJECTION_NAME
-from teacher_cache.errors import CacheCorruptError
-from teacher_cache.layout import TEACHER_ARRAYS, ShardPlan
-from teacher_cache.quarantine import QUARANTINE_FOLDER, read_quarantine_file
-from teacher_cache.reader import ShardRows
-from teacher_cache.shard_file import check_shard_file
-from teacher_cache.sharing.holding import COMPLETE_NAME, DESCRIPTION, TABLE, Holding
+from mocha_pipe.data.files import file_digest
+from mocha_pipe.data.regions import RegionTable, recompute_keys
+from mocha_pipe.teacher_cache.errors import CacheCorruptError
+from mocha_pipe.teacher_cache.sharing.holding import COMPLETE_NAME, DESCRIPTION, TABLE, Holding
+from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME
+from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan
+from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER, read_quarantine_file
+from mocha_pipe.teacher_cache.store.reader import ShardRows
+from mocha_pipe.teacher_cache.store.shard_file import check_shard_file
 
 
 def check_file(root: Path, name: str, source: Holding) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fsspec import available_protocols, get_filesystem_class
 
-from teacher_cache.errors import TransferError
+from mocha_pipe.teacher_cache.errors import TransferError
 
 _EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "gcs": ("gcsfs", "gs"),
            "ssh": ("paramiko", "ssh"), "sftp": ("paramiko", "ssh")}  # fmt: skip
@@ -18,7 +18,7 @@ def find_driver(protocol: str) -> Any:
     """
     try:
         if protocol in ("ssh", "sftp"):
-            from teacher_cache.sharing.ssh import KnownHostsFileSystem
+            from mocha_pipe.teacher_cache.sharing.ssh import KnownHostsFileSystem
 
             return KnownHostsFileSystem
         return get_filesystem_class(protocol)

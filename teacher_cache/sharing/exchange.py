@@ -10,23 +10,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from data.files import is_vacant
-from teacher_cache.cache import ARRAYS, RegionCache
-from teacher_cache.claims import ShardClaims
-from teacher_cache.disk import disk_errors
-from teacher_cache.errors import CacheFormatError, CacheIncompleteError, CacheNotFoundError, CacheWriteError
-from teacher_cache.layout import TEACHER_ARRAYS, publish, sweep_stale, temporary_folder
-from teacher_cache.sharing.holding import DESCRIPTION, IDENTITY, TABLE, Holding
-from teacher_cache.sharing.hub import HubPlace
-from teacher_cache.sharing.place import Place
-from teacher_cache.sharing.transfer import (
+from mocha_pipe.data.files import is_vacant
+from mocha_pipe.teacher_cache.errors import CacheFormatError, CacheIncompleteError, CacheNotFoundError, CacheWriteError
+from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, IDENTITY, TABLE, Holding
+from mocha_pipe.teacher_cache.sharing.hub import HubPlace
+from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.transfer import (
     Receiver,
     Sender,
     Transfer,
     TransferReport,
     fetch_checked,
 )
-from teacher_cache.sharing.units import (
+from mocha_pipe.teacher_cache.sharing.units import (
     Part,
     Unit,
     identity_units,
@@ -35,6 +31,10 @@ from teacher_cache.sharing.units import (
     target_units,
     teacher_units,
 )
+from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache
+from mocha_pipe.teacher_cache.store.claims import ShardClaims
+from mocha_pipe.teacher_cache.store.disk import disk_errors
+from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, publish, sweep_stale, temporary_folder
 
 
 def open_place(url: str) -> Place:

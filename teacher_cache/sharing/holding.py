@@ -10,16 +10,16 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from data.errors import MochaError
-from data.files import bytes_digest
-from data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
-from teacher_cache.cache import ARRAYS, PROJECTION_NAME, RegionCache, parse_attributes
-from teacher_cache.differences import table_differences
-from teacher_cache.errors import CacheCorruptError, CacheMismatchError
-from teacher_cache.layout import TEACHER_ARRAYS, ShardPlan, shard_bytes
-from teacher_cache.quarantine import QUARANTINE_FOLDER
-from teacher_cache.sharing.place import Place
-from teacher_cache.spec import TeacherSpec
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.files import bytes_digest
+from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
+from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.store.cache import ARRAYS, PROJECTION_NAME, RegionCache, parse_attributes
+from mocha_pipe.teacher_cache.store.differences import table_differences
+from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan, shard_bytes
+from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
 
 DESCRIPTION = "zarr.json"
 TARGETS_DESCRIPTION = f"targets/{DESCRIPTION}"

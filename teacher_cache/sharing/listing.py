@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from teacher_cache.cache import ARRAYS
-from teacher_cache.errors import CacheFormatError
-from teacher_cache.sharing.exchange import open_place
-from teacher_cache.sharing.holding import DESCRIPTION, Holding
-from teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.errors import CacheFormatError
+from mocha_pipe.teacher_cache.sharing.exchange import open_place
+from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, Holding
+from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.store.cache import ARRAYS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from data.errors import MochaError, first_line
-from teacher_cache.errors import TransferError
-from teacher_cache.sharing.drivers import find_driver
+from mocha_pipe.data.errors import MochaError, first_line
+from mocha_pipe.teacher_cache.errors import TransferError
+from mocha_pipe.teacher_cache.sharing.drivers import find_driver
 
 ATTEMPTS = 4
 _LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

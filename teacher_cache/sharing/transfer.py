@@ -12,14 +12,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.files import atomic_path
-from teacher_cache.errors import CacheCorruptError
-from teacher_cache.layout import temporary_folder
-from teacher_cache.quarantine import QUARANTINE_FOLDER
-from teacher_cache.sharing.checks import check_file
-from teacher_cache.sharing.holding import Holding
-from teacher_cache.sharing.place import Place
-from teacher_cache.sharing.units import Unit
+from mocha_pipe.data.files import atomic_path
+from mocha_pipe.teacher_cache.errors import CacheCorruptError
+from mocha_pipe.teacher_cache.sharing.checks import check_file
+from mocha_pipe.teacher_cache.sharing.holding import Holding
+from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.units import Unit
+from mocha_pipe.teacher_cache.store.layout import temporary_folder
+from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
 
 WORKERS = 8
 """Units that travel at once."""

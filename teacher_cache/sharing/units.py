@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from teacher_cache.cache import PROJECTION_NAME
-from teacher_cache.layout import TEACHER_ARRAYS
-from teacher_cache.sharing.holding import (
+from mocha_pipe.teacher_cache.sharing.holding import (
     COMPLETE_NAME,
     IDENTITY,
     TABLE,
@@ -15,6 +13,8 @@ from teacher_cache.sharing.holding import (
     list_name,
     shard_name,
 )
+from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME
+from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
 
 Part = Literal["all", "targets", "teacher"]
 """All of a cache; what distillation needs; what the teacher gave."""

@@ -7,8 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from teacher_cache.config import TeacherConfig
-from teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.spec import TeacherSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,25 +37,3 @@ class Teacher(Protocol):
             One row per crop, in the order given.
         """
         ...
-
-
-def load_teacher(config: TeacherConfig) -> Teacher:
-    """Load the teacher that a configuration names, ready to embed.
-
-    Raises:
-        TeacherError: the checkpoint cannot be found or read, is not a LLaVA model, or does not run on this machine.
-    """
-    from teacher_cache.teachers.llava import LlavaTeacher
-
-    return LlavaTeacher(config)
-
-
-def describe_teacher(config: TeacherConfig) -> TeacherSpec:
-    """The spec that `load_teacher(config).spec` has, without loading (or downloading) the weights of a hub model.
-
-    Raises:
-        TeacherError: as `load_teacher`, apart from what only the weights can tell.
-    """
-    from teacher_cache.teachers.describe import describe
-
-    return describe(config).spec

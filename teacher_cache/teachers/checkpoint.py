@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.errors import TeacherError
 
 WEIGHT_FILES = "*.safetensors"
 SETTING_FILES = (

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, LlavaConfig, LlavaProcessor
 
-from teacher_cache.config import TeacherConfig
-from teacher_cache.errors import TeacherError
-from teacher_cache.spec import TeacherSpec
-from teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
-from teacher_cache.teachers.pixels import square_size
-from teacher_cache.teachers.pooling import POOLING_NAMES
-from teacher_cache.teachers.prompt import PromptEncoder
-from teacher_cache.teachers.visual import check_clip, clip_dim
-from teacher_cache.teachers.weights import pick_device, pick_dtype
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.pixels import square_size
+from mocha_pipe.teacher_cache.teachers.pooling import POOLING_NAMES
+from mocha_pipe.teacher_cache.teachers.prompt import PromptEncoder
+from mocha_pipe.teacher_cache.teachers.visual import check_clip, clip_dim
+from mocha_pipe.teacher_cache.teachers.weights import pick_device, pick_dtype
 
 TOWER = "tower"
 

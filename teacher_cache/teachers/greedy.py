@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
-from teacher_cache.teachers.pooling import positions
+from mocha_pipe.teacher_cache.teachers.pooling import positions
 
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "repetition_penalty": (None, 1.0),

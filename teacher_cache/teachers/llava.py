@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-from teacher_cache.config import TeacherConfig
-from teacher_cache.errors import TeacherError
-from teacher_cache.spec import TeacherSpec
-from teacher_cache.teachers.base import RegionEmbeddings
-from teacher_cache.teachers.describe import TeacherDescription, describe
-from teacher_cache.teachers.greedy import GreedyAnswers, end_tokens, is_plain_greedy
-from teacher_cache.teachers.pixels import PixelScaler, stack_crops
-from teacher_cache.teachers.pooling import (
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.describe import TeacherDescription, describe
+from mocha_pipe.teacher_cache.teachers.greedy import GreedyAnswers, end_tokens, is_plain_greedy
+from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler, stack_crops
+from mocha_pipe.teacher_cache.teachers.pooling import (
     answer_lengths,
     answer_steps,
     masked_mean,
@@ -31,8 +31,8 @@ from teacher_cache.teachers.pooling import (
     positions,
     text_after_image,
 )
-from teacher_cache.teachers.visual import ClipEncoder, mean_patch, num_weights
-from teacher_cache.teachers.weights import load_weights
+from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder, mean_patch, num_weights
+from mocha_pipe.teacher_cache.teachers.weights import load_weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

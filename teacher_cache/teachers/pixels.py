@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.errors import TeacherError
 
 
 def square_size(image_processor: Any, name: str) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.errors import TeacherError
 
 LABEL_FIELD = "{label}"
 """What a prompt holds where the class name goes."""

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoImageProcessor, CLIPConfig, CLIPModel
 
-from teacher_cache.crops import squash
-from teacher_cache.errors import TeacherError
-from teacher_cache.teachers.checkpoint import Checkpoint
-from teacher_cache.teachers.pixels import PixelScaler, square_size, stack_crops
-from teacher_cache.teachers.weights import load_weights
+from mocha_pipe.teacher_cache.crops import squash
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint
+from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler, square_size, stack_crops
+from mocha_pipe.teacher_cache.teachers.weights import load_weights
 
 
 def mean_patch(tower: torch.nn.Module, states_NTD: Tensor) -> Tensor:  # (N, 1 + patches, D) -> (N, D) float32

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from teacher_cache.config import DtypeName
-from teacher_cache.errors import TeacherError
-from teacher_cache.teachers.checkpoint import Checkpoint
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint
+from mocha_pipe.teacher_cache.teachers.config import DtypeName
 
 
 def pick_device(name: str) -> torch.device:

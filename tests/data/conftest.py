@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from data.source import open_source, read_split
+from mocha_pipe.data.source import open_source, read_split
 
 WriteImage = Callable[..., Path]
 

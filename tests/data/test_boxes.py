@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.boxes import box_iou, clip_boxes, cxcywhn_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywhn
+from mocha_pipe.data.boxes import box_iou, clip_boxes, cxcywhn_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywhn
 
 side = st.floats(0, 100)
 box = st.tuples(side, side, side, side).map(

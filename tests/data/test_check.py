@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.check import check_dataset
-from data.errors import DatasetNotFoundError
+from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.errors import DatasetNotFoundError
 
 Make = Callable[..., Path]
 LABELS = {

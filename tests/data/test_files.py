@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.files import atomic_path, exclusive, write_json
+from mocha_pipe.data.files import atomic_path, exclusive, write_json
 
 
 def test_file_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DatasetError, DatasetNotFoundError
-from data.images import image_digest, inspect_image, read_image
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.images import image_digest, inspect_image, read_image
 
 WriteImage = Callable[..., Path]
 UPRIGHT = {1: lambda a: a, 3: lambda a: a[::-1, ::-1], 6: lambda a: np.rot90(a, -1), 8: lambda a: np.rot90(a, 1)}

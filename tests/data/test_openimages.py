@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from data.check import check_dataset
-from data.coarse import COARSE_NAMES, OPEN_IMAGES
-from data.errors import DatasetError, DatasetNotFoundError
-from data.openimages import import_openimages
-from data.source import open_source
+from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.coarse import COARSE_NAMES, OPEN_IMAGES
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.openimages import import_openimages
+from mocha_pipe.data.source import open_source
 
 HEADER = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
 CLASSES = {"/m/mug": "Mug", "/m/cup": "Coffee cup", "/m/volley": "Volleyball (Ball)", "/m/person": "Person"}

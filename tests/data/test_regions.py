@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import data.regions
-from data.errors import DatasetError, DatasetNotFoundError
-from data.regions import RegionTable, recompute_keys, region_key
-from data.source import open_source
-from data.types import DetectionSource, ImageRecord
+import mocha_pipe.data.regions
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.regions import RegionTable, recompute_keys, region_key
+from mocha_pipe.data.source import open_source
+from mocha_pipe.data.types import DetectionSource, ImageRecord
 
 Make = Callable[..., Path]
 digests = st.binary(min_size=16, max_size=16).map(bytes.hex)
@@ -74,7 +74,7 @@ def test_each_image_is_hashed_once(make_yolo: Make, monkeypatch: pytest.MonkeyPa
         seen.append(path.name)
         return "00" * 16
 
-    monkeypatch.setattr(data.regions, "image_digest", count)
+    monkeypatch.setattr(mocha_pipe.data.regions, "image_digest", count)
     RegionTable.build(open_source(make_yolo(LABELS)))
     assert sorted(seen) == ["a.jpg", "b.jpg", "c.jpg"]
 
@@ -220,7 +220,7 @@ def table_of(images: Images, class_names: tuple[str, ...] = ("ball", "mug", "sta
         for number, (content, regions) in enumerate(images)
     ]
     source = DetectionSource(root=Path(), split="train", class_names=class_names, records=tuple(records))
-    with patch.object(data.regions, "image_digest", str):
+    with patch.object(mocha_pipe.data.regions, "image_digest", str):
         return RegionTable.build(source)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DatasetError, DatasetNotFoundError
-from data.source import open_source, splits_of
-from data.types import DetectionSource
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.source import open_source, splits_of
+from mocha_pipe.data.types import DetectionSource
 
 Make = Callable[..., Path]
 

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from data.miniature import WorldSize
-from data.types import DetectionSource
-from pipeline.config import RunConfig
-from pipeline.recipes import demo
-from student.pool import PoolPass
+from mocha_pipe.data.miniature import WorldSize
+from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.pipeline.settings.recipes import demo
+from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.student.network.pool_pass import PoolPass
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def scene_image() -> np.ndarray:
 @pytest.fixture
 def command() -> Callable[..., Result]:
     """Run `mocha-pipe` with the given arguments in this process; stdout and stderr apart."""
-    from pipeline.cli import app
+    from mocha_pipe.pipeline.cli.main import app
 
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -115,7 +115,7 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A YOLOv8 of a third of a million parameters, from ultralytics' own description."""
     from ultralytics.nn.tasks import yaml_model_load
 
-    import student.environment  # noqa: F401
+    import mocha_pipe.student.environment  # noqa: F401
 
     model = yaml_model_load("yolov8n.yaml")
     kept = {key: model[key] for key in ("nc", "backbone", "head")}
@@ -148,8 +148,8 @@ def find_everything() -> Callable[..., PoolPass]:
 
     One epoch teaches no detector where things are.
     """
-    from student.embedder import RegionEmbedder
-    from student.fewshot import source_regions
+    from mocha_pipe.student.fewshot.episodes import source_regions
+    from mocha_pipe.student.network.embedder import RegionEmbedder
 
     embed_pool = RegionEmbedder.embed_pool
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from typer.testing import Result
 
-import student.streamstate
-from pipeline.config import RunConfig
-from pipeline.packing import pack_shards
-from pipeline.stages import build_teacher_cache, distill_student
-from student.checkpoint import load_student
-from student.errors import TrainArgumentError
-from student.streaming import ShardStream
-from student.streamstate import STATE_FILE
-from teacher_cache.cache import RegionCache
+import mocha_pipe.student.distil.stream.state
+from mocha_pipe.pipeline.run.packing import pack_shards
+from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.pipeline.stages import build_teacher_cache, distill_student
+from mocha_pipe.student.distil.stream.dataset import ShardStream
+from mocha_pipe.student.distil.stream.state import STATE_FILE
+from mocha_pipe.student.errors import TrainArgumentError
+from mocha_pipe.student.network.student_files import load_student
+from mocha_pipe.teacher_cache.store.cache import RegionCache
 
 Command = Callable[..., Result]
 
@@ -105,11 +105,11 @@ KILLED = """
 import os, signal, sys, pickle
 from pathlib import Path
 
-import student.streamstate
-from pipeline.stages import distill_student
-from student.streamloader import StreamLoader
+import mocha_pipe.student.distil.stream.state
+from mocha_pipe.pipeline.stages import distill_student
+from mocha_pipe.student.distil.stream.loader import StreamLoader
 
-student.streamstate.SECONDS_BETWEEN = 0.0
+mocha_pipe.student.distil.stream.state.SECONDS_BETWEEN = 0.0
 config, epoch, batches = pickle.loads(Path(sys.argv[1]).read_bytes()), int(sys.argv[2]), int(sys.argv[3])
 iterate = StreamLoader.__iter__
 
@@ -150,9 +150,9 @@ def test_a_killed_stream_goes_on_by_shard(
 
     monkeypatch.setattr(ShardStream, "__iter__", noted)
     restored: list[float] = []
-    restore = student.streamstate.StreamKeeper._restore
+    restore = mocha_pipe.student.distil.stream.state.StreamKeeper._restore
 
-    def note(keeper: student.streamstate.StreamKeeper, trainer: object) -> None:
+    def note(keeper: mocha_pipe.student.distil.stream.state.StreamKeeper, trainer: object) -> None:
         restore(keeper, trainer)
         restored.append(float(trainer.optimizer.state_dict()["state"][0]["step"]))  # type: ignore[attr-defined]
         found = trainer.model.state_dict()  # type: ignore[attr-defined]
@@ -160,7 +160,7 @@ def test_a_killed_stream_goes_on_by_shard(
         average = trainer.ema.ema.state_dict()  # type: ignore[attr-defined]
         assert all(torch.equal(average[name], value) for name, value in kept["average"].items())
 
-    monkeypatch.setattr(student.streamstate.StreamKeeper, "_restore", note)
+    monkeypatch.setattr(mocha_pipe.student.distil.stream.state.StreamKeeper, "_restore", note)
     result = distill_student(streamed)
     assert orders[0][0] == epoch
     assert sorted([*orders[0][1], *kept["done"]]) == [0, 1, 2, 3]
@@ -188,7 +188,7 @@ def test_the_command_takes_patterns_and_urls(
         seen.append(settings.data)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.stages.distill_student", distill)
+    monkeypatch.setattr("mocha_pipe.pipeline.stages.distill_student", distill)
     for data in ("s3://team/shards/train-{000..031}.tar", "shards/train-{000..031}.tar"):
         command("distill", "--data", data)
     assert (seen[0].url, seen[1].url) == ("s3://team/shards/train-{000..031}.tar", "")

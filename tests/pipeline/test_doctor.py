@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from data.errors import MochaError
-from pipeline import doctor
-from teacher_cache.teachers import base
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.pipeline import doctor
+from mocha_pipe.teacher_cache.teachers import base
 
 
 @pytest.fixture

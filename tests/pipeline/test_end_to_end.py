@@ -13,21 +13,21 @@ import pytest
 import torch
 from typer.testing import Result
 
-import teacher_cache.teachers
-from pipeline.config import RunConfig
-from pipeline.errors import StageMismatchError
-from pipeline.rundir import read_completion
-from pipeline.stages import (
+import mocha_pipe.teacher_cache.teachers
+from mocha_pipe.pipeline.errors import StageMismatchError
+from mocha_pipe.pipeline.run.last import last_distillation
+from mocha_pipe.pipeline.rundir import read_completion
+from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.pipeline.stages import (
     build_teacher_cache,
     distill_student,
     evaluate_fewshot,
-    last_distillation,
     pretrain_base,
     run_demo,
 )
-from student.checkpoint import load_student
-from teacher_cache.cache import RegionCache
-from teacher_cache.sharing import pull, push
+from mocha_pipe.student.network.student_files import load_student
+from mocha_pipe.teacher_cache.sharing import pull, push
+from mocha_pipe.teacher_cache.store.cache import RegionCache
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +94,11 @@ def guard(event, arguments):
         raise AssertionError(f"{arguments[0]} of the teacher is opened")
 
 sys.addaudithook(guard)
-from pipeline.stages import distill_student, evaluate_fewshot
+from mocha_pipe.pipeline.stages import distill_student, evaluate_fewshot
 with open(sys.argv[1], "rb") as file:
     config = pickle.load(file)
 if sys.argv[3] == "teacher":
-    from pipeline.stages import build_teacher_cache
+    from mocha_pipe.pipeline.stages import build_teacher_cache
     build_teacher_cache(config)
 assert not distill_student(config).skipped
 assert not evaluate_fewshot(config).skipped
@@ -108,7 +108,7 @@ assert not evaluate_fewshot(config).skipped
 def without_teacher(config: RunConfig, folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     path = folder / "config.pickle"
     path.write_bytes(pickle.dumps(config))
-    weights = Path(teacher_cache.teachers.__path__[0]) / "miniature"
+    weights = Path(mocha_pipe.teacher_cache.teachers.__path__[0]) / "miniature"
     arguments = [sys.executable, "-c", WITHOUT_TEACHER, str(path), str(weights), *options]
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
 

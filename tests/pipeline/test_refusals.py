@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from data.benchmark import PersonalBenchmark
-from data.errors import DatasetError
-from data.types import DetectionSource
-from pipeline import datasets, methods, stages
-from pipeline.config import FewshotConfig, PretrainConfig, RunConfig
-from pipeline.errors import ConfigError, StageMissingError
-from pipeline.inputs import train_arguments
-from pipeline.rundir import Completion
+from mocha_pipe.data.benchmarks.opening import PersonalBenchmark
+from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.pipeline import stages
+from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
+from mocha_pipe.pipeline.evaluation import methods
+from mocha_pipe.pipeline.run import datasets
+from mocha_pipe.pipeline.run.inputs import train_arguments
+from mocha_pipe.pipeline.rundir import Completion
+from mocha_pipe.pipeline.settings.sections import FewshotConfig, PretrainConfig, RunConfig
 
 
 def run_with(**outputs: Any) -> Completion:

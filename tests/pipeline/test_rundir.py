@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import StageMismatchError, StageMissingError
-from pipeline.rundir import BEGUN, COMPLETE, Identity, is_complete, read_completion, run_stage, versions
+from mocha_pipe.pipeline.errors import StageMismatchError, StageMissingError
+from mocha_pipe.pipeline.rundir import BEGUN, COMPLETE, Identity, is_complete, read_completion, run_stage, versions
 
 
 def identity(**config: Any) -> Identity:

@@ -15,26 +15,27 @@ import yaml
 from rich.console import Console
 from typer.testing import Result
 
-import student.trainer
-from data.benchmark import open_benchmark
-from data.episodes import draw_episodes
-from data.errors import DatasetError, EpisodeError
-from data.miniature import WorldSize
-from pipeline.config import RunConfig
-from pipeline.datasets import make_validation_world
-from pipeline.errors import ConfigError, StageMismatchError
-from pipeline.recipes import miniature
-from pipeline.stages import LAST_DISTILL, build_teacher_cache, distill_student
-from pipeline.sweep import SweepRun, run_sweep, summary
-from pipeline.tables import plus_minus, sweep_legend, sweep_table
-from pipeline.variants import Variant, parse_variants
-from student.checkpoint import load_student
-from student.choices import BEST_OBJECTIVE, OBJECTIVE_NAMES
-from student.embedder import RegionEmbedder
-from student.fewshot import evaluate_episodes
-from student.learner import PrototypeError
-from student.pool import PoolPass
-from teacher_cache.errors import CacheNotFoundError
+import mocha_pipe.student.distil.trainer
+from mocha_pipe.data.benchmarks.episodes import draw_episodes
+from mocha_pipe.data.benchmarks.opening import open_benchmark
+from mocha_pipe.data.errors import DatasetError, EpisodeError
+from mocha_pipe.data.miniature import WorldSize
+from mocha_pipe.pipeline.errors import ConfigError, StageMismatchError
+from mocha_pipe.pipeline.report.tables import plus_minus, sweep_legend, sweep_table
+from mocha_pipe.pipeline.run.datasets import make_validation_world
+from mocha_pipe.pipeline.run.last import LAST_DISTILL
+from mocha_pipe.pipeline.settings.recipes import miniature
+from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.pipeline.settings.variants import Variant, parse_variants
+from mocha_pipe.pipeline.stages import build_teacher_cache, distill_student
+from mocha_pipe.pipeline.sweep import SweepRun, run_sweep, summary
+from mocha_pipe.student.choices import BEST_OBJECTIVE, OBJECTIVE_NAMES
+from mocha_pipe.student.fewshot.episodes import evaluate_episodes
+from mocha_pipe.student.fewshot.learner import PrototypeError
+from mocha_pipe.student.network.embedder import RegionEmbedder
+from mocha_pipe.student.network.pool_pass import PoolPass
+from mocha_pipe.student.network.student_files import load_student
+from mocha_pipe.teacher_cache.errors import CacheNotFoundError
 
 OBJECTIVES = ("objective=paper", "objective=cosine")
 RUNS = [f"{variant}/seed-{seed}" for seed in (0, 1) for variant in OBJECTIVES]
@@ -63,7 +64,7 @@ class Watched:
 
     def sweep(self, *texts: str, **sweep: Any) -> dict[str, Any]:
         config = replace(self.config, sweep=replace(self.config.sweep, **sweep))
-        distill = student.trainer.distill
+        distill = mocha_pipe.student.distil.trainer.distill
 
         def noted(*arguments: Any, run: Path, **rest: Any) -> Any:
             if len(self.runs) == self.most:
@@ -72,7 +73,7 @@ class Watched:
             return distill(*arguments, run=run, **rest)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(student.trainer, "distill", noted)
+            patch.setattr(mocha_pipe.student.distil.trainer, "distill", noted)
             return run_sweep(config, parse_variants(config, texts), announce=self.announced.append)
 
 
@@ -465,7 +466,7 @@ def test_the_flags_reach_training_and_evaluation(
     command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[RunConfig] = []
-    monkeypatch.setattr("pipeline.sweep.run_sweep", lambda config, _variants, **_: asked.append(config) or 1 / 0)
+    monkeypatch.setattr("mocha_pipe.pipeline.sweep.run_sweep", lambda config, _, **__: asked.append(config) or 1 / 0)
     places = (
         "--data",
         "own.yaml",
@@ -547,7 +548,7 @@ def test_the_best_objective_is_taken_and_written_down_by_its_name(
         asked.append(settings.objective)
         raise Stopped
 
-    monkeypatch.setattr(student.trainer, "distill", note)
+    monkeypatch.setattr(mocha_pipe.student.distil.trainer, "distill", note)
     best = replace(config, distill=replace(config.distill, objective="best", folder=tmp_path / "run"))
     with pytest.raises(Stopped):
         distill_student(best)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 # Before any test imports ultralytics: its settings go to a folder of this test run.
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="mocha-pipe-tests-"))
 
-import student.environment  # noqa: F401
+import mocha_pipe.student.environment  # noqa: F401
 
 # isort: split
 
@@ -20,7 +20,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.types import DetectionSource, ImageRecord
+from mocha_pipe.data.types import DetectionSource, ImageRecord
 
 SIDE = 64
 CLASS_NAMES = ("square", "tall", "wide")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from student.environment import cpu_threads, prepare_environment
+from mocha_pipe.student.environment import cpu_threads, prepare_environment
 
 VARIABLES = ("YOLO_OFFLINE", "YOLO_AUTOINSTALL", "YOLO_CONFIG_DIR", "ULTRALYTICS_SAFE_LOAD", "OMP_NUM_THREADS")
 
@@ -27,7 +27,7 @@ def refuse(event, arguments):
     if event in {"socket.connect", "socket.getaddrinfo", "socket.sendto"}:
         raise RuntimeError(f"network: {event} {arguments}")
 sys.addaudithook(refuse)
-import student.environment
+import mocha_pipe.student.environment
 assert "torch" not in sys.modules and "ultralytics" not in sys.modules
 import torch
 import ultralytics

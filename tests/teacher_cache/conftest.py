@@ -16,11 +16,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.regions import RegionTable
-from data.types import DetectionSource, ImageRecord
-from teacher_cache.build import BuildReport, build_cache
-from teacher_cache.spec import TeacherSpec
-from teacher_cache.teachers.base import RegionEmbeddings
+from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.data.types import DetectionSource, ImageRecord
+from mocha_pipe.teacher_cache.building.build import BuildReport, build_cache
+from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 
 CLASS_NAMES = ("mug", "key ring", "plush toy")
 HIDDEN_DIM, VISUAL_DIM = 24, 8

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from teacher_cache.crops import cut_crop, squash
+from mocha_pipe.teacher_cache.crops import cut_crop, squash
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teacher_cache.errors import CacheFormatError
-from teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.errors import CacheFormatError
+from mocha_pipe.teacher_cache.spec import TeacherSpec
 
 CHANGES: dict[str, Any] = {
     "model": "other/model",

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.benchmark import PUBLISHED, PersonalBenchmark, open_benchmark, open_training
-from data.coarse import COARSE_NAMES
-from data.episodes import Episode, draw_episodes
-from data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.benchmarks.episodes import Episode, draw_episodes
+from mocha_pipe.data.benchmarks.opening import PUBLISHED, PersonalBenchmark, open_benchmark, open_training
+from mocha_pipe.data.coarse import COARSE_NAMES
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 
 
 class BenchmarkContract:

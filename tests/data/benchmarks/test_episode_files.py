@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.benchmark import PersonalBenchmark, open_benchmark
-from data.benchmarks.episode_files import ImageNames
-from data.episodes import Episode, draw_episodes
-from data.errors import EpisodeError
+from mocha_pipe.data.benchmarks.episode_files import ImageNames
+from mocha_pipe.data.benchmarks.episodes import Episode, draw_episodes
+from mocha_pipe.data.benchmarks.opening import PersonalBenchmark, open_benchmark
+from mocha_pipe.data.errors import EpisodeError
 
 Build = Callable[..., Path]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.benchmark import PersonalBenchmark, open_benchmark
-from data.episodes import draw_episodes
-from data.errors import DatasetError, EpisodeError
+from mocha_pipe.data.benchmarks.episodes import draw_episodes
+from mocha_pipe.data.benchmarks.opening import PersonalBenchmark, open_benchmark
+from mocha_pipe.data.errors import DatasetError, EpisodeError
 
 WriteScene = Callable[..., Path]
 BOX = "0 0.5 0.5 0.5 0.5\n"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.benchmark import open_benchmark
-from data.episodes import draw_episodes
-from data.errors import DatasetNotFoundError, EpisodeError
+from mocha_pipe.data.benchmarks.episodes import draw_episodes
+from mocha_pipe.data.benchmarks.opening import open_benchmark
+from mocha_pipe.data.errors import DatasetNotFoundError, EpisodeError
 
 Build = Callable[..., Path]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data.miniature.drawing import View, draw_object, pattern_mask, shape_mask
-from data.miniature.objects import COLOURS, PATTERNS, SHAPES, PersonalObject
+from mocha_pipe.data.miniature.drawing import View, draw_object, pattern_mask, shape_mask
+from mocha_pipe.data.miniature.objects import COLOURS, PATTERNS, SHAPES, PersonalObject
 
 UPRIGHT = View(size=30.0, angle=0.0, squeeze=1.0, shear=0.0, brightness=1.0)
 GRID = np.meshgrid(np.linspace(-1, 1, 81, dtype=np.float32), np.linspace(-1, 1, 81, dtype=np.float32))

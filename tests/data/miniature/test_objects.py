@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.miniature.objects import SHAPES, PersonalObject, Split, personal_objects, random_object
+from mocha_pipe.data.miniature.objects import SHAPES, PersonalObject, Split, personal_objects, random_object
 
 SPLITS: tuple[Split, ...] = ("train", "val", "benchmark")
 

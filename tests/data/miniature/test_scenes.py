@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from data.boxes import box_iou
-from data.miniature.objects import SHAPES, random_object
-from data.miniature.scenes import SCENE_SIZE, Scene, render_scene
+from mocha_pipe.data.boxes import box_iou
+from mocha_pipe.data.miniature.objects import SHAPES, random_object
+from mocha_pipe.data.miniature.scenes import SCENE_SIZE, Scene, render_scene
 
 
 def scene(seed: int, num_objects: int = 4) -> Scene:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.benchmark import open_benchmark
-from data.miniature.objects import SHAPES
-from data.miniature.world import (
+from mocha_pipe.data.benchmarks.opening import open_benchmark
+from mocha_pipe.data.miniature.objects import SHAPES
+from mocha_pipe.data.miniature.world import (
     WorldSize,
     _detection_scenes,
     _personal_scenes,

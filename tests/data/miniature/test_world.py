@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.benchmark import open_benchmark
-from data.miniature.objects import SHAPES, Split
-from data.miniature.world import (
+from mocha_pipe.data.benchmarks.opening import open_benchmark
+from mocha_pipe.data.miniature.objects import SHAPES, Split
+from mocha_pipe.data.miniature.world import (
     WorldSize,
     _detection_scenes,
     _personal_scenes,
@@ -17,7 +17,7 @@ from data.miniature.world import (
     personal_cast,
     scene_seed,
 )
-from data.source import open_source
+from mocha_pipe.data.source import open_source
 
 SMALL = WorldSize(train_scenes=6, val_scenes=3, objects_per_shape=2, scenes_per_object=2)
 

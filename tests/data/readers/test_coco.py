@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.errors import DatasetError, DatasetNotFoundError
-from data.source import open_source
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.source import open_source
 
 Make = Callable[..., Path]
 Problems = Callable[..., list[tuple[str, str, str]]]

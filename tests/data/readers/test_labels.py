@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.readers.labels import Labels, read_labels
+from mocha_pipe.data.readers.labels import Labels, read_labels
 
 COLUMNS = "5 numbers (class x_center y_center width height) or a polygon (class x1 y1 x2 y2 x3 y3 ...)"
 
@@ -146,7 +146,7 @@ def test_binary_label_file(file: Path) -> None:
     ],
 )
 def test_ultralytics_accepts_and_reads_the_same(file: Path, tmp_path: Path, text: str) -> None:
-    from student.environment import prepare_environment
+    from mocha_pipe.student.environment import prepare_environment
 
     prepare_environment()
     from ultralytics.data.utils import verify_image_label

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import DatasetError, DatasetNotFoundError
-from data.readers.layout import load_layout
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.readers.layout import load_layout
 
 Make = Callable[..., Path]
 

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data.check import check_dataset
-from data.errors import DatasetError, DatasetNotFoundError
-from data.images import image_digest, read_image
-from data.pack import pack
-from data.regions import RegionTable
-from data.shards import MANIFEST, ShardIndex, index_file
-from data.source import open_source, splits_of
-from data.types import DetectionSource, ImageFile
+from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.images import image_digest, read_image
+from mocha_pipe.data.packing.pack import pack
+from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.data.shards.layout import MANIFEST, ShardIndex, index_file
+from mocha_pipe.data.source import open_source, splits_of
+from mocha_pipe.data.types import DetectionSource, ImageFile
 
 Make = Callable[..., Path]
 Refusal = Callable[..., str]

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import DatasetError
-from data.readers.yolo import label_path
-from data.source import open_source, read_split, splits_of
+from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.readers.yolo import label_path
+from mocha_pipe.data.source import open_source, read_split, splits_of
 
 Make = Callable[..., Path]
 Problems = Callable[..., list[tuple[str, str, str]]]

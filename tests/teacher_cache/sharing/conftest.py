@@ -19,9 +19,9 @@ import fsspec
 import pytest
 import s3fs
 
-from data.types import DetectionSource
-from teacher_cache.sharing import place as place_module
-from teacher_cache.teachers.base import RegionEmbeddings
+from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.teacher_cache.sharing import place as place_module
+from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 
 ENDPOINT = "AWS_ENDPOINT_URL"
 END_OF_HEADER = b"\r\n\r\n"

@@ -13,25 +13,31 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.files import file_digest, write_json
-from data.regions import RegionTable, recompute_keys
-from data.types import DetectionSource
-from teacher_cache.cache import RegionCache
-from teacher_cache.claims import ShardClaims
-from teacher_cache.derive import derive_targets
-from teacher_cache.errors import (
+from mocha_pipe.data.files import file_digest, write_json
+from mocha_pipe.data.regions import RegionTable, recompute_keys
+from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.teacher_cache.errors import (
     CacheFormatError,
     CacheIncompleteError,
     CacheMismatchError,
     CacheNotFoundError,
     CacheWriteError,
 )
-from teacher_cache.layout import ShardPlan, create_array_atomically, create_group, shard_path, write_shard
-from teacher_cache.projection import Projection
-from teacher_cache.quarantine import SetAside, read_set_aside, write_set_aside
-from teacher_cache.sharing import list_caches, merge, mirror, pull, push
-from teacher_cache.sharing.holding import IDENTITY
-from teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing import list_caches, merge, mirror, pull, push
+from mocha_pipe.teacher_cache.sharing.holding import IDENTITY
+from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.store.claims import ShardClaims
+from mocha_pipe.teacher_cache.store.derive import derive_targets
+from mocha_pipe.teacher_cache.store.layout import (
+    ShardPlan,
+    create_array_atomically,
+    create_group,
+    shard_path,
+    write_shard,
+)
+from mocha_pipe.teacher_cache.store.projection import Projection
+from mocha_pipe.teacher_cache.store.quarantine import SetAside, read_set_aside, write_set_aside
 
 
 @pytest.fixture
@@ -394,7 +400,7 @@ def test_a_shard_that_a_build_is_at_is_left_to_it(finished: Path, tmp_path: Path
     code = """
 import sys
 from pathlib import Path
-from teacher_cache.claims import ShardClaims
+from mocha_pipe.teacher_cache.store.claims import ShardClaims
 with ShardClaims(Path(sys.argv[1])) as claims:
     claims.take(1)
     print("taken", flush=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from data.files import write_json
-from teacher_cache.errors import CacheCorruptError, TransferError
-from teacher_cache.quarantine import SetAside, write_set_aside
-from teacher_cache.sharing import pull, push
+from mocha_pipe.data.files import write_json
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, TransferError
+from mocha_pipe.teacher_cache.sharing import pull, push
+from mocha_pipe.teacher_cache.store.quarantine import SetAside, write_set_aside
 
 SHARD = "hidden/c.1.0"
 

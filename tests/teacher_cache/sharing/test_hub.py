@@ -11,12 +11,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, HfFileSystem
 from tenacity import wait_none
 
-from teacher_cache.errors import TransferError
-from teacher_cache.layout import shard_path
-from teacher_cache.sharing import hub, pull, push
-from teacher_cache.sharing import place as place_module
-from teacher_cache.sharing.exchange import open_place
-from teacher_cache.sharing.hub import HubPlace
+from mocha_pipe.teacher_cache.errors import TransferError
+from mocha_pipe.teacher_cache.sharing import hub, pull, push
+from mocha_pipe.teacher_cache.sharing import place as place_module
+from mocha_pipe.teacher_cache.sharing.exchange import open_place
+from mocha_pipe.teacher_cache.sharing.hub import HubPlace
+from mocha_pipe.teacher_cache.store.layout import shard_path
 
 URL = "hf://datasets/team/caches/coco"
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from data.types import DetectionSource
-from teacher_cache.errors import CacheCorruptError
-from teacher_cache.layout import shard_path
-from teacher_cache.sharing import list_caches, pull, push
+from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.teacher_cache.errors import CacheCorruptError
+from mocha_pipe.teacher_cache.sharing import list_caches, pull, push
+from mocha_pipe.teacher_cache.store.layout import shard_path
 
 
 def test_all_caches_below_a_place_are_found(

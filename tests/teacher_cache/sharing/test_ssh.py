@@ -11,8 +11,8 @@ from typing import Any
 import paramiko
 import pytest
 
-from teacher_cache.errors import TransferError
-from teacher_cache.sharing import list_caches, pull, push
+from mocha_pipe.teacher_cache.errors import TransferError
+from mocha_pipe.teacher_cache.sharing import list_caches, pull, push
 
 
 class Door(paramiko.ServerInterface):

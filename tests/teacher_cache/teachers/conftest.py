@@ -20,9 +20,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from teacher_cache.config import TeacherConfig
-from teacher_cache.teachers.base import load_teacher
-from teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
 RELEASED_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from teacher_cache.config import TeacherConfig
-from teacher_cache.teachers.base import describe_teacher
-from teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.loading import describe_teacher
 
 PROBE = "import sys; import {module}; print(sorted({{'torch', 'transformers', 'tokenizers'}} & set(sys.modules)))"
 
@@ -20,7 +20,14 @@ def heavy_modules_after_import(module: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["teacher_cache.teachers.base", "teacher_cache.config", "teacher_cache.crops"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "mocha_pipe.teacher_cache.teachers.base",
+        "mocha_pipe.teacher_cache.teachers.config",
+        "mocha_pipe.teacher_cache.crops",
+    ],
+)
 def test_light_modules_load_neither_torch_nor_transformers(module: str) -> None:
     assert heavy_modules_after_import(module) == "[]"
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from huggingface_hub import errors as hub_errors
 
-from teacher_cache.errors import TeacherError
-from teacher_cache.teachers.checkpoint import find_checkpoint, folder_digest
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.teachers.checkpoint import find_checkpoint, folder_digest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -57,7 +57,7 @@ def test_a_hub_id_is_named_by_its_commit(copy: Path, tmp_path: Path, monkeypatch
         asked.update(options, model=model)
         return str(snapshot)
 
-    monkeypatch.setattr("teacher_cache.teachers.checkpoint.snapshot_download", download)
+    monkeypatch.setattr("mocha_pipe.teacher_cache.teachers.checkpoint.snapshot_download", download)
     found = find("llava-hf/llava-1.5-7b-hf", revision="main")
     assert (found.name, found.revision, found.folder) == ("llava-hf/llava-1.5-7b-hf", COMMIT, snapshot)
     assert (asked["model"], asked["revision"]) == ("llava-hf/llava-1.5-7b-hf", "main")
@@ -104,7 +104,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(
     def refuse(*_: object, **__: object) -> None:
         raise hub_error(kind)
 
-    monkeypatch.setattr("teacher_cache.teachers.checkpoint.snapshot_download", refuse)
+    monkeypatch.setattr("mocha_pipe.teacher_cache.teachers.checkpoint.snapshot_download", refuse)
     with pytest.raises(TeacherError) as caught:
         find("a/b", revision="v2")
     assert str(caught.value) == f"the teacher's files must be at hand; 'a/b' at revision 'v2' {problem}"

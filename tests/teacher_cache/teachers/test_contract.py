@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from teacher_cache.spec import TeacherSpec
-from teacher_cache.teachers.base import RegionEmbeddings, Teacher
-from teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings, Teacher
+from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
 CLASS_NAMES = ["cat", "kitchen & dining room table", "a", "Müll 垃圾", "cat", "scissors", "the can"]
 

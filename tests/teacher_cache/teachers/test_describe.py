@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from teacher_cache.config import TeacherConfig
-from teacher_cache.errors import TeacherError
-from teacher_cache.spec import TeacherSpec
-from teacher_cache.teachers.checkpoint import folder_digest
-from teacher_cache.teachers.describe import describe
-from teacher_cache.teachers.prompt import DEFAULT_PROMPT
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.teachers.checkpoint import folder_digest
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.describe import describe
+from mocha_pipe.teacher_cache.teachers.prompt import DEFAULT_PROMPT
 
 
 @pytest.fixture

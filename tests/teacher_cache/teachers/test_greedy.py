@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
-from teacher_cache.teachers import llava as llava_module
-from teacher_cache.teachers.greedy import GreedyAnswers, end_tokens, is_plain_greedy
-from teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers import llava as llava_module
+from mocha_pipe.teacher_cache.teachers.greedy import GreedyAnswers, end_tokens, is_plain_greedy
+from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
 NAMES = ["cat", "can", "a", "kitchen & dining room table", "cat", "a"]
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoProcessor, CLIPImageProcessor, CLIPModel, LlavaForConditionalGeneration
 
-from teacher_cache.errors import TeacherError
-from teacher_cache.teachers.base import Teacher
-from teacher_cache.teachers.llava import LlavaTeacher
-from teacher_cache.teachers.prompt import DEFAULT_PROMPT
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.teachers.base import Teacher
+from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.prompt import DEFAULT_PROMPT
 
 CLASS_NAMES = ["cat", "kitchen & dining room table", "Müll 垃圾", "a", "the can"]
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -166,7 +166,7 @@ def _first(inputs: tuple[Any, ...], named: dict[str, Any]) -> torch.Tensor:
 @pytest.fixture
 def fresh_teacher(small_llava: Path) -> Callable[..., LlavaTeacher]:
     """A teacher of this test's own, to hang hooks on."""
-    from teacher_cache.config import TeacherConfig
+    from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
     return lambda **options: LlavaTeacher(TeacherConfig(model=str(small_llava), device="cpu", **options))
 

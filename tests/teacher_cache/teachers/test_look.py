@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from transformers import CLIPModel
 
-from teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
 Crops = list[NDArray[np.uint8]]
 

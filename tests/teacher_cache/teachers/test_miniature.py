@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-import teacher_cache.teachers
-from data.miniature.objects import SHAPES, random_object
-from data.miniature.scenes import render_scene
-from teacher_cache.config import TeacherConfig
-from teacher_cache.crops import cut_crop
-from teacher_cache.teachers.base import Teacher, load_teacher
-from teacher_cache.teachers.miniature_model import build_model, build_processor
-from teacher_cache.teachers.prompt import DEFAULT_PROMPT
-from teacher_cache.teachers.train_miniature import encode_dialogues, sample_crops, train
+import mocha_pipe.teacher_cache.teachers
+from bench.teachers.miniature_model import build_model, build_processor
+from bench.teachers.train_miniature import encode_dialogues, sample_crops, train
+from mocha_pipe.data.miniature.objects import SHAPES, random_object
+from mocha_pipe.data.miniature.scenes import render_scene
+from mocha_pipe.teacher_cache.crops import cut_crop
+from mocha_pipe.teacher_cache.teachers.base import Teacher
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.loading import load_teacher
+from mocha_pipe.teacher_cache.teachers.prompt import DEFAULT_PROMPT
 
-FOLDER = Path(teacher_cache.teachers.__file__).parent / "miniature"
+FOLDER = Path(mocha_pipe.teacher_cache.teachers.__file__).parent / "miniature"
 
 
 @pytest.fixture(scope="module")

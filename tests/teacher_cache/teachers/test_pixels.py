@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoProcessor, CLIPImageProcessor
 
-from teacher_cache.errors import TeacherError
-from teacher_cache.teachers.pixels import PixelScaler, square_size, stack_crops
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler, square_size, stack_crops
 
 
 def scaled(processor: Any, crops: list[NDArray[np.uint8]], dtype: torch.dtype = torch.float32) -> torch.Tensor:

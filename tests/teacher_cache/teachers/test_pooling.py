@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teacher_cache.teachers.pooling import (
+from mocha_pipe.teacher_cache.teachers.pooling import (
     answer_lengths,
     answer_steps,
     masked_mean,

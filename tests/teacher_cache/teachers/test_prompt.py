@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from transformers import AutoProcessor
 
-from teacher_cache.errors import TeacherError
-from teacher_cache.teachers.prompt import DEFAULT_PROMPT, LABEL_FIELD, PromptEncoder
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.teachers.prompt import DEFAULT_PROMPT, LABEL_FIELD, PromptEncoder
 
 QUESTION = "Describe the {label}."
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
-from teacher_cache.errors import TeacherError
-from teacher_cache.teachers.checkpoint import find_checkpoint
-from teacher_cache.teachers.weights import load_weights, pick_device, pick_dtype
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.teachers.checkpoint import find_checkpoint
+from mocha_pipe.teacher_cache.teachers.weights import load_weights, pick_device, pick_dtype
 
 
 @pytest.fixture

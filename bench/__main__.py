@@ -1,0 +1,46 @@
+"""`python -m bench [NAMES]`: all measurements, or the named ones, into one json file. `make bench`."""
+
+import importlib
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+MEASUREMENTS = {
+    "build_speed": "cache", "generate": "cache", "workers": "cache", "reading": "cache", "million": "cache",
+    "sharing": "cache", "pack": "training", "steps": "training", "classify": "personal", "episodes": "personal",
+    "detect": "personal", "export": "personal",
+}  # fmt: skip
+"""Files with a `measure(root)`, and the folder of each."""
+
+Names = Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(MEASUREMENTS)} [default: all].")]
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def bench(
+    names: Names = None,
+    root: Annotated[Path, typer.Option(help="Folder for what the measurements write.")] = Path("work"),
+    out: Annotated[Path | None, typer.Option(help="File of the figures [default: ROOT/bench.json].")] = None,
+) -> None:
+    """Measure, print, and keep the figures; exit code 1 when one of them misses its target."""
+    from bench.figures import Figure, exit_code, keep, show
+
+    if unknown := sorted(set(names or ()) - set(MEASUREMENTS)):
+        raise typer.BadParameter(f"there is no measurement {unknown[0]}; choose from {', '.join(MEASUREMENTS)}")
+    found: dict[str, Figure] = {}
+    for name in names or MEASUREMENTS:
+        typer.echo(f"{name} ...", err=True)
+        started = perf_counter()
+        figures = importlib.import_module(f"bench.{MEASUREMENTS[name]}.{name}").measure(root)
+        keep(out or root / "bench.json", figures)  # one that fails takes no other with it
+        found.update(figures)
+        typer.echo(f"{name}: {perf_counter() - started:.0f} s", err=True)
+    show(found)
+    sys.exit(exit_code(found))
+
+
+if __name__ == "__main__":
+    app()

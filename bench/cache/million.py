@@ -1,0 +1,163 @@
+"""A cache of a million regions: opening it, resuming its build, and the memory of a build worker.
+
+The regions are synthetic (200,000 images, which are one and the same small file), the shards of a real build's size:
+4096 + 1024 wide. Those that are there are sparse files, since nothing reads them.
+"""
+
+import ctypes
+import gc
+import multiprocessing
+import os
+import statistics
+import tempfile
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import perf_counter
+
+import pyarrow as pa
+
+from bench.cache.synthetic import CheapTeacher, synthetic_source, synthetic_spec, synthetic_table
+from bench.figures import Figure
+from bench.runs import memory_status
+from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.teacher_cache.building.build import build_cache
+from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan, create_group, shard_bytes, shard_path
+from mocha_pipe.teacher_cache.teachers.base import Teacher
+
+HIDDEN_DIM, VISUAL_DIM = 4096, 1024
+IMAGES, MOST_REGIONS = 200_000, 9
+SMALL = 10
+"""The smaller cache has a tenth of the images."""
+ROWS_PER_SHARD = 1024
+EMBEDDED_SHARDS = 4
+ROUNDS = 3
+
+
+def measure(root: Path, *, images: int = IMAGES, rows_per_shard: int = ROWS_PER_SHARD) -> dict[str, Figure]:
+    """Open and resume in this process; memory in one process of its own for each size."""
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as name:
+        folder = Path(name)
+        table = _write_table(folder / "large", images)
+        _write_table(folder / "small", images // SMALL)
+        _mostly_built(folder / "cache", table)
+        return {**_open_and_resume(folder), **_memory(folder, rows_per_shard)}
+
+
+def _write_table(folder: Path, images: int) -> RegionTable:
+    folder.mkdir()
+    table = synthetic_table(images, most=MOST_REGIONS)
+    table.write(folder)
+    return table
+
+
+def _mostly_built(folder: Path, table: RegionTable) -> None:
+    """A cache that lacks every tenth shard, as several killed parts leave it."""
+    spec = synthetic_spec(hidden_dim=HIDDEN_DIM, visual_dim=VISUAL_DIM)
+    plan = ShardPlan.for_rows(len(table))
+    create_group(folder, plan=plan, spec=spec, table=table)
+    for name, dim in zip(TEACHER_ARRAYS, (HIDDEN_DIM, VISUAL_DIM), strict=True):
+        for shard in range(len(plan)):
+            if shard % 10 != 9:
+                start, stop = plan.span(shard)
+                path = shard_path(folder / name, shard)
+                path.touch()
+                os.truncate(path, shard_bytes(ShardPlan(stop - start, plan.rows_per_shard), dim))
+
+
+class _ReachedTeacher(Exception):  # noqa: N818  (no error: the build came as far as it should)
+    """A build wants its teacher."""
+
+
+def _open_and_resume(folder: Path) -> dict[str, Figure]:
+    """The clock stops when the teacher is asked for, so after the first window of crops."""
+
+    def load_teacher() -> Teacher:
+        raise _ReachedTeacher
+
+    spec = synthetic_spec(hidden_dim=HIDDEN_DIM, visual_dim=VISUAL_DIM)
+    opened, resumed, read = [], [], []
+    for _ in range(ROUNDS):
+        started = perf_counter()
+        table = RegionTable.read(folder / "large")  # anew, since a table remembers what it computed
+        read.append(perf_counter() - started)
+        source = synthetic_source(table, folder)
+        started = perf_counter()
+        RegionCache.open(folder / "cache", expect_spec=spec, expect_table=table)
+        opened.append(perf_counter() - started)
+        started = perf_counter()
+        try:
+            build_cache(source, table, folder / "cache", spec=spec, load_teacher=load_teacher)
+        except _ReachedTeacher:
+            resumed.append(perf_counter() - started)
+    regions = f"{len(table):,} regions, {len(table.image_names):,} images"
+    return {
+        "open_1e6_s": Figure(
+            value=statistics.median(opened), target=1.0, better="lower",
+            note=f"seconds of RegionCache.open; {regions}; reading the table, where rows are named by key, takes "
+            f"{statistics.median(read):.1f} s more",
+        ),
+        "resume_scan_1e6_s": Figure(
+            value=statistics.median(resumed), target=10.0, better="lower",
+            note="seconds from build_cache to its teacher: comparing the tables, equal regions, listing shards, "
+            f"claiming one, its first 128 crops; {regions}, nine of ten shards there; data set opened before",
+        ),
+    }  # fmt: skip
+
+
+def _memory(folder: Path, rows_per_shard: int) -> dict[str, Figure]:
+    """Peak of a worker less what its table takes."""
+    peaks, notes = {}, []
+    for size in ("small", "large"):
+        regions, table_bytes, peak = _in_own_process(folder, size, rows_per_shard)
+        peaks[size] = peak - table_bytes
+        notes.append(f"{regions:,} regions: peak {peak / 2**20:.0f} MiB, table {table_bytes / 2**20:.0f} MiB")
+    return {
+        "memory_1e6_vs_1e5": Figure(
+            value=peaks["large"] / peaks["small"], target=1.3, better="lower",
+            note=f"peak resident memory of a build worker, its table taken off; {'; '.join(notes)}; table = growth of "
+            "resident memory while data set, table, its digest and its index of equal keys are loaded; "
+            f"{EMBEDDED_SHARDS} shards of {rows_per_shard} regions each, {HIDDEN_DIM} + {VISUAL_DIM} wide",
+        )
+    }  # fmt: skip
+
+
+def _in_own_process(folder: Path, size: str, rows_per_shard: int) -> tuple[int, int, int]:
+    """Regions, bytes of the table and peak bytes of a fresh interpreter that builds some shards."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    worker = context.Process(target=_worker, args=(folder, size, rows_per_shard, there))
+    worker.start()
+    there.close()
+    try:
+        regions, table_bytes, peak = here.recv()
+    finally:
+        worker.join()
+    return regions, table_bytes, peak
+
+
+def _worker(folder: Path, size: str, rows_per_shard: int, report: Connection) -> None:
+    """One part of a build that is divided among so many that each has the same number of shards, whatever the size."""
+    before = memory_status("VmRSS")
+    table = RegionTable.read(folder / size)
+    source = synthetic_source(table, folder)
+    _ = table.digest, table.first_of_key
+    _give_back()
+    table_bytes = memory_status("VmRSS") - before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    spec = synthetic_spec(hidden_dim=HIDDEN_DIM, visual_dim=VISUAL_DIM)
+    shards = len(ShardPlan(len(table), rows_per_shard))
+    assert shards > EMBEDDED_SHARDS, "else it is no part, and computes targets too"
+    build_cache(
+        source, table, folder / f"{size}-cache", spec=spec, load_teacher=lambda: CheapTeacher(spec),
+        rows_per_shard=rows_per_shard, part=(0, -(-shards // EMBEDDED_SHARDS)),
+    )  # fmt: skip
+    report.send((len(table), table_bytes, memory_status("VmHWM")))
+
+
+def _give_back() -> None:
+    """Free what was only needed while the table was loaded, so that a build cannot live on it."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,123 @@
+"""`python -m bench.gpu`: both phases on a CUDA GPU with random weights. `make bench-gpu`.
+
+    teacher     phase 1 at the size of LLaVA-1.5-7B (gpu_teacher.py)
+    training    phase 2 at 640 px, against ultralytics (gpu_training.py)
+
+Each prints markdown for docs/benchmarks.md and adds its figures to ROOT/bench-gpu.json.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import torch
+import typer
+
+from bench.figures import Figures, exit_code, keep
+from bench.gpu import teacher as gpu_teacher
+from bench.gpu import training as gpu_training
+from bench.gpu.device import device_name
+from bench.gpu.training import Pair
+from bench.teachers.random_llava import Geometry
+from bench.training.watched_steps import Window
+from mocha_pipe.data.files import write_json
+from mocha_pipe.pipeline.rundir import read_json
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where is measured, and where it is written down."""
+
+    device: str
+    root: Path
+    out: Path
+
+    def keep(self, phase: str, figures: Figures, **facts: Any) -> None:
+        """Add figures to the file, and what the phase ran on."""
+        devices = {**read_json(self.out).get("devices", {}), phase: {"name": device_name(self.device), **facts}}
+        keep(self.out, figures)
+        write_json(self.out, {**read_json(self.out), "devices": devices})
+
+
+@app.callback(invoke_without_command=True)
+def bench_gpu(
+    context: typer.Context,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cuda",
+    root: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("work"),
+    out: Annotated[Path | None, typer.Option(help="File of the figures [default: ROOT/bench-gpu.json].")] = None,
+) -> None:
+    """Measure both phases, or the one that is named."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise typer.BadParameter(f"--device {device}: torch finds no CUDA GPU; name another device, such as cpu")
+    context.obj = Place(device=device, root=root, out=out or root / "bench-gpu.json")
+    if context.invoked_subcommand is None:
+        training(context)
+        teacher(context)  # last, as it exits with 1 when it misses its aim
+
+
+@app.command()
+def teacher(
+    context: typer.Context,
+    geometry: Annotated[str, typer.Option(help=f"{' or '.join(get_args(Geometry))}.")] = "llava-1.5-7b",
+    batch: Annotated[int, typer.Option(min=1, help="Regions per forward pass in prompt mode.")] = 64,
+    generate_batch: Annotated[int, typer.Option(min=1, help="Regions per batch in generate mode.")] = 48,
+    tokens: Annotated[int, typer.Option(min=1, help="Length of an answer.")] = gpu_teacher.ANSWER_TOKENS,
+    batches: Annotated[int, typer.Option(min=1, help="Timed batches in prompt mode.")] = 12,
+    loop_boxes: Annotated[int, typer.Option(min=1, help="Boxes that the loop is timed on.")] = 3,
+    matmul_side: Annotated[int, typer.Option(min=1, help="Side of the product.")] = 8192,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the teacher in prompt mode.")] = False,
+) -> None:
+    """Embed regions with LLaVA; exit code 1 when prompt mode misses its aim."""
+    if geometry not in get_args(Geometry):
+        raise typer.BadParameter(f"--geometry is one of {', '.join(get_args(Geometry))}; found {geometry}")
+    place: Place = context.obj
+    settings = gpu_teacher.TeacherSettings(
+        geometry=geometry,  # type: ignore[arg-type]
+        device=place.device, batch=batch, generate_batch=generate_batch, tokens=tokens, batches=batches,
+        loop_boxes=loop_boxes, matmul_side=matmul_side, compiled=compiled,
+    )  # fmt: skip
+    result = gpu_teacher.measure(settings)
+    found = gpu_teacher.figures(result, settings)
+    place.keep("teacher", found, matmul_flops_per_s=result.matmul, peak_bytes=result.peak_bytes)
+    typer.echo(gpu_teacher.markdown(result, settings, device_name(place.device)))
+    sys.exit(exit_code(found))
+
+
+@app.command()
+def training(
+    context: typer.Context,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Student and teacher, as yolov8n.yaml:yolov8s.yaml [default: v8, 11 and 26]."),
+    ] = None,
+    image_size: Annotated[int, typer.Option(min=32, help="Pixels of an image's longer side.")] = 640,
+    batch: Annotated[int, typer.Option(min=1, help="Images per step.")] = 16,
+    workers: Annotated[int, typer.Option(min=0, help="Of the loader, at most one per core.")] = 16,
+    warm_up: Annotated[int, typer.Option(min=1, help="Steps before the first that is timed.")] = 40,
+    timed: Annotated[int, typer.Option(min=1, help="Timed steps.")] = 80,
+    profiled: Annotated[int, typer.Option(min=1, help="Steps under the profiler.")] = 10,
+) -> None:
+    """Train detectors: plain, with ultralytics' own distillation, and with ours."""
+    place: Place = context.obj
+    settings = gpu_training.TrainingSettings(
+        pairs=[_pair(text) for text in model] if model else gpu_training.PAIRS,
+        device=place.device, image_size=image_size, batch=batch, workers=workers,
+        window=Window(warm_up=warm_up, timed=timed, profiled=profiled),
+    )  # fmt: skip
+    runs = gpu_training.measure(place.root, settings)
+    place.keep("training", gpu_training.figures(runs, settings))
+    typer.echo(gpu_training.markdown(runs, settings, device_name(place.device)))
+
+
+def _pair(text: str) -> Pair:
+    student, _, teacher = text.partition(":")
+    if not (student and teacher):
+        raise typer.BadParameter(f"--model names a student and its teacher, as a.yaml:b.yaml; found {text}")
+    return Pair(student, teacher)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,208 @@
+"""Phase 1 on a GPU at the size of LLaVA-1.5-7B, with random weights: the same arithmetic without the checkpoint.
+
+Regions per second in both modes, against the usual loop (one box at a time, 3 beams, 300 tokens), and the share of the
+device's own matmul rate that prompt mode reaches.
+
+Operations of one region in prompt mode, counted as in the literature: 2 x weights x tokens for the vision tower, the
+connector and the language model without its head and its table of tokens, plus attention (4 L^2 D a layer in the tower,
+half of it in the causal language model). Norms, softmax, activations and pooling count nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.figures import Figure
+from bench.gpu.device import give_back, peak_bytes, wait
+from bench.teachers.one_by_one import describe_one
+from bench.teachers.random_llava import Geometry, random_llava
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+
+NAMES = ("mug", "backpack", "kitchen & dining room table", "remote control")
+LOOP_BEAMS, ANSWER_TOKENS = 3, 300
+"""Of the usual loop, as the paper's reference has them."""
+MATMUL_SHARE = 0.60
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """How much is measured."""
+
+    geometry: Geometry
+    device: str
+    batch: int
+    """Regions per forward pass in prompt mode."""
+    generate_batch: int
+    """Regions per batch in generate mode; each keeps half a megabyte per token."""
+    tokens: int
+    """Length of every answer."""
+    batches: int
+    """Timed batches in prompt mode."""
+    loop_boxes: int
+    """Boxes that the loop is timed on."""
+    matmul_side: int
+    compiled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherResult:
+    """What was measured; rates are regions per second."""
+
+    prompt: float
+    generate: float
+    loop: float
+    matmul: float
+    """Operations per second of one large product, in the teacher's number type."""
+    operations: float
+    """Of one region in prompt mode."""
+    text_tokens: int
+    image_tokens: int
+    weights: int
+    peak_bytes: int | None
+    """None where there is no GPU."""
+
+    @property
+    def share(self) -> float:
+        """Of the matmul rate that prompt mode reaches, crops and copies included."""
+        return self.prompt * self.operations / self.matmul
+
+
+def measure(settings: TeacherSettings) -> TeacherResult:
+    """Both modes on one model after the other, then the loop, then the product."""
+    device = torch.device(settings.device)
+    config = TeacherConfig(
+        model=settings.geometry, device=settings.device, batch=settings.batch, compile=settings.compiled
+    )
+    teacher = random_llava(settings.geometry, config)
+    operations, text_tokens, image_tokens = _operations(teacher)
+    weights = sum(weight.numel() for weight in teacher._model.parameters())
+    prompt = _rate(teacher, settings.batch * settings.batches, device)
+    matmul = _matmul_rate(settings.matmul_side, teacher._model.dtype, device)
+    del teacher  # there is room for one
+    give_back(device)
+    config = TeacherConfig(
+        model=settings.geometry, device=settings.device, batch=settings.generate_batch, mode="generate",
+        max_new_tokens=settings.tokens,
+    )  # fmt: skip
+    teacher = random_llava(settings.geometry, config)
+    generate = _rate(teacher, settings.generate_batch, device)
+    crops, names = _regions(teacher, settings.loop_boxes + 1)
+
+    def loop() -> None:
+        for crop, name in zip(crops[1:], names[1:], strict=True):
+            describe_one(teacher, crop, name, num_beams=LOOP_BEAMS)
+
+    describe_one(teacher, crops[0], names[0], num_beams=LOOP_BEAMS)
+    loop_rate = settings.loop_boxes / _seconds(loop, device)
+    return TeacherResult(
+        prompt=prompt, generate=generate, loop=loop_rate, matmul=matmul, operations=operations,
+        text_tokens=text_tokens, image_tokens=image_tokens, weights=weights,
+        peak_bytes=peak_bytes(device),
+    )  # fmt: skip
+
+
+def _rate(teacher: LlavaTeacher, regions: int, device: torch.device) -> float:
+    """Regions per second of `embed`, after one call to warm up."""
+    crops, names = _regions(teacher, regions)
+    teacher.embed(crops, names)
+    return regions / _seconds(lambda: teacher.embed(crops, names), device)
+
+
+def _regions(teacher: LlavaTeacher, number: int) -> tuple[list[NDArray[np.uint8]], Sequence[str]]:
+    """Random pictures, cut already: cutting is the CPU's part, and `make bench` measures it."""
+    size, generator = teacher.spec.crop_size, np.random.default_rng(0)
+    crops = [generator.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(number)]
+    return crops, [NAMES[index % len(NAMES)] for index in range(number)]
+
+
+def _operations(teacher: LlavaTeacher) -> tuple[float, int, int]:
+    """Operations of a region in prompt mode, mean over the names, and its tokens of text and picture."""
+    model: Any = teacher._model.model
+    text, vision = model.config.text_config, model.config.vision_config
+    lengths = [len(teacher._prompts.encode(name)) for name in NAMES]
+    length, image_tokens = sum(lengths) / len(lengths), teacher._prompts.image_tokens
+    patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    layers = model.language_model.layers
+    by_weights = 2 * (
+        _size(model.vision_tower) * patches
+        + _size(model.multi_modal_projector) * image_tokens
+        + _size(layers) * length
+    )  # fmt: skip
+    tower = 4 * patches**2 * vision.hidden_size * vision.num_hidden_layers
+    causal = sum(2 * tokens**2 for tokens in lengths) / len(lengths) * text.hidden_size * text.num_hidden_layers
+    return by_weights + tower + causal, round(length) - image_tokens, image_tokens
+
+
+def _size(module: torch.nn.Module) -> int:
+    """Weights that multiply: tables that are only looked up count nothing."""
+    tables = {id(table.weight) for table in module.modules() if isinstance(table, torch.nn.Embedding)}
+    return sum(weight.numel() for weight in module.parameters() if id(weight) not in tables)
+
+
+def _matmul_rate(side: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Operations per second of a square product, the best of some."""
+    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    torch.matmul(one, other)
+    return max(2 * side**3 * 10 / _seconds(lambda: [one @ other for _ in range(10)], device) for _ in range(3))
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Wall time until the device has done all of it."""
+    wait(device)
+    started = perf_counter()
+    work()
+    wait(device)
+    return perf_counter() - started
+
+
+def figures(result: TeacherResult, settings: TeacherSettings) -> dict[str, Figure]:
+    """The measured, with targets where there are any; a rate alone has none to miss."""
+    boxes = f"{settings.loop_boxes} boxes timed, the rest extrapolated"
+    return {
+        "gpu_prompt_share_of_matmul": Figure(
+            value=result.share, target=MATMUL_SHARE, better="higher",
+            note=f"prompt mode's {result.operations / 1e12:.3g} Tflop per region x regions/s / measured matmul rate",
+        ),
+        "gpu_prompt_regions_per_s": Figure(value=result.prompt, better="higher", note="`embed`, whole"),
+        "gpu_generate_regions_per_s": Figure(
+            value=result.generate, better="higher", note=f"greedy, {settings.tokens} tokens each"
+        ),
+        "gpu_loop_regions_per_s": Figure(
+            value=result.loop, better="higher",
+            note=f"one box at a time, {LOOP_BEAMS} beams, {settings.tokens} tokens, second pass; {boxes}",
+        ),
+    }  # fmt: skip
+
+
+def markdown(result: TeacherResult, settings: TeacherSettings, device_name: str) -> str:
+    """The table for docs/benchmarks.md."""
+    rows = [
+        ("prompt mode", settings.batch, result.prompt),
+        (f"generate mode, greedy, {settings.tokens} tokens", settings.generate_batch, result.generate),
+        (f"one box at a time, {LOOP_BEAMS} beams, {settings.tokens} tokens", 1, result.loop),
+    ]
+    lines = [
+        f"{settings.geometry} ({result.weights / 1e9:.2f} billion random weights), {device_name}, torch "
+        f"{torch.__version__}{', compiled' if settings.compiled else ''}; {result.image_tokens} image tokens and about "
+        f"{result.text_tokens} of text per region.",
+        "",
+        "| way | batch | regions/s | a million regions | against the loop |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {batch} | {rate:.3g} | {1e6 / rate / 3600:,.0f} h | {rate / result.loop:,.0f}x |"
+            for name, batch, rate in rows
+        ),
+        "",
+        f"Prompt mode reaches {100 * result.share:.0f} % of the measured matmul rate of {result.matmul / 1e12:.3g} "
+        f"Tflop/s (aim: {100 * MATMUL_SHARE:.0f} %), at {result.operations / 1e12:.3g} Tflop per region. The loop was "
+        f"timed on {settings.loop_boxes} boxes; its million is extrapolated. Weights are random and answers never end "
+        "by themselves, so every answer has full length. Prompts are tokenized by the miniature's tokenizer: "
+        "of realistic length, other ids. The loop yields no image embedding, the other two do.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Measurements of the personal detector and of the few-shot stage."""

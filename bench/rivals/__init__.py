@@ -1,0 +1,1 @@
+"""The personal detector beside what else one could use."""

@@ -1,0 +1,88 @@
+"""Trainings that are measured: one epoch over as many images as its steps take, in a process of its own."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mocha_pipe.data.source import open_source
+from mocha_pipe.data.types import RegionTargets
+
+if TYPE_CHECKING:
+    from bench.inputs import BenchInputs
+    from mocha_pipe.student.training.resumable import ResumableTrainer
+
+Result = TypeVar("Result")
+
+
+def in_a_process(name: str, work: Callable[..., Result], *arguments: object) -> Result:
+    """What `work` returns; it runs in a new process, of which only standard error shows.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sender, work, arguments))
+    process.start()
+    sender.close()
+    try:
+        result: Result = receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"the {name} run failed; its message stands above") from None
+    finally:
+        process.join()
+    return result
+
+
+def _work(sender: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the tables of the epochs
+    sender.send(work(*arguments))
+
+
+def memory_status(field: str) -> int:
+    """A size in bytes from what Linux says about this process: `VmRSS` is resident, `VmHWM` its peak.
+
+    `getrusage` would name the peak of the process that started this one, where that is higher.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    [kilobytes] = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(kilobytes) * 1024
+
+
+def make_trainer(
+    inputs: "BenchInputs",
+    targets: RegionTargets | None,
+    folder: Path,
+    *,
+    name: str,
+    model: str,
+    image_size: int,
+    batch: int,
+    steps: int,
+    device: str,
+    **arguments: object,
+) -> "ResumableTrainer":
+    """A trainer of `steps` batches, with its run in `folder / name`.
+
+    It is ultralytics' own, or the one that distils where there are targets. Both optimize in the same way.
+    """
+    from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
+    from mocha_pipe.student.distil.trainer import DistillTrainer
+    from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS
+    from mocha_pipe.student.training.resumable import ResumableTrainer
+
+    overrides = {
+        **DEFAULT_TRAIN_ARGUMENTS, "model": model, "data": str(inputs.data), "epochs": 1, "imgsz": image_size,
+        "batch": batch, "nbs": batch, "device": device, "val": False, "plots": False, "fraction": steps * batch,
+        "project": str(folder.resolve()), "name": name, "exist_ok": True, **arguments,
+    }  # fmt: skip
+    if targets is None:
+        return ResumableTrainer(overrides)
+    setup = DistillSetup(
+        train=inputs.source, val=open_source(inputs.data, "val"), targets=targets, first_row=inputs.table.first_row,
+        settings=DistillSettings(),
+    )  # fmt: skip
+    return DistillTrainer(setup, overrides)

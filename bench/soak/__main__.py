@@ -1,0 +1,144 @@
+"""Builds killed at random, again and again: what they leave must be what an undisturbed build leaves. `make soak`.
+
+A world is built; its builds are killed with SIGKILL until one gets through; then a new cache is begun. Now and then two
+builds work on one cache, and one of them is killed or both. After every kill each file that shows under its name is
+compared with an undisturbed build's, row by row; a finished cache byte by byte.
+"""
+
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from time import perf_counter, time
+from typing import Annotated
+
+import numpy as np
+import typer
+from tqdm import tqdm
+
+from bench.cache.synthetic import read_log
+from bench.figures import Figure, exit_code, keep, show
+from bench.soak.killing import DEADLINE, MOMENTS, errors_of, make_world, phase_of, start_build, strike
+from bench.training.watching import Damage, Watch, regions_by_name
+
+KILLS, SCENES = 200, 500
+SHARE_OF_PAIRS = 0.3
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class SoakReport:
+    """What was done, and what went wrong."""
+
+    kills: int = 0
+    caches: int = 0
+    """Caches that were finished."""
+    pairs: int = 0
+    """Times that two builds worked on one cache."""
+    phases: Counter[str] = field(default_factory=Counter)
+    """Kills by how far the build had come."""
+    damage: Damage = field(default_factory=Damage)
+
+    def figures(self, wanted: int) -> dict[str, Figure]:
+        """With their targets: as many kills as were wanted, and nothing wrong."""
+        where = ", ".join(f"{self.phases[moment]} {moment}" for moment in MOMENTS if self.phases[moment])
+        note = f"of real builds by SIGKILL ({where}); {self.pairs} pairs; {self.caches} caches finished"
+        notes = {
+            "lost": "rows of committed shards that went, or that a finished cache lacks",
+            "duplicated": "rows with another region's numbers",
+            "torn": "rows that an undisturbed build did not write so",
+            "recomputed_committed": "rows of committed shards embedded or written again",
+        }
+        zero = {
+            name: Figure(value=value, target=0, better="lower", note=notes[name])
+            for name, value in asdict(self.damage).items()
+        }
+        return {"kills": Figure(value=self.kills, target=wanted, better="higher", note=note), **zero}
+
+
+def run_soak(root: Path, *, kills: int, scenes: int = SCENES, seed: int = 0) -> SoakReport:
+    """Kill builds until there are so many kills, and let the last cache be finished.
+
+    Raises:
+        RuntimeError: a build that was not killed failed.
+        TimeoutError: a build hung.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    generator, report = np.random.default_rng(seed), SoakReport()
+    with tempfile.TemporaryDirectory(dir=root) as name, tqdm(total=kills, desc="soak", unit="kill") as bar:
+        folder = Path(name)
+        world = make_world(folder / "world", scenes)
+        regions = regions_by_name(world)
+        log = folder / "reference.log"
+        _finish([start_build(world, folder / "reference", log)], log)
+        while report.kills < kills:
+            cache, log = folder / f"cache-{report.caches}", folder / f"{report.caches}.log"
+            watch = Watch(world, cache, folder / "reference", report.damage)
+            died: dict[int, int] = {}
+            while not _attempt(watch, log, report, died, kills, generator):
+                bar.update(report.kills - bar.n)
+            bar.update(report.kills - bar.n)
+            watch.finish(read_log(log), regions, died)
+            report.caches += 1
+            shutil.rmtree(cache)
+    return report
+
+
+def _attempt(
+    watch: Watch, log: Path, report: SoakReport, died: dict[int, int], kills: int, generator: np.random.Generator
+) -> bool:
+    """One build, or two at once, of which at least one is struck; True when one of them came to its end."""
+    began = time()
+    builds = [start_build(watch.world, watch.folder, log)]
+    if generator.random() < SHARE_OF_PAIRS:
+        builds.append(start_build(watch.world, watch.folder, log))
+        report.pairs += 1
+    victims = builds[: int(generator.integers(1, len(builds), endpoint=True))]
+    for victim in victims if report.kills < kills else ():
+        moment = list(MOMENTS)[int(generator.choice(len(MOMENTS), p=list(MOMENTS.values())))]
+        struck = strike(victim, moment, watch.folder, watch.world.plan, generator)
+        if victim.exitcode == -9:
+            assert victim.pid is not None
+            died[victim.pid] = struck
+            report.kills += 1
+            report.phases[phase_of(watch.folder, watch.world.plan, began)] += 1
+        watch.look()
+    survivors = [build for build in builds if build.pid not in died]
+    _finish(survivors, log)
+    return bool(survivors)
+
+
+def _finish(builds: list[BaseProcess], log: Path) -> None:
+    """Wait for builds that nobody kills."""
+    started = perf_counter()
+    for build in builds:
+        build.join(max(0.0, DEADLINE - (perf_counter() - started)))
+        if build.exitcode is None:
+            build.kill()
+            raise TimeoutError(f"a build that nobody killed did not end within {DEADLINE:.0f} s")
+        if build.exitcode != 0:
+            said = errors_of(log).read_text()
+            raise RuntimeError(f"a build that nobody killed ended with exit code {build.exitcode}:\n{said}")
+
+
+@app.command()
+def soak(
+    kills: Annotated[int, typer.Option(min=1, help="Builds to kill.")] = KILLS,
+    scenes: Annotated[int, typer.Option(min=20, help="Images of the world that is built.")] = SCENES,
+    seed: Annotated[int, typer.Option(min=0, help="Of the moments to strike.")] = 0,
+    root: Annotated[Path, typer.Option(help="Folder for what is written meanwhile.")] = Path("work"),
+    out: Annotated[Path | None, typer.Option(help="File of the figures [default: ROOT/soak.json].")] = None,
+) -> None:
+    """Kill real builds at random moments; exit code 1 when anything was lost, doubled, torn or computed twice."""
+    figures = run_soak(root, kills=kills, scenes=scenes, seed=seed).figures(kills)
+    keep(out or root / "soak.json", figures)
+    show(figures)
+    sys.exit(exit_code(figures))
+
+
+if __name__ == "__main__":
+    app()

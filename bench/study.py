@@ -1,0 +1,187 @@
+"""What distillation brings on the miniature benchmark, over training seeds. `make study`; leaves work/study.json.
+
+    default   the demo's recipe
+    paper     the paper's own: means of P3-P5, L_emb with T = 1
+    plain     no distillation: as many more epochs by the detection loss alone
+
+STUDY/<recipe>/seed-<n>           a distillation like any other (stages.py): goes on, and is skipped when complete
+STUDY/<recipe>/seed-<n>/fewshot   its few-shot report, on the same episodes for every run
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from bench.figures import Figure, exit_code, keep, show
+from mocha_pipe.data.images import read_image
+from mocha_pipe.pipeline.evaluation.intervals import SeedMean, seed_mean
+from mocha_pipe.pipeline.report.tables import shots_in_words
+from mocha_pipe.pipeline.run.inputs import teacher_config
+from mocha_pipe.pipeline.rundir import read_json
+from mocha_pipe.pipeline.settings.recipes import demo
+from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.pipeline.stages import (
+    DistillInputs,
+    build_teacher_cache,
+    distill_from,
+    distill_inputs,
+    evaluate_fewshot,
+)
+from mocha_pipe.teacher_cache.crops import cut_crop
+from mocha_pipe.teacher_cache.store.projection import Projection
+from mocha_pipe.teacher_cache.teachers.base import Teacher
+from mocha_pipe.teacher_cache.teachers.loading import load_teacher
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "paper": {"features": "paper", "objective": "paper"},
+    "plain": {"lambda_dist": 0.0, "lambda_emb": 0.0},
+}
+_MIRRORED_IMAGES = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFigures:
+    """One student on the benchmark; 0..100 where it does not say otherwise."""
+
+    gain_1shot: float
+    """mAP50-95 at 1 shot over the base detector."""
+    accuracy: Mapping[int, float]
+    """By number of shots."""
+    teacher_accuracy: Mapping[int, float]
+    """Of the live teacher on the same detections."""
+    detection: float
+    """mAP50-95 of the coarse classes."""
+    unknown_auroc: float
+    """At the largest number of shots, of held-out look-alikes; 0..1."""
+
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def study(
+    root: Annotated[Path, typer.Option(help="Folder of the world, the cache and the runs.")] = Path("work/study"),
+    out: Annotated[Path, typer.Option(help="File of the figures.")] = Path("work/study.json"),
+    seeds: Annotated[str, typer.Option(help="Training seeds, by commas.")] = "0,1,2",
+) -> None:
+    """Train what is missing, print and keep the figures; exit code 1 when one misses its target."""
+    figures = measure(demo(root).resolved(), [int(seed) for seed in seeds.split(",")])
+    keep(out, figures)
+    show(figures)
+    sys.exit(exit_code(figures))
+
+
+def measure(config: RunConfig, seeds: Sequence[int]) -> dict[str, Figure]:
+    """The figures of every recipe, trained with every seed on one cache and one base detector."""
+    build_teacher_cache(config)
+    inputs = distill_inputs(config)
+    found: dict[str, dict[int, RunFigures]] = {recipe: {} for recipe in RECIPES}
+    for seed in seeds:
+        for recipe in RECIPES:
+            typer.echo(f"{recipe}, seed {seed} ...", err=True)
+            found[recipe][seed] = _measured(config, inputs, recipe, seed)
+    return {**recipe_figures(found), "teacher_mirror_cosine": _mirror_figure(config, inputs)}
+
+
+def _measured(config: RunConfig, inputs: DistillInputs, recipe: str, seed: int) -> RunFigures:
+    """The figures of one run, which is trained and evaluated where that was not done."""
+    folder = config.root / recipe / f"seed-{seed}"
+    distill = replace(config.distill, **RECIPES[recipe], seed=seed, folder=folder)
+    run = distill_from(inputs, replace(config, distill=distill), flag="--root")
+    fewshot = replace(config.fewshot, run=folder, folder=folder / "fewshot")
+    evaluated = evaluate_fewshot(replace(config, fewshot=fewshot))
+    results = read_json(evaluated.folder / evaluated.outputs["report"])["results"]
+
+    def mean(result: Mapping[str, Any], method: str, metric: str) -> float:
+        return float(result["methods"][method][metric]["mean"])
+
+    one = next(result for result in results if result["shots"] == 1)
+    most = max(results, key=lambda result: int(result["shots"]))
+    return RunFigures(
+        gain_1shot=mean(one, "mocha", "map50_95") - mean(one, "yolo", "map50_95"),
+        accuracy={result["shots"]: mean(result, "mocha", "accuracy") for result in results},
+        teacher_accuracy={result["shots"]: mean(result, "teacher", "accuracy") for result in results},
+        detection=run.outputs["map50_95"],
+        unknown_auroc=float(most["unknown"]["methods"]["mocha"]["auroc"]["mean"]),
+    )
+
+
+def recipe_figures(found: Mapping[str, Mapping[int, RunFigures]]) -> dict[str, Figure]:
+    """Means over seeds with their t intervals; differences between recipes are taken seed by seed.
+
+    Args:
+        found: by recipe and seed; the same seeds for each recipe.
+    """
+    default, paper, plain = (list(found[recipe].values()) for recipe in RECIPES)
+
+    def figure(values: Sequence[float], target: float, what: str) -> Figure:
+        mean = seed_mean(np.array(values))
+        return Figure(value=mean.mean, target=target, better="higher", note=f"{_interval(mean)}{what}")
+
+    figures = {
+        "gain_1shot": figure([run.gain_1shot for run in default], 35, "mAP50-95 of the student over its base detector"),
+        "gain_1shot_vs_paper_recipe": figure(
+            [ours.gain_1shot - theirs.gain_1shot for ours, theirs in zip(default, paper, strict=True)],
+            0,
+            "the same over a student by the paper's recipe",
+        ),
+        "base_map_delta": figure(
+            [ours.detection - theirs.detection for ours, theirs in zip(default, plain, strict=True)],
+            -0.5,
+            "coarse mAP50-95 against as many more epochs without distillation",
+        ),
+    }
+    for shots in default[0].accuracy:
+        figures[f"mocha_vs_teacher_{shots}shot"] = figure(
+            [run.accuracy[shots] / run.teacher_accuracy[shots] for run in default], 0.95, "share of teacher's accuracy"
+        )
+    figures["unknown_auroc"] = figure(
+        [run.unknown_auroc for run in default],
+        0.95,
+        f"taught objects against held-out look-alikes of their class, {shots_in_words(max(default[0].accuracy))}",
+    )
+    return figures
+
+
+def mirror_cosine(
+    teacher: Teacher, projection: Projection, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]
+) -> float:
+    """Mean cosine between the target of a crop and that of its mirror image.
+
+    Args:
+        teacher: embeds both.
+        projection: of the cache whose targets are meant.
+        crops: as for `Teacher.embed`.
+        class_names: one name per crop.
+    """
+    flipped = [np.ascontiguousarray(crop[:, ::-1]) for crop in crops]
+    embeddings = [teacher.embed(views, class_names) for views in (crops, flipped)]
+    left_nD, right_nD = (projection.apply(found.hidden, found.visual) for found in embeddings)
+    norms_n = np.linalg.norm(left_nD, axis=1) * np.linalg.norm(right_nD, axis=1)
+    return float(((left_nD * right_nD).sum(axis=1) / norms_n).mean())
+
+
+def _mirror_figure(config: RunConfig, inputs: DistillInputs) -> Figure:
+    teacher = load_teacher(teacher_config(config.teacher))
+    crops, names = [], []
+    for record in inputs.train.records[:_MIRRORED_IMAGES]:
+        image = read_image(record.path)
+        crops += [cut_crop(image, xyxy, config.teacher.crop_margin, teacher.spec.crop_size) for xyxy in record.xyxy]
+        names += [inputs.train.class_names[class_id] for class_id in record.class_ids]
+    cosine = mirror_cosine(teacher, inputs.cache.projection(), crops, names)
+    return Figure(value=cosine, better="higher", note=f"targets of {len(crops)} crops and of their mirror images")
+
+
+def _interval(mean: SeedMean) -> str:
+    return "" if mean.half_width is None else f"± {mean.half_width:.2f}; "
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,109 @@
+"""LLaVA models with random weights, made on the device: the arithmetic of a checkpoint without the checkpoint.
+
+What they say means nothing; they exist to measure speed where the weights are not at hand. Tokenizer and chat format
+are those of the shipped miniature, whose ids are all below any Llama's.
+"""
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaProcessor,
+)
+
+from bench.teachers.one_by_one import never_end
+from mocha_pipe.teacher_cache.teachers.checkpoint import SETTING_FILES
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.describe import describe
+from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+
+Geometry = Literal["llava-1.5-7b", "tiny"]
+
+_MINIATURE = Path(__file__).with_name("miniature")
+_TEXT: dict[Geometry, dict[str, Any]] = {
+    "llava-1.5-7b": {
+        "vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+    },
+    "tiny": {
+        "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": 1024,
+    },
+}  # fmt: skip
+_VISION: dict[Geometry, dict[str, Any]] = {
+    "llava-1.5-7b": {
+        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "image_size": 336, "patch_size": 14, "projection_dim": 768,
+    },
+    "tiny": {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": 56, "patch_size": 14,
+    },
+}  # fmt: skip
+
+
+def random_llava(geometry: Geometry, config: TeacherConfig) -> LlavaTeacher:
+    """A teacher of that geometry; answers never end before the length limit, as random ones might at once.
+
+    Args:
+        geometry: `llava-1.5-7b` is that of llava-hf/llava-1.5-7b-hf: CLIP ViT-L/14 at 336 px, 576 image tokens, Llama
+            of 32 layers, width 4096. `tiny` is for tests.
+        config: everything else; its model is not read.
+
+    Raises:
+        TeacherError: the device does not exist, or a setting is wrong.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        architecture = _write_settings(Path(folder) / geometry, geometry)
+        described = describe(replace(config, model=str(Path(folder) / geometry)))
+    torch.manual_seed(0)
+    loader: Any = AutoModelForImageTextToText  # its methods are not typed
+    with described.device:
+        model = loader.from_config(architecture, dtype=described.dtype, attn_implementation="sdpa")
+    model.eval().requires_grad_(requires_grad=False)
+    teacher = LlavaTeacher.of_model(described, model, batch=config.batch, compiled=config.compile)
+    never_end(teacher)
+    return teacher
+
+
+def _write_settings(folder: Path, geometry: Geometry) -> LlavaConfig:
+    """A checkpoint's folder, as far as `describe` looks into it."""
+    folder.mkdir()
+    for name in SETTING_FILES:
+        if (_MINIATURE / name).is_file():
+            shutil.copy(_MINIATURE / name, folder / name)
+    loader: Any = AutoProcessor  # nor are these
+    miniature = loader.from_pretrained(_MINIATURE, local_files_only=True)
+    make_processor: Any = LlavaProcessor
+    side, patch = _VISION[geometry]["image_size"], _VISION[geometry]["patch_size"]
+    images = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    make_processor(
+        image_processor=images,
+        tokenizer=miniature.tokenizer,
+        patch_size=patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=miniature.chat_template,
+    ).save_pretrained(folder)
+    architecture = LlavaConfig(
+        vision_config=CLIPVisionConfig(**_VISION[geometry]),
+        text_config=LlamaConfig(bos_token_id=1, eos_token_id=2, **_TEXT[geometry]),
+        image_token_index=miniature.image_token_id,
+        image_seq_length=(side // patch) ** 2,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
+    architecture.save_pretrained(folder)
+    save_file({"nothing": torch.zeros(0)}, folder / "model.safetensors")
+    return architecture

@@ -1,0 +1,169 @@
+"""Seeded few-shot episodes: which images teach an object, and which are asked about afterwards."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mocha_pipe.data.errors import EpisodeError
+from mocha_pipe.data.types import PersonalBenchmark
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Episode:
+    """One draw of support and query. Legend: P = personal objects, k = shots, Q = query images."""
+
+    index: int
+    seed: int
+    shots: int
+    support: NDArray[np.int64]  # (P, k)
+    """Region rows of the benchmark's source (boxes counted over its records in their order)."""
+    query: NDArray[np.int64]  # (Q,)
+    """Indexes of records, ascending; none of them holds a region of the reserve."""
+
+
+def draw_episodes(
+    benchmark: PersonalBenchmark, *, episodes: int, shots: int, reserve: int, seed: int, query_images: int | None = None
+) -> tuple[Episode, ...]:
+    """Draw episodes that depend only on seed, episode index, and the names of objects and images.
+
+    Per object, the images that may teach it are put in a seeded order. The first `shots` teach it, each by the object's
+    first region there; the first `reserve` stay out of the query. With one `reserve` for all numbers of shots, the
+    1-shot and 5-shot supports of an episode nest and share one query set.
+
+    Where the benchmark has published episodes of so many shots, the first of those are taken as they are.
+
+    Args:
+        benchmark: Personal scenes.
+        episodes: Number of draws, with indexes 0, 1, ...
+        shots: Images per object.
+        reserve: Images per object kept out of the query, at least `shots`.
+        seed: Any integer.
+        query_images: At most so many query images, a seeded sample; all that are left when None.
+
+    Raises:
+        EpisodeError: An object has too few images, no image is left for the query, or a number makes no sense.
+    """
+    if not 1 <= shots <= reserve:
+        raise EpisodeError(
+            f"--shots must be at least 1 and at most the reserve, found {shots} with a reserve of {reserve}"
+        )
+    regions = _first_regions(benchmark)
+    if shots in benchmark.published:
+        return _published(benchmark, regions, episodes, shots, seed, query_images)
+    for name, rows in zip(benchmark.source.class_names, regions, strict=True):
+        _require_images(name, len(rows), reserve, apart=not _asked(benchmark).intersection(rows))
+    return tuple(_draw(benchmark, regions, index, shots, reserve, seed, query_images) for index in range(episodes))
+
+
+def _draw(
+    benchmark: PersonalBenchmark,
+    regions: Sequence[dict[int, int]],
+    index: int,
+    shots: int,
+    reserve: int,
+    seed: int,
+    query_images: int | None,
+) -> Episode:
+    records = benchmark.source.records
+    support, reserved = [], set[int]()
+    for name, rows in zip(benchmark.source.class_names, regions, strict=True):
+        images = sorted(rows, key=lambda image: _rank(seed, index, "support", name, records[image].name))
+        support.append([rows[image] for image in images[:shots]])
+        reserved.update(images[:reserve])
+    asked = _asked(benchmark)
+    query = asked - reserved
+    if not query:
+        raise EpisodeError(
+            f"the {reserve} support images of each object use up all {len(asked)} images; pass a lower --shots"
+        )
+    return _episode(benchmark, index, seed, support, query, query_images)
+
+
+def _published(
+    benchmark: PersonalBenchmark,
+    regions: Sequence[dict[int, int]],
+    episodes: int,
+    shots: int,
+    seed: int,
+    query_images: int | None,
+) -> tuple[Episode, ...]:
+    published = benchmark.published[shots]
+    if len(published) < episodes:
+        raise EpisodeError(
+            f"benchmark {benchmark.name} was published with {len(published)} episodes of {shots} shots, asked for "
+            f"{episodes}; pass --episodes {len(published)}"
+        )
+    drawn = []
+    for index, episode in enumerate(published[:episodes]):
+        support = [[rows[image] for image in episode.train if image in rows][:shots] for rows in regions]
+        drawn.append(_episode(benchmark, index, seed, support, episode.val, query_images))
+    return tuple(drawn)
+
+
+def _episode(
+    benchmark: PersonalBenchmark,
+    index: int,
+    seed: int,
+    support: list[list[int]],
+    query: Iterable[int],
+    query_images: int | None,
+) -> Episode:
+    """An episode whose query is sampled down to what was asked for."""
+    records = benchmark.source.records
+    if query_images is not None:
+        query = sorted(query, key=lambda image: _rank(seed, index, "query", "", records[image].name))[:query_images]
+    asked = sorted(query)
+    if not any(len(records[image].class_ids) for image in asked):
+        raise EpisodeError(
+            f"an episode needs an object to ask about, but none of the {len(asked)} query images of episode {index} "
+            "shows one; label more images"
+        )
+    return Episode(
+        index=index,
+        seed=seed,
+        shots=len(support[0]),
+        support=np.array(support, np.int64),
+        query=np.array(asked, np.int64),
+    )
+
+
+def _asked(benchmark: PersonalBenchmark) -> set[int]:
+    """Records that may be asked about."""
+    return set(range(len(benchmark.source.records)) if benchmark.asked is None else benchmark.asked)
+
+
+def _first_regions(benchmark: PersonalBenchmark) -> list[dict[int, int]]:
+    """Per object: index of an image that may teach it -> row of the object's first region in that image."""
+    regions: list[dict[int, int]] = [{} for _ in benchmark.source.class_names]
+    row = 0
+    for image, record in enumerate(benchmark.source.records):
+        for class_id in record.class_ids:
+            regions[class_id].setdefault(image, row)
+            row += 1
+    if benchmark.teachers is None:
+        return regions
+    allowed = zip(regions, benchmark.teachers, strict=True)
+    return [{image: rows[image] for image in images if image in rows} for rows, images in allowed]
+
+
+def _require_images(name: str, found: int, reserve: int, *, apart: bool) -> None:
+    """Refuse where too few images can teach an object; `apart`: none of them could be asked about."""
+    spare = 0 if apart else 1
+    if found >= reserve + spare:
+        return
+    remedy = f"pass --shots {found - spare}" if found > spare else "add images of it"
+    count = "1 image" if found == 1 else f"{found} images"
+    if apart:
+        raise EpisodeError(f"object '{name}' has {count} to learn from, but {reserve} shots need {reserve}; {remedy}")
+    raise EpisodeError(
+        f"object '{name}' is in {count}, but {reserve} shots need at least {reserve + 1} "
+        f"({reserve} to learn, 1 to ask about); {remedy}"
+    )
+
+
+def _rank(*words: object) -> bytes:
+    """A draw as a hash of words: the same on every machine and in every version of every library."""
+    return hashlib.blake2b("\0".join(map(str, words)).encode(), digest_size=16).digest()

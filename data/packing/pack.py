@@ -1,0 +1,289 @@
+"""Packs splits of a data set into tar shards (data/shards/layout.py says what lies where), which train like the folder.
+
+Images go in byte for byte and in the order of the region table, so that a cache made for the folder fits the shards and
+the other way round. Equal data gives equal bytes; a killed pack goes on, and writes again only what is not there.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.files import atomic_path, bytes_digest, exclusive
+from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.data.shards.layout import (
+    MANIFEST,
+    Manifest,
+    Shard,
+    ShardIndex,
+    Split,
+    check_split_name,
+    index_file,
+    pattern_of,
+    read_manifest,
+    sample_key,
+    shard_file,
+)
+from mocha_pipe.data.shards.tars import BLOCK, END, TarMember, member_header, padding
+from mocha_pipe.data.source import open_source, splits_of
+from mocha_pipe.data.types import DetectionSource, ImageFile
+
+DEFAULT_SHARD_MB = 256.0
+"""Megabytes; some hundreds keep the number of files low and leave enough shards for the workers of a stream."""
+_LOCK = ".pack.lock"
+_TRAINING = ("train", "val")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedSplit:
+    """What one split became."""
+
+    split: str
+    images: int
+    regions: int
+    shards: int
+    bytes: int
+    """Of the tars."""
+    written: int
+    """Shards that this call wrote; the others were there."""
+    pattern: Path
+    """What to name with --data."""
+
+
+def pack(
+    data: Path,
+    out: Path,
+    *,
+    splits: Sequence[str] = (),
+    shard_mb: float = DEFAULT_SHARD_MB,
+    recipe: str | None = None,
+    progress: bool = False,
+) -> tuple[PackedSplit, ...]:
+    """Pack splits of a data set into a folder, which may hold other splits of it already.
+
+    Args:
+        data: What `open_source` opens.
+        out: Folder for the shards.
+        splits: Which; train and val when empty. A COCO .json is one split, and gets the name given here.
+        shard_mb: Megabytes that a shard may have; one image more than that is a shard of its own.
+        recipe: Name of the settings that suit the data, for dataset.json.
+        progress: Show bars.
+
+    Raises:
+        DatasetNotFoundError, DatasetError: As `open_source`; or the folder holds something else, or an image changed
+            while it was packed.
+    """
+    has = splits_of(data)
+    named = tuple(dict.fromkeys(splits)) or tuple(split for split in has if split in _TRAINING) or (_short(has[0]),)
+    if len(named) > 1 and len(has) == 1 and data.suffix.lower() == ".json":
+        raise DatasetError(f"{data}: is one split, found {len(named)} names for it; pass --split once")
+    for split in named:
+        check_split_name(split)
+    with exclusive(out / _LOCK):
+        return tuple(_pack_split(data, out, split, int(shard_mb * 1e6), recipe, progress) for split in named)
+
+
+def _short(split: str) -> str:
+    """`train` and `val` for what COCO calls train2017 and val2017: the names that training looks for."""
+    return next((name for name in _TRAINING if split.startswith(name)), split)
+
+
+def _pack_split(data: Path, out: Path, split: str, shard_bytes: int, recipe: str | None, progress: bool) -> PackedSplit:
+    source = open_source(data, split, keep_unreadable=True, progress=progress)
+    table = RegionTable.build(source, progress=progress)
+    plan = _Plan.make(split, source, table, shard_bytes)
+    manifest = _claim(out, plan, recipe)
+    for left in out.glob(f".{split}-*.partial.tar"):  # by a pack that was killed; nobody else writes here now
+        left.unlink()
+    written = 0
+    bar = tqdm(range(len(plan.shards)), f"pack {split}", unit="shard", delay=2, disable=not progress)
+    for number in bar:
+        if not plan.is_written(out, number):
+            plan.write_shard(out, number)
+            written += 1
+    for stale in _shards_beyond(out, split, len(plan.shards)):
+        stale.unlink()
+    index_digest = plan.index.write(out / index_file(split))
+    entry = plan.entry(index_digest)
+    if manifest.splits.get(split) != entry:
+        replace(manifest, splits={**manifest.splits, split: entry}).write(out)
+    return PackedSplit(
+        split=split,
+        images=entry.images,
+        regions=entry.regions,
+        shards=len(entry.shards),
+        bytes=sum(shard.bytes for shard in entry.shards),
+        written=written,
+        pattern=out / pattern_of(split, len(entry.shards)),
+    )
+
+
+def _claim(out: Path, plan: "_Plan", recipe: str | None) -> Manifest:
+    """The folder's dataset.json, written where there is none, so that the folder is known as ours from then on.
+
+    Raises:
+        DatasetError: The folder holds tars of others, or another packing.
+    """
+    another = f"name another folder with --out, or delete it with: rm -r {shlex.quote(str(out))}"
+    if not (out / MANIFEST).exists():
+        if found := next(_shards_beyond(out, plan.split, 0), None):
+            raise DatasetError(f"{found}: was not written by `data pack`, and would be replaced; {another}")
+        manifest = Manifest(class_names=plan.table.class_names, splits={}, recipe=recipe)
+        manifest.write(out)
+        return manifest
+    manifest = read_manifest(out, out)
+    if manifest.class_names != plan.table.class_names:
+        raise DatasetError(
+            f"{out}: holds shards with other class names, {list(manifest.class_names)[:5]} and not "
+            f"{list(plan.table.class_names)[:5]}; {another}"
+        )
+    old = manifest.splits.get(plan.split)
+    if old is not None and (old.table, old.shards) != (plan.table.digest, plan.shards):
+        what = "the images or boxes" if old.table != plan.table.digest else "the sizes of the shards"
+        raise DatasetError(f"{out}: holds another packing of '{plan.split}', {what} differ; {another}")
+    return manifest
+
+
+def _shards_beyond(out: Path, split: str, count: int) -> Iterator[Path]:
+    """Shards of a split in a folder whose number is `count` or more."""
+    names = (path.name for path in out.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
+    yield from (out / name for name in sorted(names) if int(name[-10:-4]) >= count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Every byte of a split's shards but those of the images."""
+
+    split: str
+    source: DetectionSource
+    table: RegionTable
+    shards: tuple[Shard, ...]
+    index: ShardIndex
+
+    @classmethod
+    def make(cls, split: str, source: DetectionSource, table: RegionTable, shard_bytes: int) -> "_Plan":
+        records = source.records
+        num_bytes = [_size(record.path) for record in records]
+        shard_of: list[int] = []
+        offsets: list[int] = []
+        ends: list[int] = []
+        used = 0
+        for image, size in enumerate(num_bytes):
+            text = len(_label(source, table, image))
+            taken = 2 * BLOCK + size + len(padding(size)) + text + len(padding(text))
+            if not ends or used + taken + len(END) > shard_bytes:
+                ends.append(0)
+                used = 0
+            shard_of.append(len(ends) - 1)
+            offsets.append(used + BLOCK)
+            used += taken
+            ends[-1] = used
+        counts = np.bincount(np.array(shard_of, np.int64), minlength=len(ends))
+        index = ShardIndex(
+            names=table.image_names,
+            digests=table.image_digests,
+            sizes=table.image_sizes,
+            readable=np.array([record.readable for record in records], bool),
+            shards=np.array(shard_of, np.int32),
+            offsets=np.array(offsets, np.int64),
+            num_bytes=np.array(num_bytes, np.int64),
+            first_box=table.first_row,
+            xyxy=np.concatenate([np.zeros((0, 4)), *(record.xyxy for record in records)]),
+            class_ids=table.class_ids,
+        )
+        shards = tuple(
+            Shard(file=shard_file(split, number), bytes=end + len(_end(end)), images=int(counts[number]))
+            for number, end in enumerate(ends)
+        )
+        return cls(split=split, source=source, table=table, shards=shards, index=index)
+
+    def entry(self, index_digest: str) -> Split:
+        """The split in dataset.json."""
+        return Split(
+            images=len(self.index), regions=len(self.table), table=self.table.digest, index_digest=index_digest,
+            shards=self.shards,
+        )  # fmt: skip
+
+    def is_written(self, out: Path, number: int) -> bool:
+        """Whether a shard is there: of the right size, with these very labels. A shard is renamed only when whole."""
+        path, shard = out / self.shards[number].file, self.shards[number]
+        try:
+            if path.stat().st_size != shard.bytes:
+                return False
+        except FileNotFoundError:
+            return False
+        with path.open("rb") as stream:
+            for image in self._images(number):
+                before, after = self._around(image)
+                stream.seek(int(self.index.offsets[image]) - BLOCK)
+                if stream.read(len(before)) != before:
+                    return False
+                stream.seek(int(self.index.num_bytes[image]), 1)
+                if stream.read(len(after)) != after:
+                    return False
+        return True
+
+    def write_shard(self, out: Path, number: int) -> None:
+        """Write one shard, whole or not at all."""
+        shard = self.shards[number]
+        with atomic_path(out / shard.file) as temporary:
+            with temporary.open("wb") as stream:
+                for image in self._images(number):
+                    before, after = self._around(image)
+                    stream.write(before)
+                    stream.write(self._content(image))
+                    stream.write(after)
+                stream.write(_end(stream.tell()))
+            assert temporary.stat().st_size == shard.bytes
+
+    def _images(self, number: int) -> range:
+        return range(*np.searchsorted(self.index.shards, [number, number + 1]).tolist())
+
+    def _around(self, image: int) -> tuple[bytes, bytes]:
+        """What stands before an image's bytes, and what follows them: its padding and its label."""
+        size, label = int(self.index.num_bytes[image]), _label(self.source, self.table, image)
+        before = member_header(self.index.member(image), size)
+        after = padding(size) + member_header(f"{sample_key(image)}.json", len(label)) + label + padding(len(label))
+        return before, after
+
+    def _content(self, image: int) -> bytes:
+        path = self.source.records[image].path
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise DatasetNotFoundError(f"{path}: is gone since packing began; put it back and pack again") from None
+        if bytes_digest(content) != self.index.digests[image]:
+            raise DatasetError(f"{path}: was changed while it was packed; run the same command again")
+        return content
+
+
+def _size(path: ImageFile) -> int:
+    return path.size if isinstance(path, TarMember) else Path(path).stat().st_size
+
+
+def _label(source: DetectionSource, table: RegionTable, image: int) -> bytes:
+    """The .json of a sample: all that is known about an image, for any reader of WebDataset."""
+    record, rows = source.records[image], slice(*table.first_row[image : image + 2].tolist())
+    label = {
+        "name": record.name,
+        "digest": table.image_digests[image],
+        "width": record.width,
+        "height": record.height,
+        "readable": record.readable,
+        "first_row": rows.start,
+        "xyxy": record.xyxy.tolist(),
+        "class_ids": record.class_ids.tolist(),
+        "class_names": [source.class_names[class_id] for class_id in record.class_ids.tolist()],
+        "keys": [key.decode() for key in table.keys[rows].tolist()],
+    }
+    return json.dumps(label, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _end(position: int) -> bytes:
+    """What closes a tar: two empty blocks, filled up to whole records of 20 blocks."""
+    return END + bytes(-(position + len(END)) % (20 * BLOCK))

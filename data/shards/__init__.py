@@ -1,0 +1,1 @@
+"""How a data set lies in tar files: names, index and records. Nothing here opens a data set."""

@@ -1,0 +1,56 @@
+"""What commands print: tables for people, json for scripts. Table code is imported when it is needed."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.table import Table
+
+    from mocha_pipe.pipeline.rundir import Completion
+
+
+def print_report(done: "Completion", *, as_json: bool) -> None:
+    """Print a few-shot report: notes on stderr, then its json or its table."""
+    for note in done.outputs["notes"]:
+        typer.echo(f"note: {note}", err=True)
+    report = json.loads((done.folder / "report.json").read_text(encoding="utf-8"))
+    if as_json:
+        print_json(report)
+        return
+    from mocha_pipe.pipeline.report.tables import legend, results_tables
+
+    for table in results_tables(report):
+        print_table(table)
+    typer.echo(f"{legend(report)}\n{done.folder / 'report.html'}")
+
+
+def print_stages(completions: "Iterable[Completion]") -> None:
+    """Print what each stage did."""
+    from mocha_pipe.pipeline.report.tables import stages_table
+
+    print_table(stages_table(completions))
+
+
+def print_values(title: str, values: dict[str, Any]) -> None:
+    """Print names and values."""
+    from mocha_pipe.pipeline.report.tables import values_table
+
+    print_table(values_table(title, values))
+
+
+def print_table(table: "Table") -> None:
+    """Print a rich table; brackets in it are text, for names of objects and folders may hold some."""
+    from rich.console import Console
+
+    Console(markup=False, emoji=False).print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print json, nothing else."""
+    json.dump(value, sys.stdout, indent=2, default=str)
+    typer.echo()

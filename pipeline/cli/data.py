@@ -1,0 +1,96 @@
+"""The `mocha-pipe data` commands: look at a data set, import, pack or make one."""
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mocha_pipe.pipeline.cli.console import print_json, print_stages, print_table, print_values
+from mocha_pipe.pipeline.cli.options import NO_COMPLETION, Data, Json, Root, Seed, Toml
+
+data_app = typer.Typer(help="Look at a data set, import, pack or make one.", **NO_COMPLETION)
+import_app = typer.Typer(help="Turn a published data set into one in YOLO layout.", **NO_COMPLETION)
+data_app.add_typer(import_app, name="import")
+
+
+@data_app.command("check")
+def data_check(data: Annotated[Path, typer.Argument(help="data.yaml or COCO json.")], as_json: Json = False) -> None:
+    """Read every split, decode every image and list what is wrong; exit code 2 if an error is among it."""
+    from mocha_pipe.data.check import check_dataset
+    from mocha_pipe.data.errors import DatasetError
+
+    report = check_dataset(data, progress=True)
+    if as_json:
+        print_json({"data": str(data), "splits": [asdict(split) for split in report.splits]})
+    else:
+        from mocha_pipe.pipeline.report.tables import check_table
+
+        for problem in (problem for split in report.splits for problem in split.problems):
+            typer.echo(f"{problem.severity}: {problem.where}: {problem.message}")
+        print_table(check_table(report))
+    errors = len(report.errors)
+    if errors:
+        raise DatasetError(f"{data} has {errors} error{'s' * (errors != 1)}: mend what is listed above and check again")
+
+
+@import_app.command("openimages")
+def import_openimages(
+    source: Annotated[Path, typer.Argument(help="Folder with Open Images' CSV files and folders of images.")],
+    out: Annotated[Path, typer.Argument(help="New folder for data.yaml, images and labels.")],
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the images [default: link to them].")] = False,
+    as_json: Json = False,
+) -> None:
+    """Boxes of 56 Open Images classes, merged into the paper's 31; depictions and groups are left out."""
+    from mocha_pipe.data.openimages import import_openimages as import_boxes
+
+    imported = import_boxes(source, out, copy=copy, progress=True)
+    if as_json:
+        print_json([asdict(part) for part in imported])
+        return
+    for part in imported:
+        print_values(f"split {part.split}", {key: value for key, value in asdict(part).items() if key != "split"})
+    typer.echo(f"look at it: mocha-pipe data check {shlex.quote(str(out / 'data.yaml'))}")
+
+
+@data_app.command("pack")
+def data_pack(
+    out: Annotated[Path, typer.Option(help="Folder for the shards; other splits in it stay.")],
+    data: Data = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to pack; repeatable [default: train and val].")] = None,
+    shard_size: Annotated[float | None, typer.Option(min=0.001, help="Megabytes in a shard [default: 256].")] = None,
+    root: Root = None,
+    config: Toml = None,
+    as_json: Json = False,
+) -> None:
+    """Write images and boxes as WebDataset tar shards, which train like the folder, also from a bucket."""
+    from mocha_pipe.pipeline.run.packing import pack_shards
+    from mocha_pipe.pipeline.settings.loading import load_config
+
+    settings = load_config(config, {"root": root, "data": {"path": data}})
+    packed = pack_shards(settings, out, splits=split or (), shard_mb=shard_size)
+    if as_json:
+        print_json([asdict(part) for part in packed])
+        return
+    for part in packed:
+        print_values(f"split {part.split}", {key: getattr(part, key) for key in _PACKED})
+    typer.echo(f"train from them: mocha-pipe distill --data {shlex.quote(str(packed[0].pattern))}")
+
+
+_PACKED = ("images", "regions", "shards", "bytes", "written")
+
+
+@data_app.command("miniature")
+def data_miniature(
+    out: Annotated[Path | None, typer.Argument(help="Folder to write [default: ROOT/miniature].")] = None,
+    root: Root = None,
+    config: Toml = None,
+    seed: Seed = None,
+) -> None:
+    """Write the miniature world: a detection data set in YOLO layout, and a personal benchmark."""
+    from mocha_pipe.pipeline.run.datasets import make_world
+    from mocha_pipe.pipeline.settings.loading import load_config
+
+    settings = load_config(config, {"root": root, "miniature": {"folder": out, "seed": seed}})
+    print_stages([make_world(settings)])

@@ -1,0 +1,67 @@
+"""The `mocha-pipe detect` command."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mocha_pipe.pipeline.cli.options import (
+    DetectionConfidence,
+    Device,
+    FalseAcceptRate,
+    Root,
+    StudentFolder,
+    root_folder,
+)
+
+Save = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", file_okay=False, help="Folder for drawn pictures; a video becomes a video."),
+]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of json per image or frame on stdout.")]
+
+
+def detect(
+    source: Annotated[str, typer.Argument(help="Image, folder, glob, video, camera index or URL of a stream.")],
+    profile: Annotated[Path | None, typer.Option(help="Your objects [default: ROOT/profile.safetensors].")] = None,
+    student: StudentFolder = None,
+    root: Root = None,
+    confidence: DetectionConfidence = 0.25,
+    false_accept_rate: FalseAcceptRate = 0.05,
+    device: Device = None,
+    save: Save = None,
+    as_json: JsonLines = False,
+) -> None:
+    """Find objects in images, videos or a camera's picture, and call yours by their names; Ctrl-C ends it."""
+    # What OpenCV and FFmpeg cannot open, our error says in one line; read when they are loaded.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from mocha_pipe.pipeline.personal.detect import detect, find_profile
+    from mocha_pipe.pipeline.personal.personalize import student_folder
+    from mocha_pipe.pipeline.run.inputs import torch_device
+
+    root = root_folder(root)
+    mine = find_profile(root, profile)
+    folder = student_folder(root, student)
+    from mocha_pipe.student.personal.detector import PersonalDetector
+
+    detector = PersonalDetector.load(
+        folder, mine, false_accept_rate=false_accept_rate, confidence=confidence, device=torch_device(device or "")
+    )
+    frames, seconds = 0, 0.0
+    try:
+        for frame in detect(detector, source, save):
+            frames, seconds = frames + 1, seconds + frame.seconds
+            typer.echo(json.dumps(frame.to_json()) if as_json else frame.describe())
+    except KeyboardInterrupt:
+        typer.echo(_summary("stopped after", frames, seconds, save), err=True)
+        raise typer.Exit(130) from None
+    typer.echo(_summary("looked at", frames, seconds, save), err=True)
+
+
+def _summary(what: str, frames: int, seconds: float, save: Path | None) -> str:
+    speed = f", {1000 * seconds / frames:.0f} ms each" if frames else ""
+    drawn = f"; drawn in {save}" if save else ""
+    return f"{what} {frames} image{'s' * (frames != 1)}{speed}{drawn}"

@@ -1,0 +1,48 @@
+"""The `mocha-pipe export` command."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mocha_pipe.pipeline.cli.console import print_values
+from mocha_pipe.pipeline.cli.options import FalseAcceptRate, Root, StudentFolder, root_folder
+
+
+def export(
+    out: Annotated[
+        Path | None, typer.Option(help="File to write [default: student.onnx or .torchscript in the student's folder].")
+    ] = None,
+    file_format: Annotated[str, typer.Option("--format", help="onnx, or torchscript.")] = "onnx",
+    student: StudentFolder = None,
+    root: Root = None,
+    imgsz: Annotated[
+        int | None, typer.Option(min=32, help="Side of the images in pixels [default: as it was trained].")
+    ] = None,
+    learner: Annotated[
+        str, typer.Option(help="That of your profiles: conditional, gallery, protonet or simpleshot.")
+    ] = "conditional",
+    false_accept_rate: FalseAcceptRate = 0.05,
+) -> None:
+    """Write a student as one file that a device runs without this package; your objects are an input of it."""
+    from mocha_pipe.pipeline.personal.personalize import student_folder
+    from mocha_pipe.student.personal.export import export_student
+
+    folder = student_folder(root_folder(root), student)
+    path = out or folder / f"student.{file_format}"
+    about = export_student(
+        folder, path, file_format=file_format, image_size=imgsz, learner=learner, false_accept_rate=false_accept_rate
+    )
+    thresholds = json.loads(about["thresholds"])
+    print_values(
+        str(path),
+        {
+            "MiB": round(path.stat().st_size / 2**20, 1),
+            "image": f"{about['image_size']} x {about['image_size']}, letterboxed",
+            "classes": ", ".join(json.loads(about["class_names"])),
+            "learner": learner,
+            "a name above": f"closeness {thresholds[0]:.3f} for one object of a class",
+            "student": about["student"][:12],
+        },
+    )

@@ -1,0 +1,197 @@
+"""The few-shot stage: episodes over one pass of the benchmark's pool per method, and the two reports."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mocha_pipe.data.benchmarks.episodes import Episode, draw_episodes
+from mocha_pipe.data.benchmarks.opening import PersonalBenchmark, open_benchmark, open_training
+from mocha_pipe.data.boxes import box_iou
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.files import file_digest, write_json
+from mocha_pipe.data.images import read_image
+from mocha_pipe.pipeline.errors import ConfigError
+from mocha_pipe.pipeline.evaluation.methods import base_weights, pool_passes
+from mocha_pipe.pipeline.evaluation.results import STUDENT, shot_result, unknown_figures
+from mocha_pipe.pipeline.report.page import NamedBox, ReportMaterial, Scene, read_curves, write_html
+from mocha_pipe.pipeline.run.inputs import BASE, CACHE, FEWSHOT, WORLD
+from mocha_pipe.pipeline.rundir import COMPLETE, Completion, Identity, is_complete, read_json, versions
+from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig
+from mocha_pipe.student.errors import StudentModelError
+from mocha_pipe.student.fewshot.episodes import name_detections, source_regions
+from mocha_pipe.student.fewshot.strangers import STRANGERS_FILE, load_strangers
+from mocha_pipe.student.network.pool_pass import PoolPass
+from mocha_pipe.student.network.student_files import DETECTOR_FILE, TRANSLATION_FILE
+from mocha_pipe.teacher_cache.store.cache import RegionCache
+
+_NUM_SCENES = 12
+_MATCH_IOU = 0.5
+
+
+def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
+    """What the reports are made from.
+
+    Raises:
+        ConfigError, StageMissingError: there is no base detector to compare with.
+        DatasetNotFoundError: there is no benchmark.
+    """
+    settings = config.fewshot
+    assert settings.benchmark is not None, "the configuration is resolved"
+    student = run.folder / run.outputs["student"]
+    names = (
+        "shots", "episodes", "queries", "seed", "learner", "confidence", "head_epochs", "false_accept_rate", "teacher",
+    )  # fmt: skip
+    strangers = student / STRANGERS_FILE
+    training = open_training(settings.benchmark, settings.benchmark_data) if settings.head_epochs else None
+    return Identity(
+        stage=FEWSHOT,
+        config={name: getattr(settings, name) for name in names},
+        inputs={
+            "student": file_digest(student / DETECTOR_FILE),
+            "translation": file_digest(student / TRANSLATION_FILE),
+            **({"strangers": file_digest(strangers)} if strangers.is_file() else {}),
+            "base": file_digest(base_weights(settings, run)),
+            "benchmark": open_benchmark(settings.benchmark, settings.benchmark_data).fingerprint(),
+            "cache": run.inputs["cache"],
+            **({"head": training.fingerprint()} if training else {}),
+        },
+    )
+
+
+def evaluate(config: RunConfig, run: Completion, inputs: Mapping[str, str]) -> Mapping[str, Any]:
+    """Write report.json and report.html of a completed distillation, made from these inputs; the outputs of the stage.
+
+    Raises:
+        ConfigError: the false-accept rate makes no sense.
+        DatasetError: student or base detector does not know all coarse classes of the benchmark.
+        EpisodeError: the benchmark has too few images for so many shots.
+    """
+    started = time.perf_counter()
+    settings = config.fewshot
+    folder, benchmark_folder = settings.folder, settings.benchmark
+    assert folder is not None and benchmark_folder is not None, "the configuration is resolved"  # noqa: PT018
+    if not 0 < settings.false_accept_rate < 1:
+        raise ConfigError(
+            f"--false-accept-rate must be above 0 and below 1, found {settings.false_accept_rate:g}: 0.05 lets one of "
+            "twenty strangers pass"
+        )
+    benchmark = open_benchmark(benchmark_folder, settings.benchmark_data, progress=True)
+    synthetic = not settings.benchmark_data and is_complete(benchmark_folder.resolve().parent, stage=WORLD)
+    if synthetic:
+        benchmark = replace(benchmark, name=WORLD)
+    episodes = {shots: drawn_episodes(benchmark, settings, shots) for shots in settings.shots}
+    benchmark, passes, remarks = pool_passes(settings, run, benchmark)
+    notes = [*benchmark.notes, *_episode_notes(benchmark, settings), *remarks]
+    results, left_out = _results(benchmark, settings, episodes, passes, run.folder / run.outputs["student"])
+    notes += left_out
+    report: dict[str, Any] = {
+        "results": results,
+        "detection": _detection(run),
+        "seconds": {**_stage_seconds(run, config), FEWSHOT: round(time.perf_counter() - started, 2)},
+        "versions": versions(),
+        "inputs": {**run.inputs, **inputs},
+    }
+    scenes = _scenes(benchmark, episodes[settings.shots[0]][0], passes[STUDENT], settings.learner)
+    write_json(folder / "report.json", report)
+    write_html(folder / "report.html", report, _material(run, scenes, synthetic, notes))
+    return {"report": "report.json", "page": "report.html", "benchmark": benchmark.name, "notes": notes}
+
+
+def _results(
+    benchmark: PersonalBenchmark,
+    settings: FewshotConfig,
+    episodes: Mapping[int, Sequence[Episode]],
+    passes: Mapping[str, PoolPass],
+    student: Path,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """One result for each number of shots, and a note on each thing that is left out."""
+    strangers, notes = None, []
+    try:
+        strangers = load_strangers(student)
+    except StudentModelError as error:
+        notes.append(f"What the student's threshold accepts is left out: {error}")
+    results = []
+    for shots, drawn in episodes.items():
+        unknown, remarks = unknown_figures(benchmark, settings, drawn, passes, strangers)
+        results.append(
+            {**shot_result(benchmark, settings, shots, drawn, passes), **({"unknown": unknown} if unknown else {})}
+        )
+        notes += remarks
+    return results, list(dict.fromkeys(notes))
+
+
+def _episode_notes(benchmark: PersonalBenchmark, settings: FewshotConfig) -> list[str]:
+    """Which results are on published episodes and which on ours; nothing where the benchmark has none."""
+    known = benchmark.published
+    origin = {True: f"those published with {benchmark.name}", False: f"drawn with seed {settings.seed}"}
+    return [f"{shots}-shot episodes are {origin[shots in known]}" for shots in settings.shots if known]
+
+
+def drawn_episodes(benchmark: PersonalBenchmark, settings: FewshotConfig, shots: int) -> tuple[Episode, ...]:
+    """The episodes that [fewshot] asks for; where we draw them, all numbers of shots share their query images."""
+    return draw_episodes(
+        benchmark, episodes=settings.episodes, shots=shots, reserve=max(settings.shots), seed=settings.seed,
+        query_images=settings.queries,
+    )  # fmt: skip
+
+
+def _scenes(benchmark: PersonalBenchmark, episode: Episode, pool: PoolPass, learner: str) -> list[Scene]:
+    """Query scenes spread evenly over the episode's, with the names given to their clearest detections."""
+    named = name_detections(benchmark, episode, pool, learner=learner)
+    regions = source_regions(benchmark.source)
+    names = benchmark.source.class_names
+    chosen = episode.query[np.linspace(0, len(episode.query) - 1, min(_NUM_SCENES, len(episode.query))).astype(int)]
+    scenes = []
+    for image in chosen:
+        here = np.flatnonzero(named.image == image)
+        # Detections far below the scene's best would only cover the picture.
+        here = here[named.score[here] >= 0.25 * named.score[here].max(initial=0)]
+        truth = np.flatnonzero(regions.image == image)
+        overlap = box_iou(named.xyxy[here], regions.xyxy[truth])
+        boxes = []
+        for row, shares in zip(here, overlap, strict=True):
+            hit = len(truth) > 0 and shares.max() >= _MATCH_IOU
+            under = names[regions.personal[truth[shares.argmax()]]] if hit else None
+            left, top, right, bottom = named.xyxy[row].tolist()
+            boxes.append(NamedBox(xyxy=(left, top, right, bottom), name=names[named.personal[row]], truth=under))
+        record = benchmark.source.records[image]
+        scenes.append(Scene(title=Path(record.name).stem, image=read_image(record.path), boxes=tuple(boxes)))
+    return scenes
+
+
+def _material(run: Completion, scenes: Sequence[Scene], synthetic: bool, notes: Sequence[str]) -> ReportMaterial:
+    curves = {"distillation": read_curves(run.folder / run.outputs["curves"])}
+    if run.outputs["base_run"]:
+        curves = {"base detector": read_curves(Path(run.outputs["base_run"]) / "train/results.csv"), **curves}
+    try:
+        projection = RegionCache.open(Path(run.outputs["cache"])).projection()
+    except MochaError:  # the cache may be gone by now: the page then has no spectrum
+        projection = None
+    return ReportMaterial(
+        eigenvalues=projection.eigenvalues if projection else None,
+        target_dim=projection.dim if projection else 0,
+        curves={name: columns for name, columns in curves.items() if columns},
+        scenes=scenes,
+        synthetic=synthetic,
+        notes=notes,
+    )
+
+
+def _detection(run: Completion) -> dict[str, float]:
+    """Validation mAP50-95 of the base detector, where its run is known, and of the student."""
+    base = read_json(Path(run.outputs["base_run"]) / COMPLETE) if run.outputs["base_run"] else {}
+    figures = {"base": base.get("outputs", {}).get("map50_95"), "student": run.outputs["map50_95"]}
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def _stage_seconds(run: Completion, config: RunConfig) -> dict[str, float]:
+    """Seconds of the stages behind a distillation whose markers are still there."""
+    folders = {WORLD: config.miniature_folder, CACHE: Path(run.outputs["cache"])}
+    if run.outputs["base_run"]:
+        folders[BASE] = Path(run.outputs["base_run"])
+    seconds = {stage: read_json(folder / COMPLETE).get("seconds") for stage, folder in folders.items()}
+    return {**{stage: value for stage, value in seconds.items() if value is not None}, run.stage: run.seconds}

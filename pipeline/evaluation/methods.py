@@ -1,0 +1,174 @@
+"""The rows of the few-shot table: what each method makes of the benchmark's pool, in one pass over its scenes.
+
+`histogram`, `mocha` and `teacher` name the student's detections, so that they differ in the embedding alone; `yolo` is
+the base detector with its own detections and the means of its own P3-P5.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mocha_pipe.data.benchmarks.opening import PersonalBenchmark
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.images import read_image
+from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
+from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
+from mocha_pipe.pipeline.evaluation.heads import Contender, tune_heads
+from mocha_pipe.pipeline.run.inputs import teacher_config, teacher_of_cache, torch_device
+from mocha_pipe.pipeline.rundir import Completion
+from mocha_pipe.pipeline.settings.sections import FewshotConfig
+from mocha_pipe.student.fewshot.histogram import colour_histogram
+from mocha_pipe.student.network.embedder import RegionEmbedder
+from mocha_pipe.student.network.pool_pass import PoolPass
+from mocha_pipe.student.network.student_files import DETECTOR_FILE, Student, load_student
+from mocha_pipe.teacher_cache.crops import cut_crop
+from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.teachers.loading import load_teacher
+
+_HISTOGRAM_SIDE = 64  # pixels; the histogram of a crop hardly depends on it
+
+Describe = Callable[[Sequence[NDArray[np.uint8]], Sequence[str]], NDArray[np.float32]]
+"""Crops (h, w, 3) and the coarse name of each -> (n, D) embeddings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Oracle:
+    """The live teacher behind the cache's projection."""
+
+    describe: Describe
+    margin: float
+    size: int
+
+
+def pool_passes(
+    settings: FewshotConfig, run: Completion, benchmark: PersonalBenchmark
+) -> tuple[PersonalBenchmark, dict[str, PoolPass], list[str]]:
+    """One pass of the pool per method, in the order of the table, and notes on what was done and what is left out.
+
+    The benchmark comes back with the student's classes as its coarse classes, and those of the passes are the same.
+
+    Raises:
+        DatasetError: the student or the base detector does not know all coarse classes of the benchmark.
+        ConfigError, StageMissingError: there is no base detector to compare with.
+    """
+    folder, weights = run.folder / run.outputs["student"], base_weights(settings, run)
+    student = load_student(folder)
+    base = replace(load_student(weights), image_size=student.image_size)
+    own = "" if settings.benchmark_data else "mend its coarse classes in data.yaml or coarse.yaml, or "
+    in_students = with_coarse_classes(
+        benchmark,
+        student.class_names,
+        "student",
+        f"{own}name another benchmark with --benchmark, or student with --run",
+    )
+    with_coarse_classes(
+        benchmark, base.class_names, "base detector", "name one trained on them with --base (see mocha-pipe pretrain)"
+    )
+    benchmark = in_students
+    contenders = (
+        Contender(name="mocha", student=student, weights=folder / DETECTOR_FILE),
+        Contender(name="yolo", student=base, weights=weights),
+    )
+    (student, base), notes = tune_heads(settings, contenders)
+    mocha = pool_pass(student, benchmark.source, settings)
+    passes = {
+        "histogram": _described(
+            mocha, benchmark, _histograms, margin=0.0, size=_HISTOGRAM_SIDE, title="colour histograms"
+        ),
+        "yolo": _in_classes(pool_pass(base, benchmark.source, settings), base.class_names, student.class_names),
+        "mocha": mocha,
+    }
+    if settings.teacher:
+        try:
+            oracle = _load_oracle(Path(run.outputs["cache"]))
+        except (MochaError, ImportError) as error:
+            notes.append(f"The row 'teacher' is left out: {error}")
+        else:
+            passes["teacher"] = _described(
+                mocha, benchmark, oracle.describe, margin=oracle.margin, size=oracle.size, title="live teacher"
+            )
+    return benchmark, passes, notes
+
+
+def pool_pass(student: Student, source: DetectionSource, settings: FewshotConfig) -> PoolPass:
+    """A student's own detections and embeddings."""
+    assert settings.confidence is not None, "the configuration is resolved"
+    embedder = RegionEmbedder(
+        student, image_size=student.image_size, confidence=settings.confidence, device=torch_device(settings.device)
+    )
+    return embedder.embed_pool(source, progress=True)
+
+
+def _described(
+    pool: PoolPass, benchmark: PersonalBenchmark, describe: Describe, *, margin: float, size: int, title: str
+) -> PoolPass:
+    """The same detections and true boxes with embeddings of their crops; each scene is decoded once."""
+    coarse_names = np.array(benchmark.coarse_names)
+    detections, regions = [], []
+    for index, record in enumerate(tqdm(benchmark.source.records, desc=title, unit="image")):
+        first, last = np.searchsorted(pool.detection_image, [index, index + 1])
+        boxes = np.concatenate([pool.detection_xyxy[first:last], record.xyxy])
+        coarse = np.concatenate([pool.detection_coarse[first:last], benchmark.coarse_of[record.class_ids]])
+        if not len(boxes):
+            continue
+        image = read_image(record.path)
+        rows = describe([cut_crop(image, box, margin, size) for box in boxes], coarse_names[coarse].tolist())
+        detections.append(rows[: last - first])
+        regions.append(rows[last - first :])
+    return pool.with_embeddings(np.concatenate(detections), np.concatenate(regions))
+
+
+def _histograms(crops: Sequence[NDArray[np.uint8]], _names: Sequence[str]) -> NDArray[np.float32]:
+    return np.stack([colour_histogram(crop) for crop in crops])
+
+
+def _load_oracle(cache_folder: Path) -> _Oracle:
+    """The teacher that made a cache, checked against the cache's spec.
+
+    Raises:
+        MochaError: cache or teacher cannot be loaded, or the teacher is another one.
+    """
+    cache = RegionCache.open(cache_folder)
+    projection, spec = cache.projection(), cache.spec
+    config = teacher_of_cache(cache, None)
+    teacher = load_teacher(teacher_config(config))
+    differences = spec.differences(teacher.spec)
+    if differences:
+        raise ConfigError(
+            f"the teacher {config.model} is not the one that made {cache_folder} ({'; '.join(differences)})"
+        )
+
+    def describe(crops: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> NDArray[np.float32]:
+        embeddings = teacher.embed(crops, names)
+        return projection.apply(embeddings.hidden, embeddings.visual)
+
+    return _Oracle(describe=describe, margin=spec.crop_margin, size=spec.crop_size)
+
+
+def base_weights(settings: FewshotConfig, run: Completion) -> Path:
+    """Weights of the detector that the student is compared with.
+
+    Raises:
+        ConfigError, StageMissingError: there is none, or it is gone.
+    """
+    named = settings.base or run.outputs["base"]
+    if named is None:
+        raise ConfigError(
+            f"{run.folder} was distilled from random weights, so there is no base detector to compare with: "
+            "name one with --base weights.pt"
+        )
+    if not Path(named).is_file():
+        raise StageMissingError(f"the base detector {named} is not there: name its weights with --base weights.pt")
+    return Path(named)
+
+
+def _in_classes(pool: PoolPass, own: Sequence[str], wanted: Sequence[str]) -> PoolPass:
+    """The pass with its class ids counted in another list of classes; what is not there gets an id beyond its end."""
+    ids = {name.casefold(): number for number, name in enumerate(wanted)}
+    table = np.array([ids.get(name.casefold(), len(wanted) + number) for number, name in enumerate(own)], np.int64)
+    return replace(pool, detection_coarse=table[pool.detection_coarse])

@@ -1,0 +1,1 @@
+"""Learns an object from photos and finds it again."""

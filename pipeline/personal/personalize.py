@@ -1,0 +1,127 @@
+"""Learning an object from photos: which student looks at them, which profile it goes into, and a picture to look at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mocha_pipe.data.images import read_image
+from mocha_pipe.pipeline.errors import StageMissingError
+from mocha_pipe.pipeline.personal.photos import PersonalizeError, Shown, find_object
+from mocha_pipe.pipeline.run.inputs import DISTILL
+from mocha_pipe.pipeline.run.last import last_distillation
+from mocha_pipe.pipeline.rundir import read_completion
+from mocha_pipe.student.personal.profile import Profile, student_digest
+
+PROFILE_FILE = "profile.safetensors"
+_PICTURE_SIDE = 640  # pixels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lesson:
+    """What photos teach about an object; nothing is written yet."""
+
+    name: str
+    shown: Sequence[Shown]
+    """The object in each photo."""
+    profile: Profile
+    """With what was learnt."""
+
+
+def learn(
+    name: str,
+    photos: Sequence[Path],
+    *,
+    profile: Path,
+    folder: Path,
+    learner: str | None = None,
+    boxes: Sequence[str] = (),
+    class_name: str | None = None,
+    confidence: float = 0.25,
+    device: str = "",
+) -> Lesson:
+    """Learn an object; more photos of one that the profile knows refine it.
+
+    Args:
+        name: what the user calls it.
+        photos: image files that show it.
+        profile: file of the user's objects; it need not exist, and stays as it is.
+        folder: of the student.
+        learner: what a new profile learns with; None is `conditional`.
+        boxes: where the object is in each photo as `left,top,width,height`; none leaves that to the detector.
+        class_name: what it is to the detector; None is what it detects.
+        confidence: detections need more than this; where it is that of later detection, what is not seen now would not
+            be seen then either.
+        device: as ultralytics names devices; empty chooses.
+
+    Raises:
+        DatasetError, DatasetNotFoundError: a photo is missing or damaged.
+        PersonalizeError: it is not clear what to learn.
+        student.profile.ProfileError: the profile is another student's or no whole file, or the name is none.
+        student.learner.PrototypeError: there is no such learner.
+        StudentModelError, StudentModelNotFoundError: no student.
+    """
+    from mocha_pipe.student.network.student_files import load_student
+
+    digest = student_digest(folder)
+    student = load_student(folder)
+    known = _open_profile(profile, digest, student.class_names, learner)
+    if name in student.class_names:
+        raise PersonalizeError(
+            f"an object needs a name of its own, {name!r} is what the student calls all of its kind; write one such as "
+            f"'my {name}'"
+        )
+    shown = find_object(student, photos, boxes=boxes, class_name=class_name, confidence=confidence, device=device)
+    embeddings = np.stack([photo.embedding for photo in shown])
+    learnt = known.add(name, embeddings, np.array([photo.coarse for photo in shown]))
+    return Lesson(name=name, shown=shown, profile=learnt)
+
+
+def student_folder(root: Path, named: Path | None) -> Path:
+    """The folder of the student that was named, else of the one distilled last under the root.
+
+    Raises:
+        StageMissingError: no distillation was completed.
+    """
+    if named:
+        return named
+    command = "mocha-pipe distill"
+    try:
+        run = read_completion(last_distillation(root), stage=DISTILL, command=command)
+    except StageMissingError:
+        raise StageMissingError(
+            f"no distillation was completed under {root}: run {command}, or name a student's folder with --student"
+        ) from None
+    return run.folder / str(run.outputs["student"])
+
+
+def _open_profile(path: Path, digest: str, class_names: Sequence[str], learner: str | None) -> Profile:
+    """The profile of this student, a new one where there is no file."""
+    if not path.exists():
+        return Profile.empty(digest, class_names, **({"learner": learner} if learner else {}))
+    profile = Profile.load(path)
+    profile.check_student(digest)
+    if learner not in (None, profile.learner.name):
+        raise PersonalizeError(
+            f"the objects of a profile share one learner, {path} has {profile.learner.name}, found --learner "
+            f"{learner}; leave it out, or begin another profile with --profile"
+        )
+    return profile
+
+
+def draw(shown: Shown, label: str, path: Path) -> None:
+    """Write the photo, at most 640 pixels wide and high, with the object's box and a label."""
+    import mocha_pipe.student.environment  # noqa: F401  (before ultralytics: its fonts are in place then)
+
+    # isort: split
+    from PIL import Image
+    from ultralytics.utils.plotting import Annotator, colors
+
+    image = Image.fromarray(read_image(shown.photo))
+    scale = min(1.0, _PICTURE_SIDE / max(image.size))
+    image = image.resize([max(1, round(side * scale)) for side in image.size])
+    annotator = Annotator(np.array(image), pil=True, example=label)
+    annotator.box_label([side * scale for side in shown.xyxy], label, color=colors(shown.coarse))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(annotator.result()).save(path, quality=88)

@@ -1,0 +1,1 @@
+"""What people read: the HTML page, plots and terminal tables. Figures are computed elsewhere."""

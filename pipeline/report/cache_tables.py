@@ -1,0 +1,128 @@
+"""What the `mocha-pipe cache` commands print."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from mocha_pipe.pipeline.report.tables import plain_table
+from mocha_pipe.teacher_cache.building.duration import duration
+
+if TYPE_CHECKING:
+    from mocha_pipe.pipeline.rundir import Completion
+    from mocha_pipe.teacher_cache.building.plan import BuildPlan
+    from mocha_pipe.teacher_cache.checking.audit import AuditReport
+    from mocha_pipe.teacher_cache.checking.verify import VerifyReport
+    from mocha_pipe.teacher_cache.sharing import CacheListing, TransferReport
+
+_NESTED = ("arrays", "teacher", "versions", "bytes")
+
+
+def plan_table(plan: "BuildPlan") -> Table:
+    """What a build would do and cost."""
+    table = plain_table("", "", title=f"plan of the teacher cache {plan.cache}", justify="left")
+    total = sum(plan.bytes.values())
+    sizes = ", ".join(f"{name} {file_size(size)}" for name, size in plan.bytes.items())
+    rows = {
+        "teacher": f"{plan.teacher}, {plan.mode} mode, on {plan.device}",
+        "images": _with_distinct(plan.images, plan.distinct_images),
+        "regions": _with_distinct(plan.regions, plan.distinct_regions),
+        "to embed": f"{plan.to_embed} ({plan.regions - plan.to_embed} are there, or equal to others)",
+        "shards": f"{plan.shards} of {plan.rows_per_shard} rows",
+        "size": f"{file_size(total)} ({sizes})",
+        "teacher's time": f"{plan.teacher_time}, from a sample of {plan.sample} regions",
+        "projection": f"about {duration(plan.projection_seconds)}",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
+
+
+def build_values(done: "Completion") -> dict[str, Any]:
+    """What a build did, for people."""
+    out = done.outputs
+    forecast = out["forecast"]
+    values = {
+        "regions": f"{out['rows']} ({out['embedded']} embedded here, {out['reused']} reused, {out['duplicates']} equal "
+        f"to others, {out['set_aside']} set aside)",
+        "shards": f"{out['shards']} ({out['computed_shards']} computed now, {out['missing_shards']} left to others)",
+        "size": file_size(out["bytes"]),
+        "targets": f"{out['dim']} wide" if out["dim"] else "not yet: shards are missing",
+        "teacher": out["teacher"],
+    }
+    if forecast:
+        actual = duration(out["embedding_seconds"])
+        values["teacher's time"] = f"forecast {_forecast_words(forecast)}, actual {actual}"
+    return {**values, "seconds": f"{done.seconds:.1f}", "already complete": done.skipped}
+
+
+def info_values(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cache is, for people: what is nested gets a line each."""
+    values = {key: value for key, value in info.items() if value is not None and key not in _NESTED}
+    for name, array in info["arrays"].items():
+        done = f"{array['shards_done']} of {array['shards_total']} shards"
+        values[name] = f"{array['dim']} wide, {done}, {file_size(array['bytes'])}"
+    values["size"] = file_size(info["bytes"])
+    values |= {f"teacher's {name}": value for name, value in info["teacher"].items() if value not in ("", 0)}
+    return {**values, "made with": [f"{package} {version}" for package, version in info["versions"].items()]}
+
+
+def transfer_line(report: "TransferReport") -> str:
+    """What travelled, in one line."""
+    line = f"{report.files} files travelled, {file_size(report.bytes)}; {report.present} were there"
+    shards = report.shards_missing
+    return f"{line}; {shards} shard{'s are' if shards != 1 else ' is'} still missing" if shards else line
+
+
+def verify_lines(report: "VerifyReport") -> list[str]:
+    """Findings, one line each, and the sum."""
+    lines = [f"{finding.kind}: {finding.file}: {finding.message}" for finding in report.findings]
+    checked = ", ".join(f"{name} {count}" for name, count in report.arrays.items())
+    summary = f"checked {report.rows} regions in {file_size(report.bytes)}, {report.seconds:.1f} s; shards: {checked}"
+    if report.set_aside:
+        summary += f"; {report.set_aside} regions set aside"
+    number = len(report.findings)
+    return [*lines, f"{summary}: {f'{number} at fault' if number else 'all sound'}"]
+
+
+def audit_table(report: "AuditReport") -> Table:
+    """Agreement of a cache with the live teacher."""
+    title = f"{report.rows} random rows against the live teacher (seed {report.seed}): " + (
+        "they agree" if report.ok else f"cosine below {report.least_allowed}"
+    )
+    table = plain_table("", "mean cosine", "least cosine", "max difference", "relative", title=title)
+    for name, audit in report.arrays.items():
+        cells = (audit.mean_cosine, audit.least_cosine, audit.max_difference, audit.max_relative_difference)
+        table.add_row(name, *(f"{value:.6f}" for value in cells), end_section=True)
+    for row in report.worst:
+        table.add_row(f"row {row.row}", "", f"{row.cosine:.6f}", row.class_name, row.image)
+    return table
+
+
+def listings_table(place: str, listings: Iterable["CacheListing"]) -> Table:
+    """Caches below a place."""
+    table = plain_table(
+        "cache", "teacher", "regions", "hidden", "visual", "targets", "size", title=f"caches at {place}"
+    )
+    for found in listings:
+        done = [f"{found.done[name]}/{found.shards}" for name in ("hidden", "visual", "targets")]
+        table.add_row(found.place, f"{found.teacher} ({found.mode})", str(found.regions), *done, file_size(found.bytes))
+    return table
+
+
+def file_size(size: float) -> str:
+    """Bytes in words, in powers of 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _with_distinct(number: int, distinct: int) -> str:
+    return f"{number}" if number == distinct else f"{number}, {distinct} of them distinct"
+
+
+def _forecast_words(forecast: Mapping[str, Any]) -> str:
+    seconds, low, high = (duration(forecast[key]) for key in ("seconds", "low", "high"))
+    return f"{seconds} ({low} to {high})"

@@ -1,0 +1,100 @@
+"""The data that stages start from: the miniature's worlds, written where they are missing, and data sets opened."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.files import exclusive
+from mocha_pipe.data.miniature import make_miniature, make_validation
+from mocha_pipe.data.packing.remote import RemoteShard, copy_split, open_shards
+from mocha_pipe.data.readers import is_packed, read_place
+from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.data.source import open_source
+from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.pipeline.run.inputs import VALIDATION, WORLD, is_first_rank, remote_copy
+from mocha_pipe.pipeline.rundir import BEGUN, COMPLETE, Completion, Identity, run_stage
+from mocha_pipe.pipeline.settings.sections import RunConfig
+
+_WORLD_ENTRIES = {"images", "labels", "data.yaml", "benchmark", BEGUN, COMPLETE}
+
+
+def make_world(config: RunConfig) -> Completion:
+    """Write the miniature world: a detection data set in YOLO layout, and its personal benchmark beside it.
+
+    Raises:
+        DatasetError: the folder holds something else.
+        StageMismatchError: it holds a world of another size or seed.
+    """
+    outputs = {"data": "data.yaml", "benchmark": "benchmark"}
+    return _make_world(config, config.miniature_folder, WORLD, make_miniature, outputs)
+
+
+def make_validation_world(config: RunConfig) -> Completion:
+    """Write a personal benchmark of objects that neither training nor the miniature's benchmark shows.
+
+    Raises:
+        DatasetError, StageMismatchError: as for `make_world`.
+    """
+    return _make_world(config, config.validation_folder, VALIDATION, make_validation, {"benchmark": "."})
+
+
+def _make_world(
+    config: RunConfig, folder: Path, stage: str, make: Callable[..., None], outputs: Mapping[str, str]
+) -> Completion:
+    settings = {"size": asdict(config.miniature.size), "seed": config.miniature.seed}
+
+    def work() -> Mapping[str, Any]:
+        make(folder, config.miniature.size, seed=config.miniature.seed)
+        return outputs
+
+    with exclusive(folder.with_name(f".{folder.name}.lock")):  # the processes of one job all start here
+        strangers = sorted({entry.name for entry in folder.iterdir()} - _WORLD_ENTRIES) if folder.is_dir() else []
+        if strangers:
+            raise DatasetError(
+                f"{folder} holds something else than a {stage} world ({strangers[0]}): name an empty or new folder"
+            )
+        return run_stage(folder, Identity(stage=stage, config=settings, inputs={}), work, flag="--root")
+
+
+def data_path(config: RunConfig) -> Path:
+    """The data set; the miniature world is made where it is wanted and not there."""
+    if config.uses_miniature:
+        make_world(config)
+    return named(config.data.path)
+
+
+def training_regions(config: RunConfig) -> tuple[DetectionSource, RegionTable]:
+    """The training split and its region table; an image that cannot be decoded keeps its place in both."""
+    data = data_path(config)
+    if is_packed(data):
+        read_place(data).check_split(config.data.train)
+    source = open_source(data, config.data.train, keep_unreadable=True, progress=is_first_rank())
+    return source, RegionTable.build(source, progress=is_first_rank())
+
+
+def distill_data(
+    config: RunConfig,
+) -> tuple[DetectionSource, RegionTable, DetectionSource, Sequence[RemoteShard]]:
+    """Training images, their regions, validation images, and the shards to stream the training images from, if any."""
+    if not config.data.url:
+        train, table = training_regions(config)
+        return train, table, open_source(data_path(config), config.data.val, keep_unreadable=True, progress=True), ()
+    copy = remote_copy(config)
+    remote = open_shards(config.data.url, copy, config.data.train)
+    val = copy_split(config.data.url, copy, config.data.val, progress=True)
+    return remote.source, remote.table, open_source(val, config.data.val, keep_unreadable=True), remote.shards
+
+
+def split_digests(config: RunConfig) -> dict[str, str]:
+    """Fingerprints of the training and the validation split."""
+    data = named(config.data.path)
+    splits = {"train": config.data.train, "val": config.data.val}
+    return {name: open_source(data, split, progress=True).fingerprint() for name, split in splits.items()}
+
+
+def named(path: Path | None) -> Path:
+    """A path of a resolved configuration, where it is no longer None."""
+    assert path is not None, "the configuration is resolved"
+    return path

@@ -1,0 +1,1 @@
+"""Stage 2: the trainer that adds the cached targets to a training."""

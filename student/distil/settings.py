@@ -1,0 +1,61 @@
+"""What a distillation is made from: how it learns, and the images, boxes and targets that it learns from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mocha_pipe.data.packing.remote import RemoteShard
+from mocha_pipe.data.types import DetectionSource, RegionTargets
+from mocha_pipe.student.choices import FeatureSet, ObjectiveName, ScheduleName
+from mocha_pipe.student.errors import RegionTargetError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """What is learned, and how."""
+
+    features: FeatureSet = "fine"
+    """What a region's features are made of: `fine` (P3-P5, and patches of strides 2 and 4) or `paper` (P3-P5)."""
+    objective: ObjectiveName = "paper"
+    """What the embeddings are asked to have in common (objectives.py)."""
+    lambda_dist: float = 1.0
+    """Weight of its local loss, L_dist."""
+    lambda_emb: float = 1.0
+    """Weight of its relational loss, L_emb."""
+    schedule: ScheduleName = "joint"
+    """Whether the detector learns in every epoch or, `alternate`, in every fourth (schedule.py)."""
+    window: int = 1000
+    """Images that each worker of a stream draws the next one from; more mix better and take more memory."""
+    train_arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `yolo train` (epochs, imgsz, batch, mosaic, ...); they win over DEFAULT_TRAIN_ARGUMENTS."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DistillSetup:
+    """What the trainer needs beside ultralytics' arguments."""
+
+    train: DetectionSource
+    val: DetectionSource
+    targets: RegionTargets
+    first_row: NDArray[np.int64]  # (training images + 1,)
+    """Rows of training image i in `targets` are first_row[i]:first_row[i + 1], in the order of its boxes."""
+    settings: DistillSettings
+    shards: Sequence[RemoteShard] = ()
+    """Where the training images come from as a stream; when empty they are read from where their records say."""
+
+    def check(self) -> None:
+        """Raises RegionTargetError where boxes and targets, or the two splits, do not belong together."""
+        if self.train.class_names != self.val.class_names:
+            raise RegionTargetError(
+                f"Training and validation must share their class names; found {list(self.train.class_names)[:5]} and "
+                f"{list(self.val.class_names)[:5]}; correct `names` in the data set's yaml."
+            )
+        boxes = [len(record.class_ids) for record in self.train.records]
+        if list(np.diff(self.first_row)) != boxes or len(self.targets) < self.first_row[-1]:
+            raise RegionTargetError(
+                f"Every training box must have its target: found {sum(boxes)} boxes in {len(boxes)} images, and "
+                f"{len(self.targets)} targets of {len(self.first_row) - 1} images; run `mocha-pipe cache build` again."
+            )

@@ -1,0 +1,1 @@
+"""Distillation from tar shards behind a URL."""

@@ -1,0 +1,207 @@
+"""Stage 2: distillation of cached targets into a detector; no teacher in memory, on disk or among the imports.
+
+- `run/train/`: ultralytics' own folder; its results.csv has train/dist_loss and train/emb_loss beside detection's
+- `run/student/`: what later stages read (see checkpoint.py), the averaged weights after the last epoch, and how close
+  strangers come to each other (strangers.py)
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from ultralytics.utils.torch_utils import select_device, unwrap_model
+
+from mocha_pipe.data.packing.remote import RemoteShard
+from mocha_pipe.data.types import DetectionSource, RegionTargets
+from mocha_pipe.student.distil.alternation import detector_learns, ends_turn, keep_statistics, warn_if_never
+from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
+from mocha_pipe.student.distil.stream.state import STATE_FILE, StreamKeeper
+from mocha_pipe.student.errors import TrainArgumentError
+from mocha_pipe.student.fewshot.episodes import source_regions
+from mocha_pipe.student.fewshot.strangers import save_strangers, stranger_closeness
+from mocha_pipe.student.network.distill_model import DISTILLATION_ITEMS, DistillModel
+from mocha_pipe.student.network.embedder import RegionEmbedder
+from mocha_pipe.student.network.student_files import load_checkpoint, load_student, save_student
+from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS, checked_arguments
+from mocha_pipe.student.training.dataset import RegionDataset
+from mocha_pipe.student.training.resumable import num_devices, read_metrics, train_to_end
+from mocha_pipe.student.training.source_trainer import SourceTrainer
+
+_STRANGER_IMAGES = 1000  # some thousand regions: a rate of 0.1 % can still be told
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillResult:
+    """A finished distillation."""
+
+    folder: Path
+    """The student folder."""
+    metrics: Mapping[str, float]
+    """Validation metrics and losses of the last epoch, named as in results.csv."""
+
+
+class DistillTrainer(SourceTrainer):
+    """Trains a DistillModel."""
+
+    def __init__(self, setup: DistillSetup, overrides: dict[str, Any]) -> None:
+        setup.check()
+        self.setup = setup
+        super().__init__((setup.train, setup.val), overrides)
+        self.add_callback("on_train_start", DistillTrainer._begin_schedule)
+        self.add_callback("on_train_epoch_end", DistillTrainer._end_epoch)
+        if setup.shards:
+            StreamKeeper(self)
+
+    def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> DistillModel:
+        """A model for this data, with all weights of `weights` that fit; a head for other classes is new."""
+        settings = self.setup.settings
+        model = DistillModel(
+            cfg,
+            channels=self.data["channels"],
+            num_classes=self.data["nc"],
+            features=settings.features,
+            target_dim=self.setup.targets.dim,
+            lambda_dist=settings.lambda_dist,
+            lambda_emb=settings.lambda_emb,
+            objective=settings.objective,
+            verbose=verbose,
+        )
+        self.set_model_names_for_load(model)
+        if weights is not None:
+            model.load(weights)
+        return model
+
+    def _dataset_of(self, training: bool) -> Callable[..., RegionDataset]:
+        """Training images with their targets, or validation images without."""
+        if not training:
+            return super()._dataset_of(training)
+        kind = RegionDataset
+        if self.setup.shards:
+            from mocha_pipe.student.distil.stream.dataset import StreamDataset
+
+            kind = StreamDataset
+        return partial(kind, self.setup.train, first_row=self.setup.first_row, targets=self.setup.targets)
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Ultralytics' own loader, or that of the stream for training images that come as one."""
+        if mode != "train" or not self.setup.shards:
+            return super().get_dataloader(dataset_path, batch_size, rank, mode)
+        from mocha_pipe.student.distil.stream.loader import StreamLoader
+
+        return StreamLoader(
+            self.build_dataset(dataset_path, mode, batch_size),
+            self.setup.shards,
+            batch_size=batch_size,
+            workers=min(self.args.workers, os.cpu_count() or 1),
+            window=self.setup.settings.window,
+            seed=self.args.seed,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _model_train(self) -> None:
+        """Training mode, and who learns in this epoch."""
+        super()._model_train()
+        model: DistillModel = unwrap_model(self.model)
+        model.detector_learns = detector_learns(self.setup.settings.schedule, self.epoch)
+        if not model.detector_learns:
+            keep_statistics(model.model)
+
+    def _begin_schedule(self) -> None:
+        warn_if_never(self.setup.settings.schedule, self.epochs)
+
+    def _end_epoch(self) -> None:
+        if ends_turn(self.setup.settings.schedule, self.epoch):
+            self.apply_waiting()
+
+    def label_loss_items(
+        self, loss_items: dict[str, Tensor] | None = None, prefix: str = "train"
+    ) -> dict[str, float] | list[str]:
+        """Names (and values) of the loss terms; validation has no targets, hence no distillation terms."""
+        labelled: dict[str, float] | list[str] = super().label_loss_items(loss_items, prefix)
+        if prefix == "train":
+            return labelled
+        absent = {f"{prefix}/{name}" for name in DISTILLATION_ITEMS}
+        if isinstance(labelled, list):
+            return [name for name in labelled if name not in absent]
+        return {name: value for name, value in labelled.items() if name not in absent}
+
+
+def distill(
+    settings: DistillSettings,
+    *,
+    model: str,
+    train: DetectionSource,
+    val: DetectionSource,
+    targets: RegionTargets,
+    first_row: NDArray[np.int64],
+    run: Path,
+    shards: Sequence[RemoteShard] = (),
+    resume: bool = False,
+    meta: Mapping[str, Any] | None = None,
+) -> DistillResult:
+    """Trains a detector and a translation module on L_det + lambda_dist L_dist + lambda_emb L_emb (MOCHA, section 3).
+
+    The student is the averaged model after the last epoch, not ultralytics' best one: detection may peak while the
+    embedding still has most of its way to go.
+
+    Args:
+        settings: losses, features and ultralytics' arguments.
+        model: a `.pt` file or a `.yaml`, as in `pretrain`.
+        train: images with boxes that have targets.
+        val: images on which detection is validated.
+        targets: by row of the region table.
+        first_row: (training images + 1,) rows of each training image.
+        run: folder of the run.
+        shards: tars that the training images are streamed from.
+        resume: go on with a stopped run, and keep what a finished one trained; otherwise start anew.
+        meta: json-able facts to keep in student.json, such as digests of the inputs.
+
+    Raises:
+        StudentModelNotFoundError, StudentModelError: the model cannot be read, or is no detector.
+        TrainArgumentError: an argument is unknown, has a wrong value, or is set by the pipeline.
+        RegionTargetError: targets, boxes and classes do not belong together.
+    """
+    setup = DistillSetup(train=train, val=val, targets=targets, first_row=first_row, settings=settings, shards=shards)
+    if not resume:
+        (run / "train" / "weights" / STATE_FILE).unlink(missing_ok=True)
+    setup.check()
+    arguments = {**DEFAULT_TRAIN_ARGUMENTS, **checked_arguments(settings.train_arguments)}
+    if shards and num_devices(arguments) > 1:
+        raise TrainArgumentError(
+            f"A stream is trained from on one device, found device={arguments['device']!r}; name one of them, "
+            "or train from local shards."
+        )
+    folder = train_to_end(partial(DistillTrainer, setup), model=model, run=run, arguments=arguments, resume=resume)
+    last = folder / "weights" / "last.pt"
+    checkpoint = load_checkpoint(last)
+    student_folder = save_student(
+        checkpoint["model"].float(),
+        run / "student",
+        image_size=int(np.max(checkpoint["train_args"]["imgsz"])),
+        meta=meta or {},
+    )
+    _measure_strangers(student_folder, val, select_device(arguments.get("device", ""), verbose=False))
+    return DistillResult(folder=student_folder, metrics=read_metrics(last))
+
+
+def _measure_strangers(folder: Path, val: DetectionSource, device: torch.device) -> None:
+    """Keeps with a student how close regions of the validation images come that are different things of one class."""
+    records = [record for record in val.records if record.readable][:_STRANGER_IMAGES]
+    source = replace(val, records=tuple(records))
+    student = load_student(folder)
+    # No detection is above 1: only the true boxes are wanted.
+    embedder = RegionEmbedder(student, image_size=student.image_size, confidence=1.0, device=device)
+    regions = source_regions(source)
+    embeddings = embedder.embed_pool(source, progress=True).region_embedding
+    save_strangers(folder, stranger_closeness(embeddings, regions.personal, regions.image))

@@ -1,0 +1,1 @@
+"""Stage 3 in plain arrays: prototypes, unknown objects, episodes and metrics. Nothing here needs torch."""

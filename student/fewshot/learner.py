@@ -1,0 +1,180 @@
+"""What every few-shot learner does: it keeps prototypes by object, and the nearest one names a region (numpy only).
+
+Legend: N support regions, M query regions, P prototypes, D width of an embedding.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mocha_pipe.data.errors import MochaError
+
+UNKNOWN = -1
+"""Personal id of a region that belongs to no known object."""
+
+Prototypes = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Vectors (P, D), coarse ids, personal ids and numbers of support regions behind them (P,)."""
+
+
+class PrototypeError(MochaError, ValueError):
+    """Prototypes cannot be read, or do not fit the embeddings they are used on."""
+
+
+class PrototypeLearner(ABC):
+    """Mean embedding per (coarse class, personal object); the nearest prototype names a region.
+
+    After `fit`: `prototypes_` (P, D) float32, `coarse_` (P,) int64, `personal_` (P,) int64 and `counts_` (P,) int64,
+    sorted by coarse, then personal id.
+    """
+
+    name: ClassVar[str]
+    """How the learner is called on the command line and in a saved file."""
+    unit_length: ClassVar[bool] = False
+    """Whether embeddings are brought to norm 1 first, so that only their direction counts."""
+
+    prototypes_: NDArray[np.float32]
+    coarse_: NDArray[np.int64]
+    personal_: NDArray[np.int64]
+    counts_: NDArray[np.int64]
+
+    def fit(
+        self, embeddings_ND: NDArray[np.floating], coarse_N: NDArray[np.integer], personal_N: NDArray[np.integer]
+    ) -> Self:
+        """Forget everything and learn from the support regions.
+
+        Args:
+            embeddings_ND: one row per support region.
+            coarse_N: the detector's class id of each.
+            personal_N: the personal id of each, 0 or more.
+        """
+        dim = embeddings_ND.shape[1]
+        self.assign(np.zeros((0, dim), np.float32), *(np.zeros(0, np.int64) for _ in range(3)))
+        return self.partial_fit(embeddings_ND, coarse_N, personal_N)
+
+    def partial_fit(
+        self, embeddings_ND: NDArray[np.floating], coarse_N: NDArray[np.integer], personal_N: NDArray[np.integer]
+    ) -> Self:
+        """Add support regions to what is known; objects without new regions keep their prototypes.
+
+        Raises:
+            PrototypeError: if the width of the embeddings is not that of the prototypes.
+        """
+        assert len(embeddings_ND) == len(coarse_N) == len(personal_N), "one coarse and one personal id per embedding"
+        assert np.isfinite(embeddings_ND).all(), "support embeddings are finite"
+        assert (np.asarray(personal_N) >= 0).all(), "personal ids are 0 or more"
+        counts = np.ones(len(embeddings_ND), np.int64)
+        return self.absorb(self._transform(embeddings_ND), np.asarray(coarse_N), np.asarray(personal_N), counts)
+
+    def absorb(
+        self,
+        prototypes_PD: NDArray[np.float32],
+        coarse_P: NDArray[np.integer],
+        personal_P: NDArray[np.integer],
+        counts_P: NDArray[np.integer],
+    ) -> Self:
+        """Add what another learner of this kind has learnt, as its `tensors` hold it; every support region counts once.
+
+        Raises:
+            PrototypeError: if the prototypes of the two differ in width.
+        """
+        coarse = np.concatenate([self.coarse_, np.asarray(coarse_P, np.int64)])
+        personal = np.concatenate([self.personal_, np.asarray(personal_P, np.int64)])
+        counts = np.concatenate([self.counts_, np.asarray(counts_P, np.int64)])
+        vectors = np.concatenate([self._known(prototypes_PD.shape[1]), prototypes_PD])
+        order = np.lexsort((personal, coarse))
+        self.assign(*self._merge((vectors[order], coarse[order], personal[order], counts[order])))
+        return self
+
+    def predict(
+        self, embeddings_MD: NDArray[np.floating], coarse_M: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Name regions.
+
+        Args:
+            embeddings_MD: one row per region.
+            coarse_M: the detector's class id of each.
+
+        Returns:
+            Personal ids (M,), -1 where the region is unknown, and scores (M,) in 0..1, 0 where unknown. Of equal scores
+            the prototype with the lowest (coarse, personal) id wins.
+
+        Raises:
+            PrototypeError: if the width of the embeddings is not that of the prototypes.
+        """
+        rows_M, scores_M = self.nearest(embeddings_MD, coarse_M)
+        return self.names(rows_M), scores_M
+
+    def nearest(
+        self, embeddings_MD: NDArray[np.floating], coarse_M: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `predict`, but rows of `prototypes_` (M,) in place of personal ids, -1 where nothing is near."""
+        self._known(embeddings_MD.shape[1])
+        if not len(embeddings_MD) or not len(self.prototypes_):
+            return np.full(len(embeddings_MD), UNKNOWN, np.int64), np.zeros(len(embeddings_MD), np.float32)
+        return self._nearest(self._transform(embeddings_MD), np.asarray(coarse_M))
+
+    def names(self, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Personal ids (M,) of what `nearest` found."""
+        return np.append(self.personal_, UNKNOWN)[rows_M]
+
+    def closeness(self, embeddings_MD: NDArray[np.floating], rows_M: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Cosine (M,) between regions and the prototypes that `nearest` found for them; -inf where it found none."""
+        width = embeddings_MD.shape[1]
+        vectors = np.append(self._known(width), np.zeros((1, width), np.float32), axis=0)[rows_M]
+        left, right = (unit_rows(rows.astype(np.float64)) for rows in (self._transform(embeddings_MD), vectors))
+        return np.where(rows_M == UNKNOWN, -np.inf, np.einsum("md,md->m", left, right))
+
+    def tensors(self) -> dict[str, NDArray[np.generic]]:
+        """All that was learnt, by the names that `assign` takes."""
+        return {
+            "prototypes": self.prototypes_,
+            "coarse": self.coarse_,
+            "personal": self.personal_,
+            "counts": self.counts_,
+        }
+
+    def assign(
+        self,
+        prototypes: NDArray[np.float32],
+        coarse: NDArray[np.int64],
+        personal: NDArray[np.int64],
+        counts: NDArray[np.int64],
+    ) -> None:
+        """Put in place what `fit` would have learnt."""
+        self.prototypes_, self.coarse_, self.personal_, self.counts_ = prototypes, coarse, personal, counts
+
+    @abstractmethod
+    def _nearest(
+        self, queries_MD: NDArray[np.float32], coarse_M: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """`nearest` of one region or more among one prototype or more."""
+
+    def _transform(self, embeddings_ND: NDArray[np.floating]) -> NDArray[np.float32]:
+        return np.asarray(unit_rows(embeddings_ND) if self.unit_length else embeddings_ND, np.float32)
+
+    def _merge(self, known: Prototypes) -> Prototypes:
+        """Prototypes of known vectors and new ones, sorted by object: here a running mean per object."""
+        vectors, coarse, personal, counts = known
+        if not len(vectors):
+            return known
+        first = np.flatnonzero(np.append(True, (np.diff(coarse) != 0) | (np.diff(personal) != 0)))
+        totals = np.add.reduceat(counts, first)
+        sums = np.add.reduceat(vectors.astype(np.float64) * counts[:, None], first)
+        return (sums / totals[:, None]).astype(np.float32), coarse[first], personal[first], totals
+
+    def _known(self, width: int) -> NDArray[np.float32]:  # (P, width)
+        """The prototypes, refused where embeddings have another width; without any, every width will do."""
+        if len(self.prototypes_) and width != self.prototypes_.shape[1]:
+            raise PrototypeError(
+                f"prototypes and embeddings must have one width: the prototypes have {self.prototypes_.shape[1]}, the "
+                f"embeddings {width}. They come from different students; fit the prototypes again with this one."
+            )
+        return self.prototypes_.reshape(len(self.prototypes_), width)
+
+
+def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Rows at norm 1, in their own precision; a zero row stays zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(norms, np.finfo(np.float32).tiny))

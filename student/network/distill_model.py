@@ -1,0 +1,108 @@
+"""A YOLO detector that also learns to place its regions in the teacher's target space."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.ops import xywh2xyxy
+
+from mocha_pipe.student.choices import FeatureSet, ObjectiveName
+from mocha_pipe.student.network.features import (
+    FeatureDims,
+    FeatureMaps,
+    RegionFeatures,
+    feature_dims,
+    region_features,
+    tap,
+)
+from mocha_pipe.student.network.gather import gather_rows
+from mocha_pipe.student.network.objectives import OBJECTIVES
+from mocha_pipe.student.network.translation import FeedForward, PatchEncoder, TranslationModule
+
+DISTILLATION_ITEMS = ("dist_loss", "emb_loss")
+"""Names of our loss terms in the progress bar and in results.csv; weighted, as they enter the sum."""
+
+
+class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is untyped
+    """A detection model with a translation module and the loss L_det + lambda_dist L_dist + lambda_emb L_emb.
+
+    Another objective than `paper` puts its own local and relational loss in the place of L_dist and L_emb.
+    The weights of the detector keep their names, so that checkpoints of plain detectors load into it and back.
+    """
+
+    detector_learns = True
+    """Whether the loss of a training batch reaches the detector; otherwise only what follows it (schedule.py)."""
+
+    def __init__(
+        self,
+        cfg: str | Mapping[str, Any],
+        *,
+        channels: int = 3,
+        num_classes: int,
+        features: FeatureSet,
+        target_dim: int,
+        lambda_dist: float = 1.0,
+        lambda_emb: float = 1.0,
+        objective: ObjectiveName = "paper",
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(cfg, ch=channels, nc=num_classes, verbose=verbose)
+        self.features = features
+        self.lambda_dist = lambda_dist
+        self.lambda_emb = lambda_emb
+        self.objective = objective
+        self.translation = TranslationModule(feature_dims(self, features), target_dim)
+        if OBJECTIVES[objective].decoder:
+            self.decoder = nn.Linear(target_dim, target_dim)
+
+    def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss terms to be summed (each times the batch size, as ultralytics does), and their values for display.
+
+        A batch without targets, as in validation, has the detection terms only.
+        """
+        if "targets" not in batch:
+            plain: tuple[Tensor, dict[str, Tensor]] = super().loss(batch, preds)
+            return plain
+        with torch.set_grad_enabled(self.detector_learns and torch.is_grad_enabled()):
+            with tap(self, self.features) as maps:
+                preds = self.forward(batch["img"])
+            detection, items = super().loss(batch, preds)
+        terms = self._distillation_terms(maps, batch)
+        named = dict(zip(DISTILLATION_ITEMS, terms.detach(), strict=True))
+        return torch.cat([detection, terms * len(batch["img"])]), {**items, **named}
+
+    def _distillation_terms(self, maps: FeatureMaps, batch: dict[str, Tensor]) -> Tensor:  # (2,)
+        """Weighted local and relational loss over the boxes of all processes with a target (row >= 0), in float32."""
+        objective = OBJECTIVES[self.objective]
+        has_target = batch["rows"] >= 0
+        xyxyn = xywh2xyxy(batch["bboxes"][has_target])
+        own = region_features(maps, batch["batch_idx"][has_target].long(), xyxyn)
+        features = RegionFeatures(*(gather_rows(part) for part in own))
+        with torch.autocast(xyxyn.device.type, enabled=False):
+            x_ND = self.translation(features)
+            y_ND = gather_rows(batch["targets"][has_target].float())
+            if objective.decoder:
+                x_ND = self.decoder(x_ND)
+            local, relational = objective.local(x_ND, y_ND), objective.relational(x_ND, y_ND)
+        return torch.stack([self.lambda_dist * local, self.lambda_emb * relational])
+
+    def stripped(self) -> DetectionModel:
+        """A copy as the stock class, without anything of ours."""
+        detector: Any = deepcopy(self)
+        for name in ("translation", "decoder"):
+            detector._modules.pop(name, None)
+        for name in ("features", "lambda_dist", "lambda_emb", "objective", "detector_learns"):
+            detector.__dict__.pop(name, None)
+        detector.__class__ = DetectionModel
+        return detector
+
+
+# Checkpoints hold the model's class by name; a restricted load must know ours to resume a run.
+torch.serialization.add_safe_globals([DistillModel, TranslationModule, PatchEncoder, FeedForward, FeatureDims])

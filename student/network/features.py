@@ -1,0 +1,230 @@
+"""From an image's feature maps to the features of its boxes.
+
+Features `paper` are the means, inside the box, of the maps that enter the Detect head (P3, P4, P5; MOCHA, arXiv
+2509.14001, section 3). Features `fine`, the default, add patches: the backbone's maps at stride 2 and 4, sampled on a
+12 x 12 grid in the box. They still hold the colour and texture that deeper levels threw away, and where they lie.
+No gradient flows back through patches: it changed nothing that could be measured (docs/log.md), and has its price.
+
+Legend: B images, N boxes, C channels of a level, F channels of the fine maps together, H x W cells of a level,
+G = GRID cells along a side of a patch, P most boxes of an image.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample
+
+from mocha_pipe.student.choices import FeatureSet
+from mocha_pipe.student.errors import StudentModelError
+
+GRID = 12
+"""Cells along a side of a patch; the box of an object 48 pixels wide has 12 cells at stride 4."""
+
+_FINE_STRIDES = (2, 4)
+_NO_FINE_LAYER = (
+    "Features 'fine' need a backbone with stages at strides 2 and 4, as YOLOv8, 11 and 26 have; found none; "
+    "pass --features paper."
+)
+_SMALLEST_SIDE = 1e-2  # of a cell; float32 resolves it on maps up to some thousand cells wide
+
+
+class FeatureMaps(NamedTuple):
+    """Maps of one forward pass, each list finest first."""
+
+    fine: list[Tensor]  # [(B, C, H, W)], strides 2 and 4; empty for features `paper`
+    pyramid: list[Tensor]  # [(B, C, H, W)], P3, P4, P5
+
+
+class RegionFeatures(NamedTuple):
+    """What is known of N regions before translation, float32."""
+
+    means: Tensor  # (N, C)
+    patches: Tensor  # (N, F, G, G); F is 0 for features `paper`
+
+
+class FeatureDims(NamedTuple):
+    """Channels of a region's features."""
+
+    means: int
+    """Sum of the pyramid's channels, C."""
+    patches: int
+    """Sum of the fine maps' channels, F."""
+
+
+@contextmanager
+def tap(detector: nn.Module, features: FeatureSet) -> Iterator[FeatureMaps]:
+    """Collects the feature maps of every forward pass made inside the block.
+
+    Nothing stays on the model afterwards, so that copies and checkpoints of it hold neither hooks nor maps.
+
+    Args:
+        detector: an ultralytics detection model (v8, 11, 26), in training or evaluation mode, fused or not.
+        features: which maps to collect.
+
+    Yields:
+        Lists that each forward pass fills anew.
+    """
+    maps = FeatureMaps([], [])
+
+    def keep_fine(place: int, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        maps.fine[place:] = [output]
+
+    def keep_head_inputs(_head: nn.Module, inputs: tuple[list[Tensor]]) -> None:
+        maps.pyramid[:] = inputs[0]
+
+    layers: Any = detector.model
+    handles = [layers[-1].register_forward_pre_hook(keep_head_inputs)]
+    if features == "fine":
+        for place, layer in enumerate(fine_layers(detector)):
+            handles.append(layers[layer].register_forward_hook(partial(keep_fine, place)))
+    try:
+        yield maps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def fine_layers(detector: nn.Module) -> list[int]:
+    """Indexes of the backbone's last layers at stride 2 and at stride 4.
+
+    Raises:
+        StudentModelError: the backbone has no layer at one of them before stride 8.
+    """
+    stride = 1
+    last: dict[int, int] = {}
+    layers: Any = detector.model
+    for index, layer in enumerate(layers):
+        for part in layer.modules():
+            if isinstance(part, nn.Conv2d):
+                stride *= part.stride[0]
+        if stride >= 8:
+            break
+        last[stride] = index
+    if stride < 8 or not set(_FINE_STRIDES) <= set(last):
+        raise StudentModelError(_NO_FINE_LAYER)
+    return [last[stride] for stride in _FINE_STRIDES]
+
+
+def feature_dims(detector: nn.Module, features: FeatureSet) -> FeatureDims:
+    """Channels of a region's features, read from the model by one small forward pass.
+
+    Raises:
+        StudentModelError: features `fine`, and the backbone lacks a stage at stride 2 or 4.
+    """
+    weight = next(detector.parameters())
+    channels = next(part.in_channels for part in detector.modules() if isinstance(part, nn.Conv2d))
+    was_training = detector.training
+    detector.eval()
+    with torch.no_grad(), tap(detector, features) as maps:
+        detector(weight.new_zeros(1, channels, 64, 64))
+    detector.train(was_training)
+    return FeatureDims(*(sum(level.shape[1] for level in levels) for levels in (maps.pyramid, maps.fine)))
+
+
+def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> RegionFeatures:
+    """The pyramid's means over each box, and the patches of the fine maps, without a gradient.
+
+    Computed in float32 outside autocast, differentiable in the pyramid.
+
+    Args:
+        maps: of one batch of images.
+        batch_index: (N,) int64, the image of each box.
+        xyxyn: (N, 4) corners as shares of the image that entered the network, 0..1.
+    """
+    means = box_means(maps.pyramid, batch_index, xyxyn)
+    if not maps.fine:
+        return RegionFeatures(means, means.new_zeros(len(means), 0, GRID, GRID))
+    return RegionFeatures(means, box_patches([level.detach() for level in maps.fine], batch_index, xyxyn))
+
+
+def box_patches(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Tensor:
+    """Every map on a G x G grid in each box, read bilinearly at the centre of a cell (RoIAlign, arXiv 1703.06870).
+
+    Args:
+        maps: [(B, C, H, W)] levels of one batch of images.
+        batch_index: (N,) int64, the image of each box.
+        xyxyn: (N, 4) corners as shares of the image, 0..1.
+
+    Returns:
+        (N, F, G, G) float32.
+    """
+    num_images = maps[0].shape[0]
+    slot, num_slots = _slot_in_image(batch_index, num_images)  # (N,), P
+    with torch.autocast(xyxyn.device.type, enabled=False):
+        points = cell_centres(xyxyn)  # (N, G, G, 2)
+        padded = points.new_zeros(num_images, num_slots, GRID, GRID, 2)
+        padded[batch_index, slot] = points
+        patches = []
+        for level in maps:  # torchvision's RoIAlign would copy maps that lie channels last in memory
+            sampled = grid_sample(
+                level.float(), padded.flatten(1, 2), padding_mode="border", align_corners=False
+            )  # (B, C, P G, G)
+            patches.append(
+                sampled.view(num_images, level.shape[1], num_slots, GRID, GRID)[batch_index, :, slot]
+            )  # (N, C, G, G)
+    return torch.cat(patches, dim=1)
+
+
+def cell_centres(xyxyn: Tensor) -> Tensor:
+    """Centres of each box's cells, (N, G, G, 2): x and y, -1..1 from edge to edge of the image, which clips the box."""
+    low, high = xyxyn.float().clamp(0, 1).chunk(2, dim=1)  # (N, 2) each
+    steps = (torch.arange(GRID, device=xyxyn.device) + 0.5) / GRID
+    x, y = (low[:, None] + steps[:, None] * (high - low)[:, None]).unbind(dim=2)  # (N, G) each
+    return torch.stack([x[:, None, :].expand(-1, GRID, -1), y[:, :, None].expand(-1, -1, GRID)], dim=3) * 2 - 1
+
+
+def box_means(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Tensor:
+    """Mean of every map over the area of each box, with cells on the border counted by the share that the box covers.
+
+    Computed in float32 outside autocast, differentiable in the maps. A box is clipped to the image; one thinner than a
+    hundredth of a cell is widened to that, so that the mean of a degenerate box is the cell it lies in.
+
+    Args:
+        maps: [(B, C, H, W)] levels of one batch of images.
+        batch_index: (N,) int64, the image of each box.
+        xyxyn: (N, 4) corners as shares of the image that entered the network, 0..1.
+
+    Returns:
+        (N, sum of C) float32.
+    """
+    num_boxes = len(xyxyn)
+    if num_boxes == 0:
+        return torch.cat([level[:0, :, 0, 0].float() for level in maps], dim=1)  # on the graph of the maps
+    slot, num_slots = _slot_in_image(batch_index, num_images=maps[0].shape[0])  # (N,), P
+    means = []
+    with torch.autocast(xyxyn.device.type, enabled=False):
+        for level in maps:
+            height, width = level.shape[2:]
+            weights_x = axis_overlap(xyxyn[:, 0], xyxyn[:, 2], width)  # (N, W)
+            weights_y = axis_overlap(xyxyn[:, 1], xyxyn[:, 3], height)  # (N, H)
+            weights = (weights_y[:, :, None] * weights_x[:, None, :]).flatten(1)  # (N, HW)
+            padded = weights.new_zeros(level.shape[0], num_slots, height * width)  # (B, P, HW)
+            padded[batch_index, slot] = weights
+            # In this order the gradient has the layout of the maps; the other slows every convolution before them.
+            products = torch.bmm(level.float().flatten(2), padded.transpose(1, 2))  # (B, C, P)
+            means.append(products[batch_index, :, slot])  # (N, C)
+    return torch.cat(means, dim=1)
+
+
+def _slot_in_image(batch_index: Tensor, num_images: int) -> tuple[Tensor, int]:
+    """Numbers the boxes of each image from 0; also the most boxes that an image has."""
+    counts = torch.bincount(batch_index, minlength=num_images)  # (B,)
+    order = torch.argsort(batch_index, stable=True)
+    first = counts.cumsum(0) - counts
+    slot = torch.empty_like(order)
+    slot[order] = torch.arange(len(order), device=order.device) - first[batch_index[order]]
+    return slot, int(counts.max())
+
+
+def axis_overlap(low: Tensor, high: Tensor, num_cells: int) -> Tensor:
+    """Share of each interval [low, high], given in 0..1, that falls on each of the cells of an axis: (N, cells)."""
+    low, high = (side.float().clamp(0, 1) * num_cells for side in (low, high))
+    low = low.clamp(max=num_cells - _SMALLEST_SIDE)
+    high = torch.maximum(high, low + _SMALLEST_SIDE)
+    cell = torch.arange(num_cells, device=low.device)
+    covered = torch.minimum(high[:, None], cell + 1) - torch.maximum(low[:, None], cell)
+    return covered.clamp(min=0) / (high - low)[:, None]

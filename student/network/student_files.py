@@ -1,0 +1,248 @@
+"""The student as files: what a distillation leaves behind, and what everything later reads.
+
+    student.pt                stock ultralytics checkpoint; plain `YOLO("student.pt")` loads it without this package
+    translation.safetensors   weights of the translation module
+    student.json              features, widths, class names, image size and what it was made from; written last
+
+Loading never unpickles code: `student.pt` goes through ultralytics' restricted loader; the rest is safetensors, json.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import torch
+import ultralytics
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from ultralytics.nn.modules import Detect, v10Detect
+from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+
+from mocha_pipe.data.files import atomic_path, write_json
+from mocha_pipe.student.choices import FEATURE_SETS, FeatureSet
+from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError
+from mocha_pipe.student.network.distill_model import DistillModel
+from mocha_pipe.student.network.features import FeatureDims, feature_dims
+from mocha_pipe.student.network.translation import TranslationModule
+
+DETECTOR_FILE = "student.pt"
+TRANSLATION_FILE = "translation.safetensors"
+CARD_FILE = "student.json"
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Student:
+    """A frozen detector, and the translation module where it was distilled; on the CPU, in evaluation mode, float32."""
+
+    detector: DetectionModel
+    translation: TranslationModule | None
+    """None for a base detector, whose region features are used as they are."""
+    features: FeatureSet
+    """What a region's features are made of."""
+    class_names: tuple[str, ...]
+    image_size: int
+    """Pixels of the longer side that it was trained at."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What it was made from: digests and versions."""
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of a region's embedding."""
+        return self.translation.out_dim if self.translation else feature_dims(self.detector, self.features).means
+
+
+def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Mapping[str, Any]) -> Path:
+    """Writes the student folder; each file appears whole, the json last.
+
+    The checkpoint holds float16 weights as ultralytics' own do, and no path, host or repository of this machine.
+
+    Args:
+        model: the distilled model (the averaged weights of a finished run).
+        folder: created where missing.
+        image_size: pixels of the longer side at training.
+        meta: json-able facts to keep, such as digests of the inputs.
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    card = {
+        "format": _FORMAT,
+        "features": model.features,
+        "feature_dims": list(model.translation.dims),
+        "target_dim": model.translation.out_dim,
+        "class_names": list(class_names(model)),
+        "image_size": image_size,
+        "meta": dict(meta),
+    }
+    weights = {name: _plain(tensor) for name, tensor in model.translation.state_dict().items()}
+    checkpoint = io.BytesIO()  # saved to a file, the archive would carry that file's temporary name
+    torch.save(_stock_checkpoint(model, image_size), checkpoint)
+    with atomic_path(folder / DETECTOR_FILE) as path:
+        path.write_bytes(checkpoint.getvalue())
+    with atomic_path(folder / TRANSLATION_FILE) as path:
+        save_file(weights, path)
+    write_json(folder / CARD_FILE, card)
+    return folder
+
+
+def load_student(path: Path) -> Student:
+    """Reads a student folder, or a `.pt` of a plain detector as a student without translation, its features `paper`.
+
+    Raises:
+        StudentModelNotFoundError: the folder, one of its files or the `.pt` is missing.
+        StudentModelError: a file is damaged, disagrees with the others, or is no detector.
+    """
+    if path.suffix == ".pt":
+        detector, image_size = load_detector(path)
+        return Student(
+            detector=detector,
+            translation=None,
+            features="paper",
+            class_names=class_names(detector),
+            image_size=image_size,
+        )
+    card = _read_card(path)
+    detector, _ = load_detector(path / DETECTOR_FILE)
+    dims = feature_dims(detector, card["features"])
+    if list(dims) != card["feature_dims"] or list(class_names(detector)) != card["class_names"]:
+        raise StudentModelError(
+            f"{path}: {DETECTOR_FILE} does not belong to {CARD_FILE} (features {list(dims)} and "
+            f"{card['feature_dims']} wide, {len(class_names(detector))} and {len(card['class_names'])} classes); "
+            "run `mocha-pipe distill` again."
+        )
+    return Student(
+        detector=detector,
+        translation=_read_translation(path / TRANSLATION_FILE, dims, card["target_dim"]),
+        features=card["features"],
+        class_names=tuple(card["class_names"]),
+        image_size=card["image_size"],
+        meta=card["meta"],
+    )
+
+
+def load_detector(path: Path) -> tuple[DetectionModel, int]:
+    """Reads an ultralytics checkpoint by the restricted loader.
+
+    Returns:
+        The detector on the CPU, in evaluation mode, float32; and the image size that it was trained at.
+
+    Raises:
+        StudentModelNotFoundError: no such file.
+        StudentModelError: not a readable checkpoint of a detector.
+    """
+    checkpoint = load_checkpoint(path)
+    detector = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(detector, DetectionModel) or type(detector.model[-1]) not in {Detect, v10Detect}:
+        raise StudentModelError(
+            f"{path}: the student must be a YOLO detector, this is another kind of model ({_kind(detector)}); "
+            "name the weights of a detector, such as yolov8n.pt."
+        )
+    if isinstance(detector, DistillModel):
+        detector = detector.stripped()
+    detector.float().eval().requires_grad_(False)
+    return detector, _image_size(checkpoint)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The dictionary in an ultralytics checkpoint, rebuilt from known classes only; errors as in `load_detector`."""
+    if not path.is_file():
+        raise StudentModelNotFoundError(f"{path}: no such file; name an existing .pt file.")
+    try:
+        checkpoint, _ = torch_safe_load(path, safe_only=True)
+    except Exception as error:  # the loader's own errors are of many kinds and several lines
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StudentModelError(
+            f"{path}: must be a checkpoint that ultralytics {ultralytics.__version__} wrote or reads ({reason[:160]})."
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise StudentModelError(f"{path}: must hold an ultralytics checkpoint, found a {type(checkpoint).__name__}.")
+    return checkpoint
+
+
+def _stock_checkpoint(model: DistillModel, image_size: int) -> dict[str, Any]:
+    """What ultralytics stores for a finished run, less everything that names this machine."""
+    detector: Any = model.stripped().cpu().half()
+    detector.args = {"task": "detect", "imgsz": image_size}
+    detector.criterion = None
+    detector.yaml = {**detector.yaml, "yaml_file": Path(str(detector.yaml.get("yaml_file", ""))).name}
+    detector.__dict__.pop("pt_path", None)
+    detector.requires_grad_(False).eval()
+    return {
+        "epoch": -1,
+        "model": detector,
+        "ema": None,
+        "optimizer": None,
+        "train_args": {"task": "detect", "imgsz": image_size},
+        "version": ultralytics.__version__,
+        "license": "AGPL-3.0 (https://ultralytics.com/license)",
+    }
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """As safetensors wants it: on the CPU, contiguous, float32 where it is a float."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    """student.json, checked field by field."""
+    path = folder / CARD_FILE
+    if not path.is_file():
+        raise StudentModelNotFoundError(
+            f"{folder}: a student folder holds {CARD_FILE}, none found; run `mocha-pipe distill`, or name a .pt file."
+        )
+    kinds = {"feature_dims": list, "target_dim": int, "class_names": list, "image_size": int, "meta": dict}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [name for name, kind in kinds.items() if not isinstance(card[name], kind)]
+        if card["format"] != _FORMAT:
+            wrong.append("format")
+        if card["features"] not in FEATURE_SETS:
+            wrong.append("features")
+    except (ValueError, KeyError, TypeError) as error:
+        wrong = [str(error)]
+        card = {}
+    if wrong:
+        raise StudentModelError(f"{path}: unusable ({', '.join(wrong)}); run `mocha-pipe distill` again.")
+    return dict(card)
+
+
+def _read_translation(path: Path, dims: FeatureDims, out_dim: int) -> TranslationModule:
+    """The translation module, in evaluation mode."""
+    if not path.is_file():
+        raise StudentModelNotFoundError(f"{path}: no such file; run `mocha-pipe distill` again.")
+    translation = TranslationModule(dims, out_dim)
+    try:
+        translation.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise StudentModelError(
+            f"{path}: must hold a translation module {list(dims)} to {out_dim} wide; run `mocha-pipe distill` again."
+        ) from error
+    return translation.eval().requires_grad_(False)
+
+
+def class_names(detector: DetectionModel) -> tuple[str, ...]:
+    """Class names in the order of their ids."""
+    return tuple(detector.names[index] for index in sorted(detector.names))
+
+
+def _image_size(checkpoint: Mapping[str, Any]) -> int:
+    """Pixels of the longer side at training, 640 (ultralytics' default) where the checkpoint does not say."""
+    size = (checkpoint.get("train_args") or {}).get("imgsz", 640)
+    return max(size) if isinstance(size, list | tuple) else int(size)
+
+
+def _kind(model: Any) -> str:
+    """What a model calls itself, for an error message."""
+    return str(getattr(model, "task", None) or type(model).__name__)

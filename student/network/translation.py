@@ -1,0 +1,92 @@
+"""The translation module: from a region's features to the teacher's target space (MOCHA, section 3, t_S).
+
+Each region is translated on its own: channels are brought to zero mean and unit deviation, a residual feed-forward
+block mixes them, and a linear map without bias ends in the target space. (The paper's attention block sees one region
+at a time, which makes it a linear map; the feed-forward block is what remains of it.) Regions with patches (features
+`fine`) first pass these through two convolutions, whose mean and maximum over the box join the other channels; small
+details, a sticker on a mug, show in the maximum alone.
+
+Legend: N regions, C channels, F channels of a patch, G x G its cells, D target dimensions.
+"""
+
+import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.modules import Conv
+
+from mocha_pipe.student.network.features import FeatureDims, RegionFeatures
+
+_EXPANSION = 4
+_PATCH_WIDTHS = (24, 128)
+PATCH_DIM = 2 * _PATCH_WIDTHS[-1]
+_REDUCED = 256
+
+
+class FeedForward(nn.Module):
+    """Residual block: x + W2 GELU(W1 LayerNorm(x))."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, _EXPANSION * dim)
+        self.activation = nn.GELU()
+        self.contract = nn.Linear(_EXPANSION * dim, dim)
+
+    def forward(self, x_NC: Tensor) -> Tensor:
+        """(N, C) -> (N, C)."""
+        contracted: Tensor = self.contract(self.activation(self.expand(self.norm(x_NC))))
+        return x_NC + contracted
+
+
+class PatchEncoder(nn.Module):
+    """(N, F, G, G) patches -> (N, 256): how much of each texture the box has, and where it is strongest how strong."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = nn.BatchNorm2d(channels, affine=False)  # the convolution after it learns scale and shift
+        self.convolutions = nn.Sequential(Conv(channels, _PATCH_WIDTHS[0], 3), Conv(*_PATCH_WIDTHS, 3, 2))
+
+    def forward(self, patches_NFGG: Tensor) -> Tensor:
+        """(N, F, G, G) float32 -> (N, 256) float32: means over the box, then maxima."""
+        encoded: Tensor = self.convolutions(self.channels(patches_NFGG))
+        return torch.cat([encoded.mean(dim=(2, 3)), encoded.amax(dim=(2, 3))], dim=1)
+
+
+class TranslationModule(nn.Module):
+    """Features of N regions -> (N, out_dim) embeddings in the teacher's target space; N may be 0 or 1.
+
+    The per-channel mean and deviation are those of a batch normalisation: tracked from the data, and refined by a
+    learned scale and shift. A batch of fewer than two regions has no deviation and is normalised by the tracked one.
+    """
+
+    def __init__(self, dims: FeatureDims, out_dim: int) -> None:
+        super().__init__()
+        self.dims = dims
+        self.out_dim = out_dim
+        width = dims.means
+        self.patches: PatchEncoder | None = None
+        self.reduce: nn.Module = nn.Identity()
+        if dims.patches:
+            self.patches = PatchEncoder(dims.patches)
+            width += PATCH_DIM
+            self.reduce = nn.Linear(width, _REDUCED)
+        self.channels = nn.BatchNorm1d(width)
+        width = _REDUCED if dims.patches else width
+        self.mix = FeedForward(width)
+        self.project = nn.Linear(width, out_dim, bias=False)
+
+    def forward(self, features: RegionFeatures) -> Tensor:
+        """Features of widths `dims` -> (N, out_dim) float32."""
+        x_NC = features.means
+        lacks_statistics = self.training and len(x_NC) < 2
+        if lacks_statistics:
+            self.eval()
+        if self.patches is not None:
+            x_NC = torch.cat([x_NC, self.patches(features.patches)], dim=1)
+        translated: Tensor = self.project(self.mix(self.reduce(self.channels(x_NC))))
+        if lacks_statistics:
+            self.train()
+        return translated

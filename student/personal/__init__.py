@@ -1,0 +1,1 @@
+"""A user's objects: profile, detector and exported file."""

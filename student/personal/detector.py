@@ -1,0 +1,145 @@
+"""Image in, personal boxes out: a student, a profile, and whatever `YOLO.predict` takes as source.
+
+The parts: predictor.py runs ultralytics' prediction and embeds what it found, naming.py names it.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any, Self
+
+import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+from ultralytics import YOLO
+
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.student.errors import StudentModelError
+from mocha_pipe.student.fewshot.strangers import load_strangers
+from mocha_pipe.student.network.student_files import DETECTOR_FILE, load_student
+from mocha_pipe.student.personal.naming import Namer
+from mocha_pipe.student.personal.predictor import PersonalPredictor
+from mocha_pipe.student.personal.profile import Profile, student_digest
+
+
+class PredictArgumentError(MochaError, ValueError):
+    """An argument of a prediction does not go with personal names, or needs what is not installed."""
+
+
+class PersonalDetector:
+    """A student that calls a user's objects by their names."""
+
+    def __init__(
+        self,
+        student: Path | str,
+        *,
+        false_accept_rate: float = 0.05,
+        confidence: float = 0.25,
+        device: str = "cpu",
+        image_size: int | None = None,
+    ) -> None:
+        self._path = Path(student)
+        self.student = load_student(self._path)  # the restricted loader has seen what YOLO loads next
+        self._yolo = YOLO(self._path if self._path.suffix == ".pt" else self._path / DETECTOR_FILE)
+        self._yolo.add_callback("on_predict_start", lambda predictor: predictor.adopt(self))
+        self._false_accept_rate = false_accept_rate
+        self.confidence = confidence
+        self.device = device
+        self.image_size = image_size or self.student.image_size
+        self.namer: Namer | None = None
+        self._profile: Profile | None = None
+
+    @classmethod
+    def load(
+        cls,
+        student: Path | str,
+        profile: Path | str | None = None,
+        *,
+        false_accept_rate: float = 0.05,
+        confidence: float = 0.25,
+        device: str = "cpu",
+        image_size: int | None = None,
+    ) -> Self:
+        """Read a student and a profile.
+
+        Args:
+            student: folder of a distilled student, or without a profile the `.pt` of any detector.
+            profile: file of a user's objects; None finds coarse classes only.
+            false_accept_rate: how often a thing of an object's class that is not the object may get a personal name.
+            confidence: detections need more than this.
+            device: as torch names devices.
+            image_size: pixels of the longer side that images are brought to; None takes the student's.
+
+        Raises:
+            StudentModelError, StudentModelNotFoundError: no student, or one that cannot tell objects apart.
+            ProfileError: no profile, or one that was made with another student.
+            CalibrationError: the rate makes no sense, or the student was measured on too few regions for it.
+        """
+        detector = cls(
+            student, false_accept_rate=false_accept_rate, confidence=confidence, device=device, image_size=image_size
+        )
+        if profile is not None:
+            detector.profile = Profile.load(Path(profile))
+        return detector
+
+    @property
+    def profile(self) -> Profile | None:
+        """The objects that are called by their names; another profile may be set at any time."""
+        return self._profile
+
+    @profile.setter
+    def profile(self, profile: Profile | None) -> None:
+        """Errors as in `load`."""
+        namer = None
+        if profile is not None:
+            if self.student.translation is None:
+                raise StudentModelError(
+                    f"{self._path}: personal names need a distilled student, found a plain detector; "
+                    "run `mocha-pipe distill` and name the folder of its student"
+                )
+            profile.check_student(student_digest(self._path))
+            namer = Namer(profile, load_strangers(self._path), self._false_accept_rate)
+        self.namer, self._profile = namer, profile
+
+    def __call__(self, source: Any, **arguments: Any) -> Any:
+        """Detect and name.
+
+        Args:
+            source: whatever `YOLO.predict` takes: path, folder, glob, video, camera, stream, array, PIL image, tensor,
+                or a list of them.
+            arguments: of `YOLO.predict`; `stream=True` yields results one by one, and until that ends ultralytics lets
+                another call wait.
+
+        Returns:
+            A list of `PersonalResults`, one per image or frame.
+
+        Raises:
+            SourceError: the source cannot be read.
+            PredictArgumentError: an argument does not go with personal names.
+        """
+        return self._yolo.predict(source, **self._arguments({"conf": self.confidence, **arguments}))
+
+    def track(self, source: Any, **arguments: Any) -> Any:
+        """As a call, and objects keep an id from frame to frame (`boxes.id`); arguments are those of `YOLO.track`.
+
+        Trackers work with faint detections too: `conf` is ultralytics' 0.1 where it is not given.
+
+        Raises:
+            PredictArgumentError: as in a call, or trackers cannot run here.
+        """
+        try:
+            importlib.import_module("lap")
+        except ImportError as error:
+            raise PredictArgumentError(
+                "ultralytics' trackers need the package lap, which is not installed; pip install lap"
+            ) from error
+        return self._yolo.track(source, **self._arguments(arguments))
+
+    def _arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if arguments.get("augment"):
+            raise PredictArgumentError(
+                "augment=True looks at several versions of an image, whose boxes belong to no single one of them; "
+                "leave it out"
+            )
+        own = {"imgsz": self.image_size, "device": self.device, "verbose": False, "predictor": PersonalPredictor}
+        return {**own, **arguments}

@@ -1,0 +1,157 @@
+"""A distilled student as one file that runs without this package: ONNX for onnxruntime, or TorchScript for torch.
+
+What goes into such a file and what comes out is `PersonalGraph.forward`; docs/onnx.md says it to those who run it.
+"""
+
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.files import atomic_path
+from mocha_pipe.student.fewshot.strangers import accept_above, load_strangers
+from mocha_pipe.student.fewshot.unknown import CalibrationError
+from mocha_pipe.student.network.student_files import load_student
+from mocha_pipe.student.personal.graph import GRAPH_LEARNERS, PersonalDetections, PersonalGraph
+from mocha_pipe.student.personal.profile import student_digest
+
+ABOUT_FILE = "about.json"
+"""What a TorchScript file says about itself, among its extra files; in an ONNX file it is the metadata."""
+
+_FORMAT = "mocha-pipe-1"
+_OPSET = 17  # LayerNormalization; GridSample is there since 16
+_MOST_PROTOTYPES = 100  # of one class, that thresholds are written down for
+
+
+class ExportError(MochaError, ValueError):
+    """A student cannot be exported in the way that was asked for."""
+
+
+def export_student(
+    folder: Path,
+    path: Path,
+    *,
+    file_format: str = "onnx",
+    image_size: int | None = None,
+    learner: str = "conditional",
+    false_accept_rate: float = 0.05,
+) -> dict[str, str]:
+    """Write a student as one file; an existing one is replaced whole.
+
+    Args:
+        folder: of the distilled student.
+        path: of the file.
+        file_format: one of `FILE_FORMATS`.
+        image_size: pixels of the square that images are letterboxed to; where None, the one that it was trained at.
+        learner: how detections are compared with prototypes; profiles that are used must have the same.
+        false_accept_rate: what the thresholds in the file keep.
+
+    Returns:
+        What the file says about itself: `format`, `student` (its digest), `class_names` (json), `image_size`,
+        `features`, `learner`, `false_accept_rate` and `thresholds` (json, `accept_thresholds`).
+
+    Raises:
+        ExportError: there is no such format or learner, or a package is missing.
+        student.errors.StudentModelError, student.errors.StudentModelNotFoundError: the student cannot be read.
+        student.unknown.CalibrationError: the student knows too few strangers for the rate.
+    """
+    if file_format not in FILE_FORMATS:
+        raise ExportError(f"--format must be one of {', '.join(FILE_FORMATS)}; found {file_format!r}.")
+    if learner not in GRAPH_LEARNERS:
+        raise ExportError(
+            f"--learner must be one that can be exported, {', '.join(GRAPH_LEARNERS)}; found {learner!r}."
+        )
+    if file_format == "onnx" and find_spec("onnx") is None:
+        raise ExportError("--format onnx needs the package onnx, found none; run: pip install 'mocha-pipe[onnx]'")
+    digest = student_digest(folder)
+    thresholds = accept_thresholds(load_strangers(folder), false_accept_rate)
+    student = load_student(folder)
+    graph = PersonalGraph(student, image_size=image_size or student.image_size, learner=learner)
+    about = {
+        "format": _FORMAT,
+        "student": digest,
+        "class_names": json.dumps(student.class_names, ensure_ascii=False),
+        "image_size": str(graph.image_size),
+        "features": student.features,
+        "learner": learner,
+        "false_accept_rate": str(false_accept_rate),
+        "thresholds": json.dumps(thresholds),
+    }
+    # Tracing warns of its age, and of whatever it takes for constant; what a file computes is tested.
+    with atomic_path(path) as temporary, torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        FILE_FORMATS[file_format](graph, temporary, about)
+    return about
+
+
+def accept_thresholds(strangers_U: NDArray[np.floating], false_accept_rate: float) -> list[float]:
+    """`accept_above` where a coarse class has 1, 2, 3 ... prototypes, for as many as the strangers suffice.
+
+    Raises:
+        student.unknown.CalibrationError: they do not suffice for one.
+    """
+    thresholds = [accept_above(strangers_U, false_accept_rate, 1)]
+    for objects in range(2, _MOST_PROTOTYPES + 1):
+        try:
+            thresholds.append(accept_above(strangers_U, false_accept_rate, objects))
+        except CalibrationError:
+            break
+    return thresholds
+
+
+def _write_onnx(graph: PersonalGraph, path: Path, about: Mapping[str, str]) -> None:
+    import onnx
+
+    inputs = _example(graph)
+    torch.onnx.export(
+        graph, tuple(inputs.values()), path, dynamo=False, opset_version=_OPSET,
+        input_names=list(inputs), output_names=list(PersonalDetections._fields),
+        dynamic_axes={name: {0: "prototypes"} for name in ("prototypes", "coarse", "threshold")}
+        | {name: {0: "detections"} for name in PersonalDetections._fields},
+    )  # fmt: skip
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, dict(about))
+    onnx.save(model, path)
+
+
+def _write_torchscript(graph: PersonalGraph, path: Path, about: Mapping[str, str]) -> None:
+    inputs = tuple(_example(graph).values())
+    traced = torch.jit.trace(graph, inputs, check_trace=False, _store_inputs=False)  # type: ignore[no-untyped-call]
+    archive = io.BytesIO()
+    torch.jit.save(traced, archive, _extra_files={ABOUT_FILE: json.dumps(about)})
+    with zipfile.ZipFile(archive) as written, zipfile.ZipFile(path, "w") as kept:
+        for entry in written.infolist():
+            if not entry.filename.endswith(".debug_pkl"):  # names the folders of this machine
+                kept.writestr(entry, written.read(entry))
+
+
+FILE_FORMATS: Mapping[str, Callable[[PersonalGraph, Path, Mapping[str, str]], None]] = {
+    "onnx": _write_onnx,
+    "torchscript": _write_torchscript,
+}
+"""What writes a file of each format."""
+
+
+def _example(graph: PersonalGraph) -> dict[str, Tensor]:
+    """Inputs by name that lead through every operation."""
+    size, dim = graph.image_size, graph.embedding_dim
+    return {
+        "image": torch.zeros(1, 3, size, size),
+        "area": torch.tensor([0.0, 0.0, size, size]),
+        "prototypes": torch.ones(2, dim),
+        "coarse": torch.arange(2),
+        "threshold": torch.zeros(2),
+        "confidence": torch.tensor([-1.0]),
+    }

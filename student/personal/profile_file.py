@@ -1,0 +1,119 @@
+"""The file of a profile: safetensors with json in its header, every field checked before anything is believed.
+
+The tensors are those of a learner (fewshot/learner.py). The metadata has the one key `profile`: a json object with
+`format`, `student`, `learner`, `names` and `class_names`.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from mocha_pipe.data.errors import MochaError, first_line
+from mocha_pipe.data.files import atomic_path
+from mocha_pipe.student.fewshot.prototypes import LEARNERS
+
+_KEY = "profile"
+_FORMAT = 1
+_KINDS = {"prototypes": ("float32", 2), "coarse": ("int64", 1), "personal": ("int64", 1), "counts": ("int64", 1)}
+
+
+class ProfileError(MochaError, ValueError):
+    """A profile cannot be read, is another student's, or does not hold what was asked for."""
+
+
+def write_profile(path: Path, told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Write the json and the tensors; an existing file is replaced whole, equal content makes equal bytes."""
+    metadata = {_KEY: json.dumps({"format": _FORMAT, **told}, ensure_ascii=False)}  # of several the order is random
+    with atomic_path(path) as temporary:
+        save_file(dict(tensors), temporary, metadata=metadata)
+
+
+def read_profile(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The json and the tensors of a file that is a profile in every field; nothing in it is run.
+
+    Raises:
+        ProfileError: there is no file, or it is no whole profile.
+    """
+    told, tensors = _content(path)
+    _check_told(path, told)
+    _check_tensors(path, tensors, told)
+    return told, {key: tensors[key] for key in _KINDS}
+
+
+def _content(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The json and the tensors of a file, as they are."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
+    except FileNotFoundError:
+        raise ProfileError(
+            f"{path}: no such profile; learn an object: mocha-pipe personalize 'my mug' PHOTO "
+            f"--profile {shlex.quote(str(path))}"
+        ) from None
+    except Exception as error:  # a damaged header shows in many kinds of errors
+        raise _unusable(path, "file", "be a safetensors file", first_line(error)) from error
+    if _KEY not in metadata:
+        raise _unusable(path, "metadata", f"have the key {_KEY!r}", ", ".join(metadata) or "none")
+    try:
+        told = json.loads(metadata[_KEY])
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise _unusable(path, "metadata", "hold a json object", "something else")
+    return told, tensors
+
+
+def _check_told(path: Path, told: Mapping[str, Any]) -> None:
+    """Every field of the json."""
+    if told.get("format") != _FORMAT:
+        raise _unusable(path, "format", f"be {_FORMAT}", told.get("format"))
+    student, learner = told.get("student"), told.get("learner")
+    if not (isinstance(student, str) and re.fullmatch("[0-9a-f]{64}", student)):
+        raise _unusable(path, "student", "be a sha256 in hex", student)
+    if not isinstance(learner, str) or learner not in LEARNERS:
+        raise _unusable(path, "learner", f"be one of {', '.join(LEARNERS)}", learner)
+    for field in ("names", "class_names"):
+        texts = told.get(field)
+        if not (isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)):
+            raise _unusable(path, field, "be a list of names", texts)
+        if field == "names" and len(set(texts)) < len(texts):
+            raise _unusable(path, field, "differ from each other", texts)
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], told: Mapping[str, Any]) -> None:
+    """Kind, length and range of every tensor, and the order that lookups rely on."""
+    for key, (dtype, dimensions) in _KINDS.items():
+        found = f"{tensors[key].dtype} {tensors[key].shape}" if key in tensors else "none"
+        if key not in tensors or (str(tensors[key].dtype), tensors[key].ndim) != (dtype, dimensions):
+            raise _unusable(path, key, f"be {dtype} in {dimensions} dimensions", found)
+        if len(tensors[key]) != len(tensors["prototypes"]):
+            raise _unusable(path, key, f"have {len(tensors['prototypes'])} rows as the prototypes", found)
+    coarse, personal = tensors["coarse"], tensors["personal"]
+    if not np.isfinite(tensors["prototypes"]).all():
+        raise _unusable(path, "prototypes", "be finite", "some that are not")
+    if set(personal.tolist()) != set(range(len(told["names"]))):
+        raise _unusable(path, "personal", "index the names, each at least once", sorted(set(personal.tolist())))
+    if not ((coarse >= 0) & (coarse < len(told["class_names"]))).all():
+        raise _unusable(path, "coarse", "index the class names", sorted(set(coarse.tolist())))
+    if not (tensors["counts"] >= 1).all():
+        raise _unusable(path, "counts", "be 1 or more", int(tensors["counts"].min()))
+    if (np.lexsort((personal, coarse)) != np.arange(len(coarse))).any():
+        raise _unusable(path, "coarse", "ascend, and `personal` within it", coarse.tolist())
+
+
+def _unusable(path: Path, what: str, rule: str, found: object) -> ProfileError:
+    said = str(found)
+    said = said if len(said) <= 60 else f"{said[:57]}..."
+    return ProfileError(
+        f"{path}: {what} of a profile must {rule}, found {said}; bring back a whole copy, or move the file away and "
+        f"learn the objects again: mocha-pipe personalize 'my mug' PHOTO --profile {shlex.quote(str(path))}"
+    )

@@ -1,0 +1,221 @@
+"""Training batches in which every box knows its row of the region table, whatever augmentation did to it.
+
+Mosaic, mixup, crops and the filters between them move, merge, drop and reorder boxes, always together with their class
+ids. So the row rides inside the class id: packed where an image enters the augmentations, unpacked by the very last
+one. Targets are then looked up by row while the batch is put together, which happens in the loader's workers.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ultralytics.data.augment import Format
+from ultralytics.data.dataset import YOLODataset
+
+from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.images import read_image
+from mocha_pipe.data.types import DetectionSource, ImageRecord, RegionTargets
+from mocha_pipe.student.errors import TrainArgumentError
+from mocha_pipe.student.training import decoding  # noqa: F401  (lets ultralytics read members of tars)
+from mocha_pipe.student.training.seeded_order import seed_everything
+
+NO_TARGET = -1
+"""Row of a box that has no target; it counts for detection only."""
+
+_CLASS_BITS = 20
+_CLASS_MASK = (1 << _CLASS_BITS) - 1
+
+
+def pack(rows: NDArray[np.int64], class_ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Row (>= -1) and class id (< 2^20) in one integer, exact also when an augmentation makes it a float64."""
+    return ((rows + 1) << _CLASS_BITS) | class_ids.astype(np.int64)
+
+
+def unpack(codes: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The inverse of `pack`: rows as int64, class ids as the float32 that ultralytics expects."""
+    whole = codes.astype(np.int64)
+    return (whole >> _CLASS_BITS) - 1, (whole & _CLASS_MASK).astype(np.float32)
+
+
+class RowFormat(Format):  # type: ignore[misc]  # ultralytics is untyped
+    """The last transform: boxes become tensors, and rows part from class ids."""
+
+    def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
+        """Parameters of the image, with `rows` (n,) beside `cls` (n, 1)."""
+        params: dict[str, Any] = super().get_params(labels)
+        rows, params["cls"] = unpack(params["cls"].reshape(-1, 1))
+        params["rows"] = rows.reshape(-1)
+        return params
+
+    def apply_instances(self, labels: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Tensors of the boxes, with `rows` (n,) int64."""
+        assert params is not None, "Format passes its own parameters on"
+        formatted: dict[str, Any] = super().apply_instances(labels, params)
+        formatted["rows"] = torch.from_numpy(np.ascontiguousarray(params["rows"][: params["nl"]]))
+        return formatted
+
+
+class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untyped
+    """A detection source as ultralytics reads it; nothing is scanned, dropped, re-sorted or written beside the images.
+
+    Args:
+        source: images with their boxes.
+        first_row: (images + 1,) rows of image i are first_row[i]:first_row[i + 1], in the order of its boxes; None
+            gives every box `NO_TARGET`.
+        targets: looked up for every batch, which then has `targets` (n, D) float32 beside `rows` (n,) int64; None
+            adds neither.
+        seed: of the augmentations; a sample's follows from this, the epoch and its number.
+        **arguments: those of `YOLODataset`.
+
+    Raises:
+        TrainArgumentError: cache="disk" for images in tars, which have no place of their own on the disk.
+    """
+
+    format_class = RowFormat
+
+    def __init__(
+        self,
+        source: DetectionSource,
+        *,
+        first_row: NDArray[np.int64] | None = None,
+        targets: RegionTargets | None = None,
+        seed: int = 0,
+        **arguments: Any,
+    ) -> None:
+        in_tars = any(not isinstance(record.path, Path) for record in source.records[:1])
+        if in_tars and arguments.get("cache") == "disk":
+            raise TrainArgumentError(
+                "Training argument cache=disk writes beside each image, and images in shards have no place of their "
+                "own; use cache=ram, or leave it out."
+            )
+        self.source = source
+        self.first_row = first_row
+        self.targets = targets
+        self._seed = seed
+        self._is_aside = _set_aside_mask(source, targets)
+        self._kept = [index for index in range(len(source.records)) if self._is_readable(index)]
+        self._epoch = 0
+        super().__init__(img_path=str(source.root), **arguments)
+
+    def __getitem__(self, code: int) -> dict[str, Any]:
+        """An augmented sample of the epoch and image that `EpochBatches` names; a plain index is one of epoch 0."""
+        epoch, index = divmod(code, len(self))
+        if self.augment:
+            seed_everything(self._seed, epoch, index)
+            if epoch != self._epoch:
+                self._epoch = epoch
+                self.forget_partners()
+        sample: dict[str, Any] = super().__getitem__(index)
+        return sample
+
+    def get_img_files(self, img_path: str) -> list[Any]:  # noqa: ARG002  (the source names the files)
+        """Files of the source in its order, or members of tars; the first part where `fraction` asks for less."""
+        count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(self._kept) * self.fraction))
+        files = [self.source.records[index].path for index in self._kept[:count]]
+        return [str(file) if isinstance(file, Path) else file for file in files]
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """One label per image, with `rows` (n, 1)."""
+        return [
+            _label(self.source.records[index], self._rows(index, len(self.source.records[index].class_ids)))
+            for index in self._kept[: len(self.im_files)]
+        ]
+
+    def forget_partners(self) -> None:
+        """Empty the store that a mosaic's partners come from, so that none depends on an earlier epoch."""
+        if self.cache != "ram":
+            for index in self.buffer:
+                self.ims[index] = self.im_hw0[index] = self.im_hw[index] = None
+        self.buffer.clear()
+
+    @property
+    def num_without_target(self) -> int:
+        """Boxes of the images in use that were set aside, and so count for detection only."""
+        return sum(int((label["rows"] == NO_TARGET).sum()) for label in self.labels) if self.targets is not None else 0
+
+    @property
+    def num_unreadable(self) -> int:
+        """Images left out because they cannot be decoded."""
+        return len(self.source.records) - len(self._kept)
+
+    def _rows(self, index: int, count: int) -> NDArray[np.int64]:
+        if self.first_row is None:
+            return np.full(count, NO_TARGET, dtype=np.int64)
+        rows = np.arange(self.first_row[index], self.first_row[index + 1], dtype=np.int64)
+        return np.where(self._is_aside[rows], NO_TARGET, rows)
+
+    def _is_readable(self, index: int) -> bool:
+        """Whether an image can be decoded; only one whose boxes were all set aside is tried."""
+        record = self.source.records[index]
+        if not record.readable:
+            return False
+        rows = self._rows(index, len(record.class_ids))
+        if self.targets is None or not len(rows) or (rows != NO_TARGET).any():
+            return True
+        try:
+            read_image(record.path)
+        except DatasetError:
+            return False
+        return True
+
+    def update_labels(self, include_class: Sequence[int] | None) -> None:
+        """Keeps the boxes of the given classes (all where None), and their rows with them."""
+        if include_class is not None:
+            for label in self.labels:
+                label["rows"] = label["rows"][np.isin(label["cls"].reshape(-1), include_class)]
+        super().update_labels(include_class)
+
+    def update_labels_info(self, label: dict[str, Any]) -> dict[str, Any]:
+        """Called for every image that enters the augmentations, partners of a mosaic or mixup included."""
+        label["cls"] = pack(label.pop("rows"), label["cls"])
+        updated: dict[str, Any] = super().update_labels_info(label)
+        return updated
+
+    def collate_fn(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch as ultralytics makes it, with `rows` and `targets` where the data set has targets."""
+        rows = torch.cat([sample.pop("rows") for sample in samples])
+        batch: dict[str, Any] = YOLODataset.collate_fn(samples)
+        if self.targets is not None:
+            batch["rows"] = rows
+            batch["targets"] = torch.from_numpy(self._targets_of(rows.numpy(), self.targets))
+        return batch
+
+    @staticmethod
+    def _targets_of(rows: NDArray[np.int64], targets: RegionTargets) -> NDArray[np.float32]:  # (n,) -> (n, D)
+        known = rows >= 0
+        found = np.zeros((len(rows), targets.dim), dtype=np.float32)
+        if known.any():
+            found[known] = targets.lookup(rows[known])
+        return found
+
+
+def _set_aside_mask(source: DetectionSource, targets: RegionTargets | None) -> NDArray[np.bool_]:  # (rows,)
+    """Which rows of a source have no target; none where there are no targets at all."""
+    mask = np.zeros(source.num_regions if targets is None else len(targets), bool)
+    if targets is not None:
+        mask[targets.set_aside] = True
+    return mask
+
+
+def _label(record: ImageRecord, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """What ultralytics keeps of an image: boxes as centre and size, in shares of the image."""
+    corners = record.xyxy / np.array([record.width, record.height, record.width, record.height])
+    centre, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    return {
+        "im_file": str(record.path),
+        "shape": (record.height, record.width),
+        "cls": record.class_ids.astype(np.float32).reshape(-1, 1),
+        "bboxes": np.concatenate([centre, size], axis=1).astype(np.float32),
+        "rows": rows.reshape(-1, 1),
+        "segments": [],
+        "keypoints": None,
+        "normalized": True,
+        "bbox_format": "xywh",
+    }

@@ -1,0 +1,184 @@
+"""A trainer whose stopped runs go on as if they never had been stopped, and whose runs repeat under their seed.
+
+ultralytics' last.pt holds the averaged weights and the optimizer, in float16. What it lacks lies beside it in full
+precision: the weights in training, the gradients that wait for the next optimizer step, and how many batches gave them.
+
+    weights/exact-7.pt    the state after epoch 7; written before that epoch's last.pt, which makes it count
+
+Order of the images and augmentation follow from seed, epoch and image (order.py). So a resumed run equals an
+uninterrupted one bit for bit where the device computes deterministically. One case is beyond that: loader workers keep
+a mosaic's recent partners each for itself, so that with workers and without `cache=ram` other partners may be drawn.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
+import torch
+from torch import Tensor, nn
+from ultralytics.utils import RANK
+from ultralytics.utils.torch_utils import unwrap_model
+
+from mocha_pipe.data.files import atomic_path
+from mocha_pipe.student.training.resumable import ResumableTrainer
+from mocha_pipe.student.training.seeded_order import EpochBatches, seed_everything
+
+
+class ExactTrainer(ResumableTrainer):
+    """ultralytics' trainer with an order of its own, exact checkpoints and exact resuming."""
+
+    def __init__(self, overrides: dict[str, Any]) -> None:
+        self._nominal_accumulate, self._cadence_shift = 1, 0
+        self._batches_waiting = 0  # whose gradients are summed up and not yet applied
+        self._order: EpochBatches | None = None
+        self.exact_state: dict[str, Any] | None = None
+        """What the next epoch begins with, where the run was resumed."""
+        super().__init__(overrides)
+        self.add_callback("on_train_epoch_start", ExactTrainer._begin_epoch)
+        self.add_callback("on_train_batch_start", ExactTrainer._count_batch)
+
+    @property
+    def accumulate(self) -> int:
+        """Batches per optimizer step, as the loop compares it with the batches since the last one.
+
+        A resumed loop believes that its last step was before the first batch of the run, and none knows of a step out
+        of turn; the shift makes up for that.
+        """
+        return self._nominal_accumulate + self._cadence_shift
+
+    @accumulate.setter
+    def accumulate(self, batches: int) -> None:
+        self._nominal_accumulate = batches
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Ultralytics' loader; the training images come in our order."""
+        loader = super().get_dataloader(dataset_path, batch_size=batch_size, rank=rank, mode=mode)
+        if mode == "train":
+            self._order = EpochBatches(
+                len(loader.dataset),
+                loader.batch_size,
+                shuffle=not loader.dataset.rect,
+                seed=self.args.seed,
+                process=max(RANK, 0),
+                processes=max(self.world_size, 1),
+            )
+            object.__setattr__(loader, "batch_sampler", self._order)  # a loader forbids it by the plain way
+        return loader
+
+    def build_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
+        """Ultralytics' optimizer; Adam and AdamW as torch's one pass over the weights, a third of the time on a CPU.
+
+        SGD's fused form breaks where some weights got gradients later than others, as in the schedule `alternate`.
+        """
+        optimizer: torch.optim.Optimizer = super().build_optimizer(*arguments, **named)
+        if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+            for group in optimizer.param_groups:
+                group["fused"] = True
+        return optimizer
+
+    def optimizer_step(self) -> None:
+        """One step; the gradients that it applies wait no longer."""
+        super().optimizer_step()
+        self._batches_waiting = self._cadence_shift = 0
+
+    def apply_waiting(self) -> None:
+        """One optimizer step out of turn, where gradients wait; the loop's next one comes a full turn later."""
+        if self._batches_waiting:
+            shift = self._cadence_shift + self._batches_waiting
+            self.optimizer_step()
+            self._cadence_shift = shift
+
+    def save_model(self) -> bool:
+        """Write the exact state of the epoch, then ultralytics' checkpoints, which make it count."""
+        with atomic_path(_state_path(self.wdir, self.epoch)) as temporary:
+            torch.save(self._exact_state(), temporary)
+        saved = super().save_model()
+        for path in _states(self.wdir):
+            if path != _state_path(self.wdir, self.epoch):
+                path.unlink(missing_ok=True)
+        return saved
+
+    def resume_training(self, ckpt: dict[str, Any] | None) -> None:
+        """Go on from a checkpoint, exactly where its exact state is there."""
+        super().resume_training(ckpt)
+        if not (self.resume and ckpt):
+            return
+        if RANK in {-1, 0}:
+            _forget_later_epochs(self.csv, self.start_epoch)
+        path = _state_path(self.wdir, ckpt["epoch"])
+        if path.is_file():
+            self.exact_state = torch.load(path, map_location=self.device, weights_only=True)
+            restore_training_state(self, self.exact_state)
+
+    def final_eval(self) -> None:
+        """Finish the run; nobody goes on from here."""
+        super().final_eval()
+        if RANK in {-1, 0}:
+            for path in _states(self.wdir):
+                path.unlink(missing_ok=True)
+
+    def _exact_state(self) -> dict[str, Any]:
+        model: nn.Module = unwrap_model(self.model)
+        return {
+            **training_state(self),
+            "gradients": {name: value.grad for name, value in model.named_parameters() if value.grad is not None},
+            "batches_waiting": self._batches_waiting,
+        }
+
+    def _begin_epoch(self) -> None:
+        """Called before each epoch."""
+        if self._order:
+            self._order.epoch = self.epoch
+        seed_everything(self.args.seed, self.epoch, RANK + 1)
+        if self.exact_state is None:
+            return
+        # The loop has cleared all gradients when it began.
+        waiting: dict[str, Tensor] = self.exact_state["gradients"]
+        for name, parameter in unwrap_model(self.model).named_parameters():
+            parameter.grad = waiting.get(name)
+        self._batches_waiting = self.exact_state["batches_waiting"]
+        self._cadence_shift = len(self.train_loader) * self.epoch - self._batches_waiting
+        self.exact_state = None
+
+    def _count_batch(self) -> None:
+        self._batches_waiting += 1
+
+
+def training_state(trainer: Any) -> dict[str, Any]:
+    """Weights in training, their average and the optimizer of an ultralytics trainer, in full precision."""
+    return {
+        "model": unwrap_model(trainer.model).state_dict(),
+        "average": trainer.ema.ema.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+    }
+
+
+def restore_training_state(trainer: Any, state: dict[str, Any]) -> None:
+    """Put back what `training_state` took."""
+    unwrap_model(trainer.model).load_state_dict(state["model"])
+    trainer.ema.ema.load_state_dict(state["average"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+
+
+def _state_path(folder: Path, epoch: int) -> Path:
+    return folder / f"exact-{epoch}.pt"
+
+
+def _states(folder: Path) -> list[Path]:
+    return list(folder.glob("exact-*.pt"))
+
+
+def _forget_later_epochs(results: Path, num_epochs: int) -> None:
+    """Drop the lines of a results.csv after its first epochs: that of an epoch that ended without its checkpoint."""
+    if not results.is_file():
+        return
+    with results.open(newline="") as stream:
+        lines = list(csv.reader(stream))
+    kept = lines[:1] + [line for line in lines[1:] if line and int(float(line[0])) <= num_epochs]
+    if kept != lines:
+        with atomic_path(results) as temporary, temporary.open("w", newline="") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(kept)

@@ -1,0 +1,84 @@
+"""Which shard a build does next, beside other builds of the same cache."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.teacher_cache.building.reuse import NOT_THERE, Donor
+from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.store.claims import POLL_SECONDS, ShardClaims
+from mocha_pipe.teacher_cache.store.layout import ShardPlan, has_teacher_shard
+
+Part = tuple[int, int]
+"""Index and count: this build owns the shards whose number leaves `index` when divided by `count`."""
+
+
+def claimed_shards(
+    cache: RegionCache,
+    table: RegionTable,
+    claims: ShardClaims,
+    part: Part | None,
+    on_wait: Callable[[int], object] = lambda _: None,
+) -> Iterator[int | None]:
+    """Missing shards, each claimed for this process, until none is missing; the caller writes and releases them.
+
+    Args:
+        cache: open, of this table.
+        table: the regions.
+        claims: of the same cache.
+        part: only these shards. None gives what no other build is at, and what such a build leaves behind.
+        on_wait: told how many shards other builds are at, when there is nothing else to do.
+
+    Yields:
+        A shard; None when none can be claimed right now, and at the end: time to write what was begun.
+    """
+    needs = earlier_shards(table, cache.plan)
+    begun: set[int] = set()
+
+    def is_ready(shard: int) -> bool:
+        # A part never waits for another: what it cannot copy it computes.
+        return part is not None or all(other in begun or has_teacher_shard(cache.path, other) for other in needs[shard])
+
+    while pending := pending_shards(cache, part):
+        for shard in pending:
+            if not is_ready(shard) or not claims.take(shard):
+                continue
+            if has_teacher_shard(cache.path, shard):  # another build finished it since the listing
+                claims.release(shard)
+                continue
+            begun.add(shard)
+            yield shard
+        yield None
+        if not begun:
+            on_wait(len(pending))
+            time.sleep(POLL_SECONDS)
+        begun.clear()
+
+
+def pending_shards(cache: RegionCache, part: Part | None) -> list[int]:
+    """Missing shards, of a part if one is given."""
+    index, count = part or (0, 1)
+    return [shard for shard in cache.missing_teacher_shards() if shard % count == index]
+
+
+def rows_to_embed(cache: RegionCache, table: RegionTable, part: Part | None, donors: Sequence[Donor]) -> int:
+    """Regions that only the teacher can fill: equal ones once, and none that another cache holds."""
+    spans = [np.arange(*cache.plan.span(shard)) for shard in pending_shards(cache, part)]
+    rows = np.concatenate([np.zeros(0, np.int64), *spans])
+    rows = rows[table.first_of_key[rows] == rows]
+    for donor in donors:
+        rows = rows[donor.find(table.keys[rows]) == NOT_THERE]
+    return len(rows)
+
+
+def earlier_shards(table: RegionTable, plan: ShardPlan) -> dict[int, set[int]]:
+    """For each shard the earlier ones that hold the first row of a key of its own."""
+    needs: dict[int, set[int]] = defaultdict(set)
+    shards = np.arange(len(table)) // plan.rows_per_shard
+    owners = table.first_of_key // plan.rows_per_shard
+    for shard, owner in np.unique(np.stack([shards, owners], axis=1)[shards != owners], axis=0).tolist():
+        needs[shard].add(owner)
+    return needs

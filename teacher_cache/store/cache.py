@@ -1,0 +1,269 @@
+"""RegionCache: an existing cache, opened only when it holds what the caller expects."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mocha_pipe.data.files import file_digest
+from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.teacher_cache.errors import (
+    CacheCorruptError,
+    CacheFormatError,
+    CacheIncompleteError,
+    CacheMismatchError,
+    CacheNotFoundError,
+    build_command,
+)
+from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.store.differences import table_differences
+from mocha_pipe.teacher_cache.store.layout import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    TEACHER_ARRAYS,
+    ShardPlan,
+    attributes_digest,
+)
+from mocha_pipe.teacher_cache.store.projection import Projection
+from mocha_pipe.teacher_cache.store.quarantine import SetAside, read_set_aside
+from mocha_pipe.teacher_cache.store.reader import ShardRows
+from mocha_pipe.teacher_cache.store.targets import CachedTargets
+
+PROJECTION_NAME = "projection.safetensors"
+ARRAYS = (*TEACHER_ARRAYS, "targets")
+
+
+class RegionCache:
+    """One cache folder. Reading its parts raises where they are missing or damaged; nothing is filled in."""
+
+    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+        """Use `open`."""
+        self.path = path
+        self.spec = TeacherSpec.from_json(attributes["teacher"])
+        self.teacher_digest: str = attributes["teacher_digest"]
+        self.table_digest: str = attributes["table_digest"]
+        self.table_files: dict[str, str] = attributes["table_files"]
+        self.plan = ShardPlan(attributes["rows"], attributes["rows_per_shard"])
+        self._attributes = attributes
+
+    @classmethod
+    def open(
+        cls, path: Path, *, expect_spec: TeacherSpec | None = None, expect_table: RegionTable | None = None
+    ) -> "RegionCache":
+        """Open a cache, complete or not.
+
+        Args:
+            path: the cache's folder.
+            expect_spec: the teacher that must have made it; None takes any.
+            expect_table: the regions that it must hold; None takes any.
+
+        Raises:
+            CacheNotFoundError: there is nothing at `path`.
+            CacheFormatError: what is there is no cache, or one of another version.
+            CacheCorruptError: its description is damaged, or it lacks the one of an array.
+            CacheMismatchError: teacher or regions are not the expected ones.
+        """
+        cache = cls(path, _read_attributes(path))
+        for name in TEACHER_ARRAYS:
+            if not cache.has(name):
+                raise CacheCorruptError(
+                    f"{path / name / 'zarr.json'} is missing; restore it, or name another folder with --cache"
+                )
+        differences = [] if expect_spec is None else cache.spec.differences(expect_spec)
+        if expect_table is not None and expect_table.digest != cache.table_digest:
+            differences += table_differences(cache.table, expect_table)
+        if differences:
+            raise CacheMismatchError(
+                f"cache {path} was made from something else: {'; '.join(differences)}; name another folder with "
+                f"--cache, and copy what is equal from this one with --reuse {path}"
+            )
+        return cache
+
+    @cached_property
+    def table(self) -> RegionTable:
+        """The regions, one per row.
+
+        Raises:
+            CacheCorruptError: its files are not the ones that the cache was made with.
+        """
+        table = RegionTable.read(self.path)
+        if table.digest != self.table_digest:
+            raise CacheCorruptError(
+                f"the region table in {self.path} is not the one that the cache was made with (digest {table.digest}, "
+                f"expected {self.table_digest}); restore images.parquet and regions.parquet, "
+                "or name another folder with --cache"
+            )
+        return table
+
+    def has(self, name: str) -> bool:
+        """Whether an array was created, with or without shards."""
+        return (self.path / name / "zarr.json").is_file()
+
+    def rows(self, name: str) -> ShardRows:
+        """Reader of the rows of `hidden`, `visual` or `targets`; keep it, as it remembers what it has checked.
+
+        Raises:
+            CacheIncompleteError: the array has not been created.
+        """
+        assert name in ARRAYS
+        if not self.has(name):
+            raise CacheIncompleteError(
+                f"cache {self.path} has no array '{name}' yet; compute it with `{build_command(self.path)}`"
+            )
+        return ShardRows(self.path / name)
+
+    def missing_teacher_shards(self) -> tuple[int, ...]:
+        """Shards that lack in `hidden` or in `visual`: the teacher's work that is left."""
+        lacking = {shard for name in TEACHER_ARRAYS for shard in self.rows(name).missing()}
+        return tuple(sorted(lacking))
+
+    def projection(self) -> Projection:
+        """The map from teacher embeddings to targets.
+
+        Raises:
+            CacheIncompleteError: it has not been computed.
+            CacheCorruptError: its file is damaged.
+        """
+        if not (self.path / PROJECTION_NAME).is_file():
+            raise CacheIncompleteError(
+                f"cache {self.path} has no {PROJECTION_NAME} yet; compute it with `{build_command(self.path)}`"
+            )
+        return Projection.load(self.path / PROJECTION_NAME)
+
+    def quarantine(self) -> tuple[SetAside, ...]:
+        """Regions that have no embedding, and why, by ascending row.
+
+        Raises:
+            CacheCorruptError: a list is damaged.
+        """
+        return read_set_aside(self.path)
+
+    @property
+    def projection_digest(self) -> str:
+        """Digest of the projection that the targets were made with.
+
+        Raises:
+            CacheIncompleteError: there are no targets yet.
+        """
+        if not self.has("targets"):
+            raise self._without_targets()
+        attributes = json.loads((self.path / "targets" / "zarr.json").read_bytes()).get("attributes", {})
+        return str(attributes.get("projection_digest"))
+
+    def has_current_targets(self) -> bool:
+        """Whether the array `targets` exists and belongs to the projection beside it; shards may be missing.
+
+        A copy that took the targets only has no projection, and no shard of the teacher's arrays either.
+        """
+        projection = self.path / PROJECTION_NAME
+        if not self.has("targets"):
+            return False
+        if not projection.is_file():
+            return len(self.missing_teacher_shards()) == len(self.plan)
+        return self.projection_digest == file_digest(projection)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every shard of every array is there and the targets belong to the projection."""
+        return not self.missing_teacher_shards() and self.has_current_targets() and not self.rows("targets").missing()
+
+    def targets(self) -> CachedTargets:
+        """All targets, every checksum verified, mapped from their files.
+
+        Raises:
+            CacheIncompleteError: they have not been computed, or not all.
+            CacheCorruptError: a file is damaged.
+            CacheFormatError: another program rewrote them in another layout.
+        """
+        if not self.has_current_targets():
+            raise self._without_targets()
+        reader = self.rows("targets")
+        if not reader.is_plain:
+            raise CacheFormatError(
+                f"training maps targets in the layout that mocha-pipe writes; {reader.folder} has another; "
+                f"remove that folder and run `{build_command(self.path)}`"
+            )
+        for shard in range(len(reader.plan)):
+            reader.check(shard)
+        set_aside = np.array([region.row for region in self.quarantine()], np.int64)
+        return CachedTargets(reader.folder, reader.plan, reader.dim, set_aside)
+
+    def _without_targets(self) -> CacheIncompleteError:
+        return CacheIncompleteError(
+            f"cache {self.path} has no targets of its present projection yet; "
+            f"compute them with `{build_command(self.path)}`"
+        )
+
+    def info(self) -> dict[str, Any]:
+        """What the cache is and how far it has come, as json values."""
+        projection = self.projection() if (self.path / PROJECTION_NAME).is_file() else None
+        return {
+            "path": str(self.path),
+            "complete": self.is_complete,
+            "rows": self.plan.rows,
+            "rows_per_shard": self.plan.rows_per_shard,
+            "arrays": {name: self._array_info(name) for name in ARRAYS if self.has(name)},
+            "bytes": folder_bytes(self.path),
+            "dim": self.rows("targets").dim if self.has("targets") else None,
+            "explained_variance": projection.explained_variance if projection else None,
+            "set_aside": len(self.quarantine()),
+            "teacher": self.spec.to_json(),
+            "teacher_digest": self.spec.digest(),
+            "table_digest": self.table_digest,
+            "format_version": self._attributes["format_version"],
+            "versions": self._attributes["versions"],
+        }
+
+    def _array_info(self, name: str) -> dict[str, int]:
+        reader = self.rows(name)
+        return {
+            "dim": reader.dim,
+            "shards_done": len(reader.plan) - len(reader.missing()),
+            "shards_total": len(reader.plan),
+            "bytes": folder_bytes(self.path / name),
+        }
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _read_attributes(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise CacheNotFoundError(f"there is no teacher cache at {path}; make it with `{build_command(path)}`")
+    try:
+        content = (path / "zarr.json").read_bytes()
+    except OSError:
+        content = b""
+    return parse_attributes(content, str(path))
+
+
+def parse_attributes(content: bytes, place: str) -> dict[str, Any]:
+    """What the description of a cache, its `zarr.json`, says about it.
+
+    Raises:
+        CacheFormatError: it describes something else, or a cache of another version; `place` names it.
+        CacheCorruptError: it is not what was written.
+    """
+    try:
+        document = json.loads(content)
+        attributes: dict[str, Any] = document["attributes"]
+        is_ours = attributes["format"] == FORMAT_NAME and "format_version" in attributes
+        is_ours = is_ours and (document["zarr_format"], document["node_type"]) == (3, "group")
+    except (ValueError, KeyError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise CacheFormatError(f"{place} holds something else than a teacher cache; name another folder with --cache")
+    if attributes["format_version"] != FORMAT_VERSION:
+        raise CacheFormatError(
+            f"this mocha-pipe reads caches of format version {FORMAT_VERSION}; {place} has version "
+            f"{attributes['format_version']}; use the mocha-pipe that wrote it, or name another folder with --cache"
+        )
+    if attributes.get("digest") != attributes_digest(attributes):
+        raise CacheCorruptError(
+            f"{place}/zarr.json is damaged: it is not the description that was written; copy it there from a sound copy"
+        )
+    return attributes

@@ -1,0 +1,105 @@
+"""What follows from the teacher's arrays: the projection, fitted on all rows, and the targets.
+
+The projection is written before the targets, and the targets name the projection that they belong to; so this resumes
+where it was stopped. Rows that were set aside take no part in the fit, and their targets are NaN.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mocha_pipe.data.files import file_digest
+from mocha_pipe.teacher_cache.errors import EmbeddingError
+from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
+from mocha_pipe.teacher_cache.store.claims import ShardClaims
+from mocha_pipe.teacher_cache.store.layout import (
+    FLOAT16_MAX,
+    TEACHER_ARRAYS,
+    create_array_atomically,
+    remove_array,
+    write_shard,
+)
+from mocha_pipe.teacher_cache.store.projection import Moments, Projection, default_dim, joint_embedding
+
+
+def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, device: str, progress: bool) -> None:
+    """Make projection and targets of a cache whose teacher arrays are complete, as far as they are not there.
+
+    Args:
+        cache: the cache.
+        claims: of the same cache; others wait while this changes anything.
+        dim: width of a target. None keeps the cache's, or takes `default_dim` for a new one.
+        device: torch device of the covariance and its eigenvectors.
+        progress: show bars.
+
+    Raises:
+        CacheCorruptError: a shard is damaged.
+        ProjectionError: the embeddings vary in fewer than `dim` directions.
+        EmbeddingError: a target is beyond float16.
+    """
+    if cache.is_complete and dim in (None, cache.rows("targets").dim):
+        return
+    with claims.deriving():
+        path = cache.path / PROJECTION_NAME
+        projection = cache.projection() if path.is_file() else None
+        if dim is None and projection is None and cache.has("targets"):
+            dim = cache.rows("targets").dim
+        if projection is None or dim not in (None, projection.dim):
+            projection = _fit(cache, dim, device=device, progress=progress)
+            projection.save(path)
+        if cache.has("targets") and not cache.has_current_targets():
+            remove_array(cache.path, "targets")
+        if not cache.has("targets"):
+            attributes = {"projection_digest": file_digest(path)}
+            create_array_atomically(cache.path, "targets", cache.plan, projection.dim, attributes)
+        missing = cache.rows("targets").missing()
+        for shard, hidden, visual in _teacher_blocks(cache, missing, "targets", progress=progress):
+            write_shard(cache.path / "targets", cache.plan, shard, _targets(projection, hidden, visual))
+
+
+def _fit(cache: RegionCache, dim: int | None, *, device: str, progress: bool) -> Projection:
+    """Exact moments in one pass over the shards, always in their order, then the projection."""
+    hidden_dim = cache.rows("hidden").dim
+    moments = Moments(hidden_dim + cache.rows("visual").dim, device)
+    for _, hidden, visual in _teacher_blocks(cache, tuple(range(len(cache.plan))), "projection", progress=progress):
+        is_there = _is_there(hidden, visual)
+        if is_there.any():
+            hidden_nH, visual_nZ = (torch.from_numpy(block[is_there]).to(device) for block in (hidden, visual))
+            moments.add(joint_embedding(hidden_nH, visual_nZ))
+    if dim is None:
+        dim = default_dim(len(moments.mean_J), moments.count)
+    return Projection.fit(moments, hidden_dim=hidden_dim, dim=dim)
+
+
+def _targets(projection: Projection, hidden: NDArray[np.float16], visual: NDArray[np.float16]) -> NDArray[np.float16]:
+    is_there = _is_there(hidden, visual)
+    targets = np.full((len(hidden), projection.dim), np.nan, np.float16)
+    values = projection.apply(hidden[is_there], visual[is_there])
+    if (np.abs(values) > FLOAT16_MAX).any():
+        raise EmbeddingError(
+            f"targets must be at most {FLOAT16_MAX:.0f} in size; found {np.abs(values).max():.3g}; the regions hardly "
+            f"vary in {projection.dim} directions: ask for fewer with --dim"
+        )
+    targets[is_there] = values
+    return targets
+
+
+def _is_there(hidden: NDArray[np.float16], visual: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """Rows that were not set aside; a retry that was killed may have filled only one of their arrays."""
+    return ~(np.isnan(hidden[:, 0]) | np.isnan(visual[:, 0]))
+
+
+def _teacher_blocks(
+    cache: RegionCache, shards: tuple[int, ...], description: str, *, progress: bool
+) -> Iterator[tuple[int, NDArray[np.float16], NDArray[np.float16]]]:
+    """Shard number with its rows of `hidden` and `visual`, under a bar over the regions."""
+    hidden, visual = (cache.rows(name) for name in TEACHER_ARRAYS)
+    spans = [cache.plan.span(shard) for shard in shards]
+    total = sum(stop - start for start, stop in spans)
+    with tqdm(total=total, desc=description, unit="region", delay=2, disable=not progress) as bar:
+        for shard, (start, stop) in zip(shards, spans, strict=True):
+            yield shard, hidden.block(start, stop), visual.block(start, stop)
+            bar.update(stop - start)

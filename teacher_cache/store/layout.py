@@ -1,0 +1,268 @@
+"""How a cache lies on disk: one Zarr v3 group, arrays cut into shards, and every shard one file that is written whole.
+
+A shard file exists exactly when it is complete, so "which shards are done" is a listing and nothing keeps a ledger.
+Legend: N regions (rows), D width of an array, S rows per shard.
+"""
+
+import contextlib
+import errno
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+from zarr.storage import MemoryStore
+
+from mocha_pipe.data.files import atomic_path, file_digest
+from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
+from mocha_pipe.teacher_cache.spec import TeacherSpec
+
+if TYPE_CHECKING:
+    from zarr.abc.buffer import Buffer
+
+FORMAT_NAME = "mocha-pipe teacher cache"
+FORMAT_VERSION = 2
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+"""Largest number that an array can hold."""
+CHUNK_ROWS = 32  # 8 to 32 rows a chunk read fastest through the zarr API; see README.md
+TEACHER_ARRAYS = ("hidden", "visual")  # what the teacher gives; `targets` follows from both
+STALE_SECONDS = 3600.0
+
+_SHARD_NAME = re.compile(r"c\.(\d+)\.0")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """Which rows lie in which shard; the same for every array of a cache."""
+
+    rows: int
+    """N, the number of regions."""
+    rows_per_shard: int
+    """S, a multiple of the chunk's rows."""
+
+    @classmethod
+    def for_rows(cls, rows: int, rows_per_shard: int | None = None) -> "ShardPlan":
+        """Plan for N rows; S follows the size of the cache unless it is given."""
+        return cls(rows, rows_per_shard or default_rows_per_shard(rows))
+
+    def __post_init__(self) -> None:
+        assert self.rows > 0, "a cache has at least one row"
+        assert self.rows_per_shard > 0, "a shard has at least one row"
+
+    def __len__(self) -> int:
+        """Number of shards."""
+        return (self.rows + self.rows_per_shard - 1) // self.rows_per_shard
+
+    def span(self, shard: int) -> tuple[int, int]:
+        """First row of a shard and the row after its last one."""
+        assert 0 <= shard < len(self)
+        return shard * self.rows_per_shard, min((shard + 1) * self.rows_per_shard, self.rows)
+
+    def missing(self, done: set[int]) -> tuple[int, ...]:
+        """Shards that are not in `done`, ascending."""
+        return tuple(shard for shard in range(len(self)) if shard not in done)
+
+
+def default_rows_per_shard(rows: int) -> int:
+    """S = 4096, and fewer in a small cache so that there are enough units of work and of resume."""
+    if rows < 10**5:
+        return 256
+    return 1024 if rows < 10**6 else 4096
+
+
+def shard_path(array_folder: Path, shard: int) -> Path:
+    """The file of one shard."""
+    return array_folder / f"c.{shard}.0"
+
+
+def shard_bytes(plan: ShardPlan, dim: int) -> int:
+    """Size of all shard files of an array of width D: rows, a checksum per chunk, and an index per shard."""
+    chunks_per_shard = plan.rows_per_shard // CHUNK_ROWS
+    chunks = sum(-(-(stop - start) // CHUNK_ROWS) for start, stop in map(plan.span, range(len(plan))))
+    return chunks * (CHUNK_ROWS * dim * 2 + 4) + len(plan) * (16 * chunks_per_shard + 4)
+
+
+def done_shards(array_folder: Path) -> set[int]:
+    """Shards present in an array, from one listing; temporary files do not count. Empty when there is no array."""
+    try:
+        with os.scandir(array_folder) as entries:
+            matches = [_SHARD_NAME.fullmatch(entry.name) for entry in entries]
+    except FileNotFoundError:
+        return set()
+    return {int(match[1]) for match in matches if match}
+
+
+def has_teacher_shard(folder: Path, shard: int) -> bool:
+    """Whether a shard of a cache is done: present in every array that the teacher gives."""
+    return all(shard_path(folder / name, shard).exists() for name in TEACHER_ARRAYS)
+
+
+def write_shard(array_folder: Path, plan: ShardPlan, shard: int, values_SD: NDArray[np.float16]) -> None:
+    """Write one whole shard: encoded in memory, then temporary file, fsync and rename."""
+    start, stop = plan.span(shard)
+    assert values_SD.dtype == np.float16
+    assert len(values_SD) == stop - start
+    content = encode_shard(values_SD, plan.rows_per_shard)
+    with atomic_path(shard_path(array_folder, shard)) as temporary:
+        temporary.write_bytes(content)
+
+
+def encode_shard(values_SD: NDArray[np.float16], rows_per_shard: int) -> bytes:
+    """Bytes of the shard file that holds these rows, made by zarr itself from a twin array in memory.
+
+    zarr's own local store writes without fsync and reads the old shard before it replaces it; a twin does neither.
+    """
+    files: dict[str, Buffer] = {}
+    plan = ShardPlan(len(values_SD), rows_per_shard)
+    twin = _create_array(MemoryStore(store_dict=files), "twin", plan, values_SD.shape[1], {})
+    # Not stored in the metadata, so it is set on the handle that writes: else a shard of fill values gets no file.
+    twin.with_config({"write_empty_chunks": True})[:] = values_SD
+    return files["twin/c.0.0"].to_bytes()
+
+
+def create_group(
+    folder: Path,
+    *,
+    plan: ShardPlan,
+    spec: TeacherSpec,
+    table: RegionTable,
+) -> bool:
+    """Create an empty cache with its table; others see all of it or nothing.
+
+    Args:
+        folder: the cache's folder; must not exist, or be empty.
+        plan: rows and shards.
+        spec: the teacher; it tells the width of each array.
+        table: the regions, one per row.
+
+    Returns:
+        False when somebody else created something in `folder` first; that is left as it is.
+    """
+    attributes: dict[str, Any] = {
+        "format": FORMAT_NAME,
+        "format_version": FORMAT_VERSION,
+        "teacher": spec.to_json(),
+        "teacher_digest": spec.digest(),
+        "table_digest": table.digest,
+        "rows": plan.rows,
+        "rows_per_shard": plan.rows_per_shard,
+        "versions": _versions(),
+    }
+    with temporary_folder(folder) as temporary:
+        table.write(temporary)
+        attributes["table_files"] = {name: file_digest(temporary / name) for name in (IMAGES_FILE, REGIONS_FILE)}
+        attributes["digest"] = attributes_digest(attributes)
+        zarr.create_group(temporary, attributes=attributes)
+        for name, dim in zip(TEACHER_ARRAYS, (spec.hidden_dim, spec.visual_dim), strict=True):
+            _create_array(temporary, name, plan, dim, {})
+        return publish(temporary, folder)
+
+
+def create_array_atomically(folder: Path, name: str, plan: ShardPlan, dim: int, attributes: dict[str, Any]) -> None:
+    """Add an array without shards to a cache; the caller holds the cache's lock and knows that there is none yet."""
+    with temporary_folder(folder / name) as temporary:
+        _create_array(temporary.parent, temporary.name, plan, dim, attributes)
+        published = publish(temporary, folder / name)
+    assert published
+
+
+def attributes_digest(attributes: Mapping[str, Any]) -> str:
+    """Hex of blake2b-16 over a cache's attributes without their own `digest`, whatever the order of the fields."""
+    others = {name: value for name, value in attributes.items() if name != "digest"}
+    canonical = json.dumps(others, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def remove_array(folder: Path, name: str) -> None:
+    """Remove an array with its shards; its name is free at once."""
+    with temporary_folder(folder / name) as temporary:
+        (folder / name).rename(temporary / name)
+
+
+def sweep_stale(folder: Path) -> None:
+    """Remove temporary files that a killed build left in a cache, or beside it, more than an hour ago."""
+    left_over = [
+        *folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"),
+        *folder.glob(".*.partial*"),
+        *folder.glob("*/.*.partial*"),
+    ]
+    for path in left_over:
+        with contextlib.suppress(FileNotFoundError):  # another build sweeps too
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _create_array(
+    store: Path | MemoryStore, name: str, plan: ShardPlan, dim: int, attributes: dict[str, Any]
+) -> zarr.Array[Any]:
+    return zarr.create_array(
+        store,
+        name=name,
+        shape=(plan.rows, dim),
+        dtype="float16",
+        chunks=(CHUNK_ROWS, dim),
+        shards=(plan.rows_per_shard, dim),
+        filters=None,
+        compressors=[Crc32cCodec()],  # float16 embeddings do not compress; without this only the index is checked
+        fill_value=float("nan"),
+        attributes=attributes,
+        dimension_names=("row", "feature"),
+        chunk_key_encoding={"name": "default", "separator": "."},
+    )
+
+
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`, removed at the end unless it was published."""
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.partial"
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish(temporary: Path, target: Path) -> bool:
+    """Give a finished folder its name; False when there is something under that name already."""
+    for path in [*temporary.rglob("*"), temporary]:
+        _flush(path)
+    try:
+        temporary.rename(target)
+    except (FileExistsError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    _flush(target.parent)
+    return True
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what made the numbers, for people; never compared."""
+    found = {}
+    for package in ("mocha-pipe", "numpy", "torch", "transformers", "zarr"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

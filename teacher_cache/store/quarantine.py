@@ -1,0 +1,86 @@
+"""Regions that have no embedding, and why: their images cannot be decoded, or what the teacher said is not finite.
+
+One json file per shard that has any, written before the shard's arrays: a shard that is there always has its list. The
+rows hold NaN in every array, and no other row does.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mocha_pipe.data.files import write_json
+from mocha_pipe.teacher_cache.errors import CacheCorruptError
+
+QUARANTINE_FOLDER = "quarantine"
+_NAME = re.compile(r"shard-(\d+)\.json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetAside:
+    """A region without an embedding."""
+
+    row: int
+    """Its row in the region table and in every array."""
+    key: str
+    """Its key in the region table, hex."""
+    image: str
+    """Name of its image in the data set."""
+    class_name: str
+    reason: str
+    """What was found, in one line."""
+
+
+def quarantine_path(folder: Path, shard: int) -> Path:
+    """The file that lists what was set aside in one shard of the cache in `folder`."""
+    return folder / QUARANTINE_FOLDER / f"shard-{shard}.json"
+
+
+def write_set_aside(folder: Path, shard: int, regions: Sequence[SetAside]) -> None:
+    """Replace the list of one shard, atomically; an empty list has no file."""
+    path = quarantine_path(folder, shard)
+    if not regions:
+        path.unlink(missing_ok=True)
+        return
+    entries = [asdict(region) for region in regions]
+    write_json(path, {"regions": entries, "digest": _digest(entries)})
+
+
+def read_set_aside(folder: Path) -> tuple[SetAside, ...]:
+    """The regions of all shards that were set aside, by ascending row.
+
+    Raises:
+        CacheCorruptError: a file is damaged.
+    """
+    paths = (folder / QUARANTINE_FOLDER).glob("shard-*.json")
+    regions = [region for path in paths if _NAME.fullmatch(path.name) for region in read_quarantine_file(path)]
+    return tuple(sorted(regions, key=lambda region: region.row))
+
+
+def read_quarantine_file(path: Path) -> tuple[SetAside, ...]:
+    """The list of one shard.
+
+    Raises:
+        CacheCorruptError: the file is damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        entries = content["regions"]
+        names = {field.name for field in fields(SetAside)}
+        is_sound = content["digest"] == _digest(entries) and all(set(entry) == names for entry in entries)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_sound = False
+    if not is_sound:
+        raise CacheCorruptError(
+            f"{path} is damaged: it is not the list that was written; run "
+            f"`mocha-pipe cache verify {path.parent.parent} --repair`"
+        )
+    return tuple(SetAside(**entry) for entry in entries)
+
+
+def _digest(entries: Iterable[Any]) -> str:
+    canonical = json.dumps(list(entries), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,87 @@
+"""`mocha-pipe export`: what it writes and says, on a tiny student."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import mocha_pipe.student.environment  # noqa: F401
+
+# isort: split
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from typer.testing import Result
+
+from mocha_pipe.data.files import write_json
+from mocha_pipe.student.fewshot.strangers import save_strangers
+from mocha_pipe.student.network.distill_model import DistillModel
+from mocha_pipe.student.network.student_files import save_student
+from mocha_pipe.student.personal.profile import student_digest
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = DistillModel(str(tiny_detector), num_classes=2, features="fine", target_dim=16)
+    model.names = {0: "mug", 1: "boot"}
+    folder = save_student(model, tmp_path_factory.mktemp("distilled") / "student", image_size=64, meta={})
+    save_strangers(folder, np.linspace(0, 1, 100))
+    return folder
+
+
+def about(path: Path) -> dict[str, str]:
+    return onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+
+
+def test_it_writes_the_file_and_says_what_it_takes(command: Command, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "device/mine.onnx"
+    result = command(
+        "export", "--student", folder, "--out", out, "--imgsz", 96, "--learner", "gallery", "--false-accept-rate", 0.1
+    )
+    assert result.exit_code == 0
+    assert about(out) | {"thresholds": ""} == {
+        "format": "mocha-pipe-1", "student": student_digest(folder), "class_names": '["mug", "boot"]',
+        "image_size": "96", "features": "fine", "learner": "gallery", "false_accept_rate": "0.1", "thresholds": "",
+    }  # fmt: skip
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["image", "96", "x", "96,", "letterboxed"] in lines
+    assert ["classes", "mug,", "boot"] in lines
+    assert ["learner", "gallery"] in lines
+    assert ["student", student_digest(folder)[:12]] in lines
+    threshold = json.loads(about(out)["thresholds"])[0]
+    assert f"closeness {threshold:.3f} for one object of a class" in result.stdout
+
+
+def test_without_options_it_takes_the_last_student_and_writes_beside_it(
+    command: Command, folder: Path, tmp_path: Path
+) -> None:
+    run = folder.parent
+    marker = {
+        "stage": "distill",
+        "config": {},
+        "inputs": {},
+        "outputs": {"student": "student"},
+        "versions": {},
+        "seconds": 1,
+    }
+    write_json(run / "complete.json", marker)
+    write_json(tmp_path / "root/last-distill.json", {"run": str(run)})
+    assert command("export", "--root", tmp_path / "root").exit_code == 0
+    assert about(folder / "student.onnx")["image_size"] == "64"
+    assert about(folder / "student.onnx")["learner"] == "conditional"
+    assert command("export", "--root", tmp_path / "root", "--format", "torchscript").exit_code == 0
+    assert (folder / "student.torchscript").is_file()
+
+
+def test_a_mistake_is_one_line(command: Command, folder: Path, tmp_path: Path) -> None:
+    result = command("export", "--student", folder, "--format", "coreml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: --format must be one of onnx, torchscript; found 'coreml'.\n"
+    assert not (folder / "student.coreml").exists()
+    result = command("export", "--root", tmp_path)
+    assert result.exit_code == 2
+    assert "name a student's folder with --student" in result.stderr

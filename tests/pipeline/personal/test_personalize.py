@@ -1,0 +1,383 @@
+"""`mocha-pipe personalize`: what is learnt from photos, what is refused and how that is said; on a tiny student."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mocha_pipe.student.environment  # noqa: F401
+
+# isort: split
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from mocha_pipe.data.files import write_json
+from mocha_pipe.data.types import DetectionSource, ImageRecord
+from mocha_pipe.pipeline.cli.main import app
+from mocha_pipe.student.network.distill_model import DistillModel
+from mocha_pipe.student.network.embedder import RegionEmbedder
+from mocha_pipe.student.network.pool_pass import PoolPass
+from mocha_pipe.student.network.student_files import load_student, save_student
+from mocha_pipe.student.personal.profile import Profile, student_digest
+
+Command = Callable[..., Result]
+Detections = dict[str, list[tuple[tuple[int, int, int, int], float, int]]]
+"""Per photo: corners, confidence and class of each detection, the most confident first."""
+
+WIDTH, HEIGHT = 120, 80
+MUG, BOOT, BALL = range(3)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student that was never trained: it finds nothing, and embeds like any other."""
+    torch.manual_seed(0)
+    model = DistillModel(str(tiny_detector), num_classes=3, features="fine", target_dim=16)
+    model.names = {MUG: "mug", BOOT: "boot", BALL: "ball"}
+    return save_student(model, tmp_path_factory.mktemp("distilled") / "student", image_size=64, meta={})
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"photo {number}.png" for number in range(3)]
+    for path in paths:
+        blocks = rng.integers(0, 255, (8, 12, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST).save(path)
+    return paths
+
+
+@pytest.fixture
+def sees(monkeypatch: pytest.MonkeyPatch) -> Callable[[Detections], None]:
+    """Puts detections in place of the student's own; their embeddings are those that it has for the same boxes."""
+    embed_pool = RegionEmbedder.embed_pool
+
+    def set_detections(detections: Detections) -> None:
+        def find(embedder: RegionEmbedder, source: DetectionSource) -> PoolPass:
+            told = [detections.get(Path(record.name).name, []) for record in source.records]
+            rows = [(image, *row) for image, own in enumerate(told) for row in own]
+            xyxy = [np.array([row[0] for row in own], np.float64).reshape(-1, 4) for own in told]
+            seen = [
+                replace(record, xyxy=boxes, class_ids=np.zeros(len(boxes), np.int64))
+                for record, boxes in zip(source.records, xyxy, strict=True)
+            ]
+            return PoolPass(
+                detection_image=np.array([row[0] for row in rows], np.int64),
+                detection_xyxy=np.concatenate(xyxy).astype(np.float32),
+                detection_score=np.array([row[2] for row in rows], np.float32),
+                detection_coarse=np.array([row[3] for row in rows], np.int64),
+                detection_embedding=embed_pool(embedder, replace(source, records=tuple(seen))).region_embedding,
+                region_embedding=embed_pool(embedder, source).region_embedding,
+            )
+
+        monkeypatch.setattr(RegionEmbedder, "embed_pool", find)
+
+    return set_detections
+
+
+@pytest.fixture
+def personalize(command: Command, folder: Path) -> Command:
+    """The command with the tiny student."""
+    return lambda *arguments: command("personalize", *arguments, "--student", folder)
+
+
+def embedding(folder: Path, photo: Path, xyxy: tuple[int, int, int, int]) -> np.ndarray:
+    """What the student makes of a box, asked for directly."""
+    record = ImageRecord(
+        path=photo, name=photo.name, width=WIDTH, height=HEIGHT, xyxy=np.array([xyxy], np.float64),
+        class_ids=np.zeros(1, np.int64),
+    )  # fmt: skip
+    source = DetectionSource(root=photo.parent, split="photos", class_names=("thing",), records=(record,))
+    return RegionEmbedder(load_student(folder), image_size=64).embed_pool(source).region_embedding[0]
+
+
+def test_a_box_and_a_class_teach_what_the_student_makes_of_that_box(
+    personalize: Command, folder: Path, photos: list[Path]
+) -> None:
+    result = personalize(
+        "my mug", photos[0], photos[1], "--box", "10,20,30,40", "--box", "0,0,120,80", "--class", "mug"
+    )
+    assert result.exit_code == 0, result.stderr
+    profile = Profile.load(Path("work/profile.safetensors"))
+    assert (profile.names, profile.class_names, profile.student) == (
+        ("my mug",), ("mug", "boot", "ball"), student_digest(folder),
+    )  # fmt: skip
+    shown = [embedding(folder, photos[0], (10, 20, 40, 60)), embedding(folder, photos[1], (0, 0, 120, 80))]
+    np.testing.assert_allclose(profile.learner.prototypes_, [np.mean(shown, axis=0)], atol=1e-5)
+    assert np.abs(shown[0] - shown[1]).max() > 0.001
+    assert profile.photos("my mug") == {"mug": 2}
+
+
+def test_the_most_confident_detection_is_learnt_and_its_class(
+    personalize: Command, folder: Path, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    sees({
+        "photo 0.png": [((10, 10, 50, 60), 0.9, BOOT), ((12, 10, 50, 60), 0.8, MUG), ((80, 10, 110, 60), 0.4, MUG)],
+        "photo 1.png": [((60, 5, 100, 70), 0.5, BALL)],
+    })  # fmt: skip
+    result = personalize("left boot", *photos[:2], "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert told["photos"] == [
+        {"photo": str(photos[0]), "box": [10, 10, 40, 50], "class": "boot", "confidence": 0.9},
+        {"photo": str(photos[1]), "box": [60, 5, 40, 65], "class": "ball", "confidence": 0.5},
+    ]
+    profile = Profile.load(Path("work/profile.safetensors"))
+    assert profile.photos("left boot") == {"boot": 1, "ball": 1}
+    np.testing.assert_array_equal(profile.learner.coarse_, [BOOT, BALL])
+    expected = [embedding(folder, photos[0], (10, 10, 50, 60)), embedding(folder, photos[1], (60, 5, 100, 70))]
+    np.testing.assert_allclose(profile.learner.prototypes_, expected, atol=1e-5)
+
+
+def test_a_box_has_the_class_of_the_detection_that_overlaps_it_best(
+    personalize: Command, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    sees({"photo 0.png": [((60, 10, 90, 60), 0.9, BALL), ((10, 10, 40, 60), 0.6, MUG), ((10, 10, 42, 60), 0.3, BOOT)]})
+    assert json.loads(personalize("a", photos[0], "--box", "10,10,32,50", "--json").stdout)["photos"] == [
+        {"photo": str(photos[0]), "box": [10, 10, 32, 50], "class": "boot", "confidence": None}
+    ]
+
+
+def test_a_class_says_which_detections_count(
+    personalize: Command, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    sees({"photo 0.png": [((60, 10, 90, 60), 0.9, BALL), ((10, 10, 40, 60), 0.6, MUG)]})
+    told = json.loads(personalize("a", photos[0], "--class", "mug", "--json").stdout)
+    assert (told["photos"][0]["class"], told["photos"][0]["box"]) == ("mug", [10, 10, 30, 50])
+
+
+def test_more_photos_refine_an_object_as_if_shown_at_once(
+    personalize: Command, folder: Path, photos: list[Path]
+) -> None:
+    boxes = ["--class", "mug", "--box", "10,20,30,40"]
+    personalize("my mug", photos[0], *boxes)
+    result = personalize("my mug", photos[1], *boxes)
+    assert result.stdout.endswith(
+        "my mug: learnt from 2 photos, in work/profile.safetensors\n"
+        f"find it: mocha-pipe detect IMAGE --profile work/profile.safetensors --student {folder}\n"
+    )
+    personalize("my mug", *photos[:2], *boxes, *boxes[2:], "--profile", "at once.safetensors")
+    twice, once = (Profile.load(Path(name)) for name in ("work/profile.safetensors", "at once.safetensors"))
+    np.testing.assert_allclose(twice.learner.prototypes_, once.learner.prototypes_, atol=1e-6)
+    assert twice.learner.counts_.tolist() == once.learner.counts_.tolist() == [2]
+
+
+def test_the_learner_of_a_new_profile_can_be_chosen(personalize: Command, photos: list[Path]) -> None:
+    boxes = ["--class", "mug", "--box", "10,20,30,40"]
+    personalize("my mug", photos[0], *boxes, "--learner", "gallery")
+    assert Profile.load(Path("work/profile.safetensors")).learner.name == "gallery"
+    assert personalize("my mug", photos[1], *boxes).exit_code == 0
+    assert personalize("my mug", photos[1], *boxes, "--learner", "gallery").exit_code == 0
+    result = personalize("my mug", photos[2], *boxes, "--learner", "protonet")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: the objects of a profile share one learner, work/profile.safetensors has gallery, found --learner "
+        "protonet; leave it out, or begin another profile with --profile\n",
+    )
+
+
+def test_the_picture_shows_the_box(personalize: Command, photos: list[Path], tmp_path: Path) -> None:
+    Image.new("RGB", (1280, 960)).save(photos[1])
+    boxes = ["--box", "60,20,50,50", "--box", "200,400,800,500"]
+    result = personalize("Mütze", *photos[:2], *boxes, "--class", "ball", "--save", "look")
+    assert result.exit_code == 0, result.stderr
+    assert "look at it: look/01-photo 0.jpg\nlook at it: look/02-photo 1.jpg\n" in result.stdout
+    assert sorted(path.name for path in (tmp_path / "look").iterdir()) == ["01-photo 0.jpg", "02-photo 1.jpg"]
+    picture = np.asarray(Image.open(tmp_path / "look/02-photo 1.jpg")).astype(int)
+    assert picture.shape == (480, 640, 3)
+    drawn = picture.max(axis=2) > 100
+    assert drawn[250:400, 98:103].any(axis=1).all()  # left side of the box
+    assert drawn[448:453, 150:450].any(axis=0).all()  # its lower side
+    assert not drawn[260:440, 110:490].any()
+    assert Image.open(tmp_path / "look/01-photo 0.jpg").size == (WIDTH, HEIGHT)
+
+
+def test_the_student_of_the_last_distillation_is_taken(command: Command, folder: Path, photos: list[Path]) -> None:
+    run = folder.parent
+    told = {"stage": "distill", "config": {}, "inputs": {}, "outputs": {"student": "student"}, "versions": {}}
+    write_json(run / "complete.json", {**told, "seconds": 1.0})
+    write_json(Path("mine/last-distill.json"), {"run": str(run)})
+    arguments = ["my mug", photos[0], "--class", "mug", "--box", "1,1,9,9", "--root", "mine"]
+    assert command("personalize", *arguments).exit_code == 0
+    assert Profile.load(Path("mine/profile.safetensors")).student == student_digest(folder)
+
+
+def answer(folder: Path, photo: Path, text: str, *flags: str) -> Result:
+    arguments = ["personalize", "my mug", str(photo), "--student", str(folder), *flags]
+    return CliRunner().invoke(app, arguments, input=text)
+
+
+def test_on_a_terminal_what_was_detected_is_shown_and_asked_about(
+    folder: Path, photos: list[Path], sees: Callable[[Detections], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sees({"photo 0.png": [((10, 10, 50, 60), 0.9, BOOT)]})
+    monkeypatch.setattr("mocha_pipe.pipeline.cli.profile._is_terminal", lambda: True)
+    result = answer(folder, photos[0], "n\n")
+    assert "10,10,40,50" in result.stdout
+    assert "boot" in result.stdout
+    assert "0.90" in result.stdout
+    assert result.exit_code == 2
+    assert result.stderr == ("error: nothing was learnt; say where the object is with --box, once for each photo\n")
+    assert not Path("work").exists()
+    assert "Is that it?" in answer(folder, photos[0], "y\n").stdout
+    assert Path("work/profile.safetensors").exists()
+    for flags in (("--yes",), ("--json",), ("--box", "10,10,40,50")):
+        result = answer(folder, photos[0], "", *flags)
+        assert result.exit_code == 0
+        assert "Is that it?" not in result.stdout
+
+
+def test_a_script_is_not_asked(folder: Path, photos: list[Path], sees: Callable[[Detections], None]) -> None:
+    sees({"photo 0.png": [((10, 10, 50, 60), 0.9, BOOT)]})
+    assert answer(folder, photos[0], "").exit_code == 0
+
+
+def refused(result: Result) -> str:
+    """What is said on stderr; nothing may have been written."""
+    assert result.exit_code == 2, result.output
+    assert not Path("work").exists()
+    assert not Path("look").exists()
+    return result.stderr
+
+
+def test_two_objects_of_similar_confidence_are_refused_with_the_boxes_to_type(
+    personalize: Command, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    mug, other, boot = ((10, 10, 50, 60), 0.8, MUG), ((60, 5, 100, 70), 0.41, MUG), ((12, 10, 50, 60), 0.7, BOOT)
+    sees({"photo 0.png": [mug], "photo 1.png": [mug, boot, other]})
+    assert refused(personalize("my mug", *photos, "--save", "look")) == (
+        f"error: {photos[1]}: more than one object could be meant; say which with one of\n"
+        "error:   --box 10,10,40,50  mug, confidence 0.80\n"
+        "error:   --box 60,5,40,65  mug, confidence 0.41\n"
+        f"error: {photos[2]}: the detector finds nothing here; say where the object is with --box "
+        "left,top,width,height (the photo is 120 x 80 pixels) and what it is with --class, one of mug, boot, ball\n"
+    )
+    assert personalize("my mug", photos[1], "--box", "60,5,40,65").exit_code == 0
+    assert Profile.load(Path("work/profile.safetensors")).photos("my mug") == {"mug": 1}
+
+
+@pytest.mark.parametrize(
+    "other", [((60, 5, 100, 70), 0.39, MUG), ((10, 10, 50, 45), 0.79, BOOT)], ids=["half as sure", "the same thing"]
+)
+def test_it_is_clear_what_is_meant_where_others_are(
+    personalize: Command,
+    photos: list[Path],
+    sees: Callable[[Detections], None],
+    other: tuple[tuple[int, int, int, int], float, int],
+) -> None:
+    sees({"photo 0.png": [((10, 10, 50, 60), 0.8, MUG), other]})
+    assert personalize("my mug", photos[0]).exit_code == 0
+
+
+def test_a_photo_in_which_nothing_is_found(personalize: Command, photos: list[Path]) -> None:
+    assert refused(personalize("my mug", photos[0])) == (
+        f"error: {photos[0]}: the detector finds nothing here; say where the object is with --box "
+        "left,top,width,height (the photo is 120 x 80 pixels) and what it is with --class, one of mug, boot, ball\n"
+    )
+    assert "the detector finds no boot here" in refused(personalize("my mug", photos[0], "--class", "boot"))
+
+
+def test_a_box_where_nothing_tells_its_class(
+    personalize: Command, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    sees({"photo 0.png": [((10, 10, 50, 60), 0.9, BOOT)]})
+    assert refused(personalize("my mug", photos[0], "--box", "30,10,40,50")) == (
+        f"error: {photos[0]}: a box has the class of a detection that overlaps it by half or more, found none; name it "
+        "with --class, one of mug, boot, ball\n"
+    )
+
+
+@pytest.mark.parametrize("box", ["100,20,30,40", "10,50,30,40", "-1,0,30,40", "10,-0.5,30,40"])
+def test_a_box_outside_the_photo(personalize: Command, photos: list[Path], box: str) -> None:
+    assert refused(personalize("my mug", photos[0], f"--box={box}", "--class", "mug")) == (
+        f"error: {photos[0]}: a box must lie inside the photo, 120 x 80 pixels when upright, found --box {box}; write "
+        "left,top,width,height\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "box", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,0.5,9", "1,2,9,-3", "nan,1,5,5", "1,1,inf,5"]
+)
+def test_a_box_that_is_none(personalize: Command, photos: list[Path], box: str) -> None:
+    assert refused(personalize("my mug", photos[0], "--box", box, "--class", "mug")) == (
+        f"error: a box is left,top,width,height in pixels, 1 or more wide and high, found {box!r}; write it as --box "
+        "10,20,30,40\n"
+    )
+
+
+def test_boxes_for_some_photos_only(personalize: Command, photos: list[Path]) -> None:
+    assert refused(personalize("my mug", *photos, "--box", "1,1,9,9", "--box", "1,1,9,9")) == (
+        "error: --box must stand once for each photo, in their order, or not at all; found 2 for 3 photos; learn "
+        "photos one after the other where some need none\n"
+    )
+
+
+def test_the_frame_of_a_box_is_the_upright_photo(personalize: Command, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "side.jpg", exif=exif)
+    arguments = ["my mug", tmp_path / "side.jpg", "--class", "mug", "--box"]
+    assert "80 x 120 pixels" in refused(personalize(*arguments, "0,0,120,80"))
+    assert personalize(*arguments, "0,0,80,120").exit_code == 0
+
+
+def test_a_class_that_the_student_does_not_know(personalize: Command, photos: list[Path]) -> None:
+    assert refused(personalize("my mug", photos[0], "--class", "cup")) == (
+        "error: --class must be one of the student's, mug, boot, ball; found 'cup'\n"
+    )
+
+
+def test_photos_that_are_none(personalize: Command, photos: list[Path], tmp_path: Path) -> None:
+    boxes = ["--box", "1,1,9,9", "--box", "1,1,9,9", "--class", "mug"]
+    assert refused(personalize("my mug", photos[0], "nowhere.jpg", *boxes)) == (
+        "error: nowhere.jpg: a photo is an image file, found none of this name; name one that exists\n"
+    )
+    (tmp_path / "text.jpg").write_text("no picture")
+    assert refused(personalize("my mug", photos[0], "text.jpg", *boxes)) == (
+        "error: text.jpg: cannot be read as an image (no known image format); replace or remove the file\n"
+    )
+
+
+def test_the_name_of_a_class_is_no_name(personalize: Command, photos: list[Path]) -> None:
+    assert refused(personalize("mug", photos[0])) == (
+        "error: an object needs a name of its own, 'mug' is what the student calls all of its kind; write one such as "
+        "'my mug'\n"
+    )
+
+
+def test_names_and_learners_that_are_none(personalize: Command, photos: list[Path]) -> None:
+    boxes = ["--box", "1,1,9,9", "--class", "mug"]
+    assert "must be printable text" in refused(personalize(" my mug", photos[0], *boxes))
+    assert "--learner must be one of" in refused(personalize("my mug", photos[0], *boxes, "--learner", "svm"))
+
+
+def test_without_a_student_the_command_to_run_is_named(command: Command, photos: list[Path], tmp_path: Path) -> None:
+    assert refused(command("personalize", "my mug", photos[0])) == (
+        "error: no distillation was completed under work: run mocha-pipe distill, or name a student's folder with "
+        "--student\n"
+    )
+    assert refused(command("personalize", "my mug", photos[0], "--student", tmp_path)) == (
+        f"error: {tmp_path}/student.pt: no such file; name the folder of a distilled student, such as "
+        "work/distill/student.\n"
+    )
+
+
+def test_a_profile_of_another_student_stays_as_it_is(personalize: Command, photos: list[Path]) -> None:
+    path = Path("theirs.safetensors")
+    Profile.empty("cd" * 32, ("mug",)).add("cup", np.ones((1, 16)), np.zeros(1, int)).save(path)
+    before = path.read_bytes()
+    result = personalize("my mug", photos[0], "--box", "1,1,9,9", "--class", "mug", "--profile", path)
+    assert (result.exit_code, path.read_bytes()) == (2, before)
+    assert "it has that of student cdcdcdcdcdcd, found student" in result.stderr
+
+
+def test_an_error_in_a_later_photo_leaves_the_profile_untouched(personalize: Command, photos: list[Path]) -> None:
+    boxes = ["--box", "1,1,9,9", "--class", "mug"]
+    personalize("my mug", photos[0], *boxes)
+    before = Path("work/profile.safetensors").read_bytes()
+    assert personalize("my mug", photos[1], photos[2], *boxes, "--box", "1,1,900,9").exit_code == 2
+    assert Path("work/profile.safetensors").read_bytes() == before

@@ -1,0 +1,154 @@
+"""Settings from a TOML file and from flags: who wins, and what is refused with which words."""
+
+from pathlib import Path
+
+import pytest
+
+from mocha_pipe.pipeline.errors import ConfigError
+from mocha_pipe.pipeline.settings.loading import apply_values, load_config, parse_assignments
+from mocha_pipe.pipeline.settings.recipes import demo, miniature, photographs
+from mocha_pipe.pipeline.settings.sections import RunConfig
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_without_file_and_flags_it_is_the_miniature_with_all_folders_named() -> None:
+    config = load_config(None, {})
+    assert config == miniature(Path("work")).resolved()
+    assert config.data.path == Path("work/miniature/data.yaml")
+    assert config.cache.folder == Path("work/cache")
+    assert config.pretrain.folder == Path("work/base")
+    assert config.distill.folder == Path("work/distill")
+    assert config.fewshot.folder == Path("work/fewshot")
+    assert config.fewshot.benchmark == Path("work/miniature/benchmark")
+    assert config.sweep.folder == Path("work/sweep")
+
+
+def test_the_demo_keeps_to_a_folder_of_its_own() -> None:
+    config = load_config(None, {"root": None}, recipe=demo)
+    assert config.fewshot.shots == (1, 5)
+    assert config.fewshot.folder == Path("work/demo")
+    assert config.distill.folder == Path("work/demo/distill")
+    assert load_config(None, {"root": Path("x")}, recipe=demo).fewshot.folder == Path("x")
+
+
+def test_other_data_takes_the_settings_for_photographs(tmp_path: Path) -> None:
+    config = load_config(None, {"data": {"path": tmp_path / "data.yaml"}})
+    assert config.distill == photographs().resolved().distill
+    assert not config.uses_miniature
+
+
+def test_a_miniature_made_elsewhere_takes_the_settings_of_the_miniature(tmp_path: Path) -> None:
+    (tmp_path / "complete.json").write_text('{"stage": "miniature"}')
+    config = load_config(None, {"data": {"path": tmp_path / "data.yaml"}})
+    assert config.distill.epochs == miniature().distill.epochs
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:
+    path = toml(
+        tmp_path, 'root = "r"\n[distill]\nepochs = 2\nbatch = 8\n[distill.train]\nlr0 = 0.5\n[teacher]\nbatch = 3\n'
+    )
+    config = load_config(path, {"distill": {"epochs": 9, "batch": None, "train": {"mixup": 0.1}}})
+    assert (config.distill.epochs, config.distill.batch, config.teacher.batch) == (9, 8, 3)
+    assert config.distill.folder == Path("r/distill")
+    assert config.distill.train["lr0"] == 0.5
+    assert config.distill.train["mixup"] == 0.1
+    assert config.distill.train["optimizer"] == "AdamW"
+
+
+def test_values_take_the_type_of_their_setting(tmp_path: Path) -> None:
+    path = toml(
+        tmp_path, '[fewshot]\nshots = [1, 5]\nconfidence = 1\nbenchmark = "b"\n[miniature.size]\ntrain_scenes = 4\n'
+    )
+    config = load_config(path, {})
+    assert config.fewshot.shots == (1, 5)
+    assert config.fewshot.confidence == 1.0
+    assert isinstance(config.fewshot.confidence, float)
+    assert config.fewshot.benchmark == Path("b")
+    assert config.miniature.size.train_scenes == 4
+
+
+def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
+    path = toml(
+        tmp_path,
+        '[cache]\nfoldr = "x"\n[distill]\nepochs = "many"\nfeatures = "all"\nlambda_emb = true\n[bananas]\nx = 1\n',
+    )
+    with pytest.raises(ConfigError) as refused:
+        load_config(path, {})
+    assert str(refused.value).splitlines() == [
+        f"{path}: [cache] has no 'foldr'; it knows dim, engine, folder, part, retry_failed, reuse, url",
+        f"{path}: distill.epochs must be a whole number, found 'many'",
+        f"{path}: distill.features must be one of 'fine', 'paper', found 'all'",
+        f"{path}: distill.lambda_emb must be a number, found True",
+        f"{path}: the top level has no 'bananas'; it knows "
+        "cache, data, distill, fewshot, miniature, pretrain, root, sweep, teacher",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[cache]\nfolder = 3", "cache.folder must be a path, found 3"),
+        ("[fewshot]\nshots = 1", "fewshot.shots must be a list, each item a whole number, found 1"),
+        ("[fewshot]\nteacher = 1", "fewshot.teacher must be true or false, found 1"),
+        ("[distill]\ntrain = 1", "distill.train must be a table, found 1"),
+        ("distill = 1", "distill must be a table, found 1"),
+        ("[distill]\nstudent = 1", "distill.student must be a text, found 1"),
+    ],
+)
+def test_a_wrong_type_is_said_in_words(tmp_path: Path, text: str, message: str) -> None:
+    path = toml(tmp_path, text)
+    with pytest.raises(ConfigError) as refused:
+        load_config(path, {})
+    assert str(refused.value) == f"{path}: {message}"
+
+
+def test_a_flag_that_does_not_fit_is_said_to_be_a_flag() -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(None, {"distill": {"features": "all"}})
+    assert str(refused.value) == "the command line: distill.features must be one of 'fine', 'paper', found 'all'"
+
+
+def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as missing:
+        load_config(tmp_path / "no.toml", {})
+    assert str(missing.value) == f"{tmp_path}/no.toml: there is no such file; name an existing one with --config"
+    with pytest.raises(ConfigError, match=r"run\.toml is not TOML: .*; mend that line$"):
+        load_config(toml(tmp_path, "= 3"), {})
+
+
+def test_assignments_read_json_values_and_keep_the_rest_as_text() -> None:
+    texts = ["lr0=0.01", "cos_lr=True", "cos_lr2=true", "optimizer=SGD", "classes=[0, 2]", "cache=None", "name=a=b"]
+    assert parse_assignments(texts) == {
+        "lr0": 0.01, "cos_lr": True, "cos_lr2": True, "optimizer": "SGD", "classes": [0, 2], "cache": None,
+        "name": "a=b",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["lr0", "=3"])
+def test_an_assignment_needs_a_name_and_an_equals_sign(text: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_assignments([text])
+    assert str(refused.value) == f"--set takes key=value, found {text!r}: write for example --set lr0=0.001"
+
+
+def test_every_setting_has_a_sentence() -> None:
+    """Docstrings under fields are the reference of the TOML file."""
+    import ast
+    import inspect
+
+    from mocha_pipe.pipeline.settings import sections as config
+
+    for node in ast.parse(inspect.getsource(config)).body:
+        if isinstance(node, ast.ClassDef) and node.name != "RunConfig":
+            for field, after in zip(node.body, [*node.body[1:], None], strict=True):
+                if isinstance(field, ast.AnnAssign):
+                    assert isinstance(after, ast.Expr), f"{node.name}.{ast.unparse(field.target)}"
+
+
+def test_applying_nothing_changes_nothing() -> None:
+    assert apply_values(RunConfig(), {}, where="here") == RunConfig()

@@ -1,0 +1,246 @@
+"""Strangers: against plain loops, as a calibration on simulated draws, as a file, and at the end of a distillation."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mocha_pipe.student.environment  # noqa: F401
+
+# isort: split
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.student.distil.settings import DistillSettings
+from mocha_pipe.student.distil.trainer import distill
+from mocha_pipe.student.errors import StudentModelError
+from mocha_pipe.student.fewshot.strangers import (
+    STRANGERS_FILE,
+    accept_above,
+    certainty,
+    load_strangers,
+    save_strangers,
+    stranger_closeness,
+)
+from mocha_pipe.student.fewshot.unknown import CalibrationError, calibrate
+from mocha_pipe.student.network.embedder import RegionEmbedder
+from mocha_pipe.student.network.student_files import load_student
+
+SEEDS = st.integers(0, 10_000)
+
+
+def regions(seed: int, *, count: int = 40, classes: int = 4, images: int = 9, dim: int = 6):
+    rng = np.random.default_rng(seed)
+    shape = rng.normal(size=(count, dim)).astype(np.float32)
+    return shape, rng.integers(0, classes, count), rng.integers(0, images, count)
+
+
+def cosine(a, b) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def plain_closeness(rows, coarse, image, seed: int) -> list[float]:
+    order = sorted(range(len(rows)), key=lambda r: (coarse[r], image[r], r))
+    found = []
+    for region, draw in zip(order, np.random.default_rng(seed).random(len(rows)), strict=True):
+        partners = [r for r in order if coarse[r] == coarse[region] and image[r] != image[region]]
+        if partners:
+            found.append(cosine(np.float64(rows[region]), np.float64(rows[partners[math.floor(draw * len(partners))]])))
+    return sorted(found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=SEEDS, count=st.integers(0, 40), classes=st.integers(1, 8), images=st.integers(1, 12), draw=st.integers(0, 9)
+)
+def test_equals_plain_loops(seed: int, count: int, classes: int, images: int, draw: int) -> None:
+    rows, coarse, image = regions(seed, count=count, classes=classes, images=images)
+    found = stranger_closeness(rows, coarse, image, seed=draw)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.array(plain_closeness(rows, coarse, image, draw)), atol=1e-6)
+
+
+def test_equal_seeds_repeat_bitwise_and_others_draw_other_partners() -> None:
+    first, second, other = (stranger_closeness(*regions(1), seed=seed) for seed in (5, 5, 6))
+    assert first.tobytes() == second.tobytes()
+    assert first.tobytes() != other.tobytes()
+
+
+@given(seed=SEEDS)
+def test_lengths_of_vectors_and_numbers_of_classes_and_images_do_not_matter(seed: int) -> None:
+    rows, coarse, image = regions(seed)
+    scales = np.random.default_rng(seed).uniform(0.1, 10, (len(rows), 1))
+    found = stranger_closeness(rows * scales, 3 * coarse + 7, image * 2 + 100)
+    np.testing.assert_allclose(found, stranger_closeness(rows, coarse, image), atol=1e-6)
+
+
+@given(seed=SEEDS)
+def test_the_order_of_the_regions_does_not_matter_where_it_draws_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(20, 5))
+    coarse, image = np.repeat(np.arange(10), 2), np.tile([3, 8], 10)  # everyone has one partner
+    order = rng.permutation(20)
+    found = stranger_closeness(rows[order], coarse[order], image[order], seed=seed)
+    np.testing.assert_array_equal(found, stranger_closeness(rows, coarse, image))
+    rows, coarse, image = regions(seed)
+    order = rng.permutation(len(rows))
+    assert len(stranger_closeness(rows[order], coarse[order], image[order])) == len(
+        stranger_closeness(rows, coarse, image)
+    )
+
+
+def test_over_seeds_every_partner_is_drawn_alike() -> None:
+    rows, coarse, image = regions(3, count=12, classes=2, images=4)
+    pairs = [
+        np.mean([cosine(rows[r], rows[p]) for p in range(12) if coarse[p] == coarse[r] and image[p] != image[r]])
+        for r in range(12)
+    ]
+    drawn = [stranger_closeness(rows, coarse, image, seed=seed).mean() for seed in range(3000)]
+    assert np.mean(drawn) == pytest.approx(np.mean(pairs), abs=0.01)
+
+
+def test_a_class_that_is_in_one_image_only_has_no_strangers() -> None:
+    rows = np.eye(4, dtype=np.float32)
+    assert stranger_closeness(rows, np.array([0, 0, 1, 2]), np.array([5, 5, 5, 6])).shape == (0,)
+    assert stranger_closeness(rows[:0], np.zeros(0, int), np.zeros(0, int)).shape == (0,)
+
+
+@given(seed=SEEDS)
+def test_certainty_equals_a_plain_count(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    strangers = np.sort(np.round(rng.normal(size=rng.integers(0, 30)), 1).astype(np.float32))
+    asked = np.append(np.round(rng.normal(size=20), 1), [-np.inf, 99])
+    found = certainty(asked, strangers)
+    for value, share in zip(np.float32(asked), certainty(np.float32(asked), strangers), strict=True):
+        assert share == pytest.approx(sum(s < value for s in strangers) / (len(strangers) + 1))
+    assert found.dtype == np.float32
+    assert (found[-2], found[-1] < 1) == (0, True)
+    assert (np.diff(found[np.argsort(asked)]) >= 0).all()
+
+
+@given(seed=SEEDS, rate=st.floats(0.05, 0.9))
+def test_a_certainty_above_one_minus_the_rate_is_a_closeness_above_the_threshold(seed: int, rate: float) -> None:
+    rng = np.random.default_rng(seed)
+    strangers = np.sort(np.round(rng.normal(size=rng.integers(20, 60)), 1).astype(np.float32))
+    asked = np.round(rng.normal(size=50), 1).astype(np.float32)
+    accepted = asked > calibrate(strangers, rate)
+    np.testing.assert_array_equal(certainty(asked, strangers) >= 1 - rate - 1e-6, accepted)
+
+
+@pytest.mark.parametrize("objects", [1, 4])
+def test_strangers_get_a_name_at_most_at_the_stated_rate(objects: int) -> None:
+    """Whole draws: regions that measure, objects that are learnt from one photo each, one more stranger."""
+    rng, rate, draws = np.random.default_rng(objects), 0.2, 2000
+    count = np.zeros(draws, bool)
+    for draw in range(draws):
+        things = rng.standard_cauchy((60 + objects + 1, 5))  # no moments: nothing is assumed about embeddings
+        strangers = stranger_closeness(things[:60], np.zeros(60, int), np.arange(60), seed=draw)
+        closeness = max(cosine(things[-1], known) for known in things[60:-1])
+        count[draw] = closeness > accept_above(strangers, rate, objects)
+    noise = 4 * math.sqrt(rate / draws)
+    assert count.mean() < rate + noise
+    assert count.mean() > rate / 2  # and not because nothing is accepted at all
+
+
+def test_more_objects_ask_for_more_closeness() -> None:
+    strangers = np.linspace(-1, 1, 200, dtype=np.float32)
+    thresholds = [accept_above(strangers, 0.1, objects) for objects in (1, 2, 10)]
+    assert thresholds == sorted(set(thresholds))
+    assert thresholds[0] == calibrate(strangers, 0.1)
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    closeness = stranger_closeness(*regions(0))
+    save_strangers(tmp_path, closeness[::-1])
+    np.testing.assert_array_equal(load_strangers(tmp_path), closeness)
+    save_strangers(tmp_path, closeness[:0])
+    assert load_strangers(tmp_path).shape == (0,)
+    assert [path.name for path in tmp_path.iterdir()] == [STRANGERS_FILE]
+
+
+def test_a_distillation_measures_the_strangers_of_its_validation_images(
+    tiny_models: dict[str, str],
+    train_source: DetectionSource,
+    val_source: DetectionSource,
+    make_targets: Any,
+    helpers: SimpleNamespace,
+    tmp_path: Path,
+) -> None:
+    folder = distill(
+        DistillSettings(train_arguments={"epochs": 1, "imgsz": 64, "batch": 8, "plots": False, "device": "cpu"}),
+        model=tiny_models["v8"], train=train_source, val=val_source, targets=make_targets(train_source),
+        first_row=helpers.first_rows(train_source), run=tmp_path,
+    ).folder  # fmt: skip
+    rows = RegionEmbedder(load_student(folder), image_size=64).embed_pool(val_source).region_embedding
+    coarse = np.concatenate([record.class_ids for record in val_source.records])
+    image = np.repeat(np.arange(8), [len(record.class_ids) for record in val_source.records])
+    found = load_strangers(folder)
+    assert len(found) > 5
+    np.testing.assert_allclose(found, np.array(plain_closeness(rows, coarse, image, 0)), atol=1e-5)
+
+
+def message(error: pytest.ExceptionInfo[MochaError]) -> str:
+    assert isinstance(error.value, ValueError)
+    return str(error.value)
+
+
+def test_a_student_without_strangers(tmp_path: Path) -> None:
+    with pytest.raises(StudentModelError) as error:
+        load_strangers(tmp_path)
+    expected = f"{tmp_path / STRANGERS_FILE}: no such file; run `mocha-pipe distill` again, which measures it."
+    assert message(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("tensors", "found"),
+    [
+        ({"other": np.zeros(3, np.float32)}, "found none ('closeness')"),
+        ({"closeness": np.zeros(3)}, "found float64 in 1 dimensions"),
+        ({"closeness": np.zeros((3, 1), np.float32)}, "found float32 in 2 dimensions"),
+        ({"closeness": np.array([1, 0], np.float32)}, "found some that are not, or not in order"),
+        ({"closeness": np.array([0, np.nan], np.float32)}, "found some that are not, or not in order"),
+    ],
+)
+def test_damaged_strangers(tmp_path: Path, tensors: dict[str, np.ndarray], found: str) -> None:
+    save_file(tensors, tmp_path / STRANGERS_FILE)
+    with pytest.raises(StudentModelError) as error:
+        load_strangers(tmp_path)
+    assert message(error) == (
+        f"{tmp_path / STRANGERS_FILE}: must hold `closeness`, a row of ascending float32; {found}; "
+        "run `mocha-pipe distill` again, which measures it."
+    )
+
+
+def test_strangers_that_are_no_tensors(tmp_path: Path) -> None:
+    (tmp_path / STRANGERS_FILE).write_bytes(b"no tensors")
+    with pytest.raises(
+        StudentModelError, match=r"ascending float32; found none \(.+\); run `mocha-pipe distill` again"
+    ):
+        load_strangers(tmp_path)
+
+
+def test_too_few_strangers_for_so_many_objects() -> None:
+    with pytest.raises(CalibrationError) as error:
+        accept_above(np.linspace(0, 1, 50), 0.05, 4)
+    assert message(error) == (
+        "4 prototypes of one class share the false-accept rate of 0.05, which needs 79 or more strangers, and the "
+        "student has 50; ask for a rate of 4/51 or more, or distil with more validation images"
+    )
+    assert accept_above(np.linspace(0, 1, 50), 4 / 51, 4) == 1
+    assert accept_above(np.linspace(0, 1, 79), 0.05, 4) == 1
+    with pytest.raises(CalibrationError) as error:
+        accept_above(np.zeros(3), 0.05, 4)
+    assert message(error).endswith("the student has 3; distil with more validation images")
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, 5.0])
+def test_a_rate_that_is_no_share_is_refused_however_many_objects_share_it(rate: float) -> None:
+    for objects in (1, 100):
+        with pytest.raises(CalibrationError, match="a false-accept rate must be above 0 and below 1, found"):
+            accept_above(np.linspace(0, 1, 500), rate, objects)

@@ -1,0 +1,73 @@
+"""The parts of the graph against what they stand for: learners, and means over a box."""
+
+import mocha_pipe.student.environment  # noqa: F401
+
+# isort: split
+
+import numpy as np
+import pytest
+import torch
+
+from mocha_pipe.student.fewshot.learner import UNKNOWN, PrototypeLearner
+from mocha_pipe.student.fewshot.prototypes import LEARNERS, make_learner
+from mocha_pipe.student.network.features import box_means
+from mocha_pipe.student.personal.graph import GRAPH_LEARNERS, _means
+
+CLASSES = 4
+
+
+def nearest_in_graph(learner: PrototypeLearner, queries: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """Row of the nearest prototype, UNKNOWN for the last row, which stands for none."""
+    known = np.vstack([learner.prototypes_, np.zeros_like(queries[:1])])
+    classes = np.append(learner.coarse_, -1)
+    arrays = (queries, coarse, known.astype(np.float32), classes)
+    scores = GRAPH_LEARNERS[learner.name](*map(torch.from_numpy, arrays))
+    assert scores.isfinite().all()
+    rows = scores.argmax(dim=1).numpy()
+    return np.where(rows == len(learner.prototypes_), UNKNOWN, rows)
+
+
+def fitted(name: str, rng: np.random.Generator, shots: int, dim: int = 16) -> PrototypeLearner:
+    """Objects of all classes but the last."""
+    coarse = rng.integers(0, CLASSES - 1, shots)
+    return make_learner(name).fit(rng.standard_normal((shots, dim)), coarse, rng.integers(0, 6, shots))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_the_nearest_prototype_is_the_learners(name: str) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        learner = fitted(name, rng, shots=12)
+        queries, coarse = rng.standard_normal((40, 16)).astype(np.float32), rng.integers(0, CLASSES, 40)
+        rows, _ = learner.nearest(queries, coarse)
+        np.testing.assert_array_equal(nearest_in_graph(learner, queries, coarse), rows)
+    assert (rows == UNKNOWN).any() == (name == "conditional")
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_query_very_near_to_a_prototype_is_no_trouble(name: str) -> None:
+    rng = np.random.default_rng(0)
+    learner = fitted(name, rng, shots=12)
+    noise = rng.standard_normal(learner.prototypes_.shape) * np.logspace(-8, -2, len(learner.prototypes_))[:, None]
+    for queries in (learner.prototypes_, (learner.prototypes_ + noise).astype(np.float32)):
+        rows, _ = learner.nearest(queries, learner.coarse_)
+        np.testing.assert_array_equal(nearest_in_graph(learner, queries, learner.coarse_), rows)
+        if name in ("conditional", "gallery"):  # the others may prefer a longer one
+            np.testing.assert_array_equal(rows, np.arange(len(rows)))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_without_prototypes_nothing_is_near(name: str) -> None:
+    nothing = make_learner(name).fit(np.zeros((0, 16)), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    queries = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
+    assert (nearest_in_graph(nothing, queries, np.arange(5)) == UNKNOWN).all()
+
+
+def test_means_are_those_of_box_means() -> None:
+    torch.manual_seed(0)
+    level = torch.randn(1, 5, 9, 7)
+    corners = torch.rand(30, 2, 2).sort(dim=1).values.flatten(1)
+    corners[:3] = torch.tensor([[0, 0, 1, 1], [0.4, 0.4, 0.4, 0.4], [-0.2, 0.5, 0.3, 1.7]])
+    expected = box_means([level], torch.zeros(30, dtype=torch.int64), corners)
+    torch.testing.assert_close(_means(level[0], corners), expected, rtol=0, atol=1e-6)
+    assert _means(level[0], corners[:0]).shape == (0, 5)

@@ -1,0 +1,283 @@
+"""Profiles: their algebra, and what is said where something does not fit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.student.errors import StudentModelNotFoundError
+from mocha_pipe.student.fewshot.learner import PrototypeError
+from mocha_pipe.student.fewshot.prototypes import LEARNERS
+from mocha_pipe.student.personal.profile import Profile, ProfileError, student_digest
+
+STUDENT, OTHER_STUDENT = "ab" * 32, "cd" * 32
+CLASSES = ("mug", "boot", "ball")
+NAMES = ("my mug", "the red mug", "Mütze", "left boot", "ball")
+DIM = 8
+
+Photos = tuple[np.ndarray, np.ndarray]
+Lessons = dict[str, Photos]
+
+
+@st.composite
+def lessons(draw: Callable[..., Any]) -> Lessons:
+    """One or more photos of some of the names, embeddings and classes."""
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=4))
+    counts = [draw(st.integers(1, 4)) for _ in names]
+    return {name: photos(rng, count) for name, count in zip(names, counts, strict=True)}
+
+
+def photos(rng: np.random.Generator, count: int) -> Photos:
+    return rng.normal(size=(count, DIM)).astype(np.float32), rng.integers(0, len(CLASSES), count)
+
+
+def profile_of(known: Lessons, learner: str = "conditional") -> Profile:
+    profile = Profile.empty(STUDENT, CLASSES, learner=learner)
+    for name, shown in known.items():
+        profile = profile.add(name, *shown)
+    return profile
+
+
+def content(profile: Profile) -> dict[tuple[str, int], list[tuple[int, np.ndarray]]]:
+    """Counts and vectors by name and class; neither the order of names nor that of a gallery's photos shows."""
+    found: dict[tuple[str, int], list[tuple[int, np.ndarray]]] = {}
+    learner = profile.learner
+    for vector, coarse, personal, count in zip(
+        learner.prototypes_, learner.coarse_, learner.personal_, learner.counts_, strict=True
+    ):
+        found.setdefault((profile.names[personal], int(coarse)), []).append((int(count), vector))
+    return {key: sorted(rows, key=lambda row: row[1].tolist()) for key, rows in found.items()}
+
+
+def assert_same(first: Profile, second: Profile, *, atol: float = 0.0) -> None:
+    assert set(first.names) == set(second.names)
+    assert (first.student, first.class_names, first.learner.name) == (
+        second.student, second.class_names, second.learner.name
+    )  # fmt: skip
+    left, right = content(first), content(second)
+    assert left.keys() == right.keys()
+    for key, rows in left.items():
+        assert [count for count, _ in rows] == [count for count, _ in right[key]]
+        np.testing.assert_allclose([v for _, v in rows], [v for _, v in right[key]], rtol=0, atol=atol)
+
+
+learners = pytest.mark.parametrize("learner", LEARNERS)
+many = settings(max_examples=25, deadline=None)
+
+
+@learners
+@many
+@given(known=lessons(), seed=st.integers(0, 99))
+def test_adding_and_removing_an_object_leaves_the_profile_as_it_was(learner: str, known: Lessons, seed: int) -> None:
+    before = profile_of(known, learner)
+    after = before.add("guest", *photos(np.random.default_rng(seed), 3)).remove("guest")
+    assert after.names == before.names
+    for key, value in before.learner.tensors().items():
+        assert after.learner.tensors()[key].reshape(value.shape).tobytes() == value.tobytes()
+
+
+@learners
+@many
+@given(known=lessons())
+def test_photos_in_two_goes_teach_what_they_teach_at_once(learner: str, known: Lessons) -> None:
+    twice = Profile.empty(STUDENT, CLASSES, learner=learner)
+    for part in (slice(None, 1), slice(1, None)):
+        for name, (embeddings, coarse) in known.items():
+            if len(embeddings[part]):
+                twice = twice.add(name, embeddings[part], coarse[part])
+    assert_same(twice, profile_of(known, learner), atol=1e-6)
+
+
+@learners
+@many
+@given(mine=lessons(), theirs=lessons())
+def test_merging_commutes_up_to_the_order_of_names(learner: str, mine: Lessons, theirs: Lessons) -> None:
+    first, second = profile_of(mine, learner), profile_of(theirs, learner)
+    assert_same(first.merge(second), second.merge(first))
+    assert first.merge(second).names[: len(first.names)] == first.names
+
+
+@learners
+@many
+@given(mine=lessons(), theirs=lessons())
+def test_merging_teaches_what_the_photos_of_both_teach(learner: str, mine: Lessons, theirs: Lessons) -> None:
+    merged = profile_of(mine, learner).merge(profile_of(theirs, learner))
+    together = profile_of(mine, learner)
+    for name, shown in theirs.items():
+        together = together.add(name, *shown)
+    assert_same(merged, together, atol=1e-6)
+
+
+@learners
+@given(known=lessons())
+def test_an_empty_profile_adds_nothing(learner: str, known: Lessons) -> None:
+    profile, empty = profile_of(known, learner), Profile.empty(STUDENT, CLASSES, learner=learner)
+    assert_same(profile.merge(empty), profile)
+    assert_same(empty.merge(profile), profile)
+
+
+@many
+@given(known=lessons())
+def test_renaming_there_and_back_changes_nothing(known: Lessons) -> None:
+    profile = profile_of(known)
+    for name in profile.names:
+        renamed = profile.rename(name, "something else")
+        assert renamed.names.index("something else") == profile.names.index(name)
+        assert renamed.rename("something else", name).names == profile.names
+        assert renamed.photos("something else") == profile.photos(name)
+        assert profile.rename(name, name).names == profile.names
+
+
+@many
+@given(known=lessons())
+def test_removing_keeps_what_the_others_are(known: Lessons) -> None:
+    profile = profile_of(known)
+    for name in known:
+        rest = {other: shown for other, shown in known.items() if other != name}
+        assert_same(profile.remove(name), profile_of(rest))
+
+
+def test_a_change_leaves_the_old_profile_as_it_was() -> None:
+    rng = np.random.default_rng(0)
+    profile = profile_of({"my mug": photos(rng, 2), "ball": photos(rng, 1)})
+    before = {key: value.copy() for key, value in profile.learner.tensors().items()}
+    profile.add("my mug", *photos(rng, 2))
+    profile.remove("my mug")
+    profile.merge(profile)
+    assert profile.names == ("my mug", "ball")
+    for key, value in before.items():
+        np.testing.assert_array_equal(profile.learner.tensors()[key], value)
+
+
+def test_an_object_is_named_by_its_photos() -> None:
+    rows = np.eye(3, DIM, dtype=np.float32)
+    profile = profile_of({"my mug": (rows[:1], np.array([0])), "ball": (rows[1:], np.array([2, 0]))})
+    ids, _ = profile.learner.predict(np.array([rows[0] + 0.1 * rows[2], rows[2]]), np.array([0, 0]))
+    assert [profile.names[personal] for personal in ids] == ["my mug", "ball"]
+
+
+def test_photos_are_counted_by_class() -> None:
+    rows = np.ones((4, DIM))
+    for learner in LEARNERS:
+        profile = profile_of({"ball": (rows[:1], np.array([2])), "my mug": (rows, np.array([0, 2, 0, 0]))}, learner)
+        assert profile.photos("my mug") == {"mug": 3, "ball": 1}
+        assert profile.photos("ball") == {"ball": 1}
+
+
+def test_the_closest_other_object() -> None:
+    rows = np.array([[1, 0], [0, 1], [1, 0.5]], np.float32)
+    profile = Profile.empty(STUDENT, CLASSES)
+    for name, row in zip(("a", "b", "c"), rows, strict=True):
+        profile = profile.add(name, row[None], np.zeros(1, int))
+    assert profile.closest("a") == ("c", pytest.approx(1 / 1.25**0.5))
+    assert profile.closest("b") == ("c", pytest.approx(0.5 / 1.25**0.5))
+    assert profile.remove("a").remove("c").closest("b") is None
+
+
+def write_student(folder: Path, *, weights: bytes = b"w", translation: bytes = b"t", card: bytes = b"{}") -> Path:
+    folder.mkdir()
+    (folder / "student.pt").write_bytes(weights)
+    (folder / "translation.safetensors").write_bytes(translation)
+    (folder / "student.json").write_bytes(card)
+    return folder
+
+
+def test_the_digest_of_a_student_is_that_of_what_decides_an_embedding(tmp_path: Path) -> None:
+    digest = student_digest(write_student(tmp_path / "a"))
+    assert digest == student_digest(write_student(tmp_path / "b", card=b'{"meta": 1}'))
+    assert digest != student_digest(write_student(tmp_path / "c", weights=b"x"))
+    assert digest != student_digest(write_student(tmp_path / "d", translation=b"x"))
+    assert digest != student_digest(write_student(tmp_path / "e", weights=b"wt", translation=b""))
+    assert len(digest) == 64
+
+
+def message(error: pytest.ExceptionInfo[MochaError]) -> str:
+    return str(error.value)
+
+
+def test_a_folder_that_is_no_student(tmp_path: Path) -> None:
+    with pytest.raises(StudentModelNotFoundError) as error:
+        student_digest(tmp_path)
+    assert message(error) == (
+        f"{tmp_path / 'student.pt'}: no such file; name the folder of a distilled student, such as "
+        "work/distill/student."
+    )
+
+
+def test_another_student_is_refused() -> None:
+    profile = profile_of({})
+    profile.check_student(STUDENT)
+    with pytest.raises(ProfileError) as error:
+        profile.check_student(OTHER_STUDENT)
+    assert isinstance(error.value, ValueError)
+    assert message(error) == (
+        "a profile must be used with the student that it was learnt with: it has that of student abababababab, found "
+        "student cdcdcdcdcdcd; name that one with --student, or learn the objects again with this one: "
+        "mocha-pipe personalize NAME PHOTO --profile NEW.safetensors"
+    )
+    with pytest.raises(ProfileError, match="found student abababababab"):
+        profile.merge(Profile.empty(OTHER_STUDENT, CLASSES))
+
+
+@pytest.mark.parametrize("call", [lambda p: p.remove("cup"), lambda p: p.rename("cup", "x"), lambda p: p.photos("cup")])
+def test_unknown_names_are_answered_with_the_known_ones(call: Callable[[Profile], object]) -> None:
+    profile = profile_of({"my mug": photos(np.random.default_rng(0), 1), "ball": photos(np.random.default_rng(1), 1)})
+    with pytest.raises(ProfileError) as error:
+        call(profile)
+    assert message(error) == (
+        "the profile has no object 'cup'; it knows 'my mug', 'ball'; learn one with: mocha-pipe personalize cup PHOTO"
+    )
+    with pytest.raises(ProfileError, match="it knows none yet"):
+        call(Profile.empty(STUDENT, CLASSES))
+
+
+def test_a_name_that_is_taken() -> None:
+    rng = np.random.default_rng(0)
+    profile = profile_of({"my mug": photos(rng, 1), "ball": photos(rng, 1)})
+    with pytest.raises(ProfileError) as error:
+        profile.rename("ball", "my mug")
+    assert message(error) == (
+        "a name belongs to one object, found a 'my mug' already; choose another name, or first free this one: "
+        "mocha-pipe profile remove 'my mug'"
+    )
+
+
+@pytest.mark.parametrize("name", ["", " mug", "mug\n", "a\tb", "\x1b[31m"])
+def test_names_that_are_none(name: str) -> None:
+    profile = profile_of({"my mug": photos(np.random.default_rng(0), 1)})
+    for call in (
+        lambda: profile.add(name, *photos(np.random.default_rng(0), 1)),
+        lambda: profile.rename("my mug", name),
+    ):
+        with pytest.raises(ProfileError) as error:
+            call()
+        assert message(error) == (
+            f"the name of an object must be printable text without spaces around it, found {name!r}; write one such as "
+            "'my mug'"
+        )
+
+
+def test_profiles_of_two_learners_do_not_merge() -> None:
+    with pytest.raises(ProfileError) as error:
+        profile_of({}).merge(profile_of({}, "gallery"))
+    assert message(error) == (
+        "profiles that are merged must have one learner, found conditional and gallery; learn the objects of one "
+        "again: mocha-pipe personalize NAME PHOTO --learner conditional --profile NEW.safetensors"
+    )
+
+
+def test_embeddings_of_another_width_are_refused() -> None:
+    profile = profile_of({"my mug": photos(np.random.default_rng(0), 1)})
+    with pytest.raises(PrototypeError, match="the prototypes have 8, the embeddings 9"):
+        profile.add("ball", np.ones((1, 9)), np.zeros(1, int))
+
+
+def test_an_unknown_learner_is_refused() -> None:
+    with pytest.raises(PrototypeError, match="--learner must be one of conditional, protonet"):
+        Profile.empty(STUDENT, CLASSES, learner="svm")

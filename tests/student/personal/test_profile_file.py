@@ -1,0 +1,141 @@
+"""The file of a profile: what is saved is loaded, and every field is checked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.student.fewshot.prototypes import LEARNERS
+from mocha_pipe.student.personal.profile import Profile, ProfileError
+
+STUDENT, CLASSES, DIM = "ab" * 32, ("mug", "boot", "ball"), 8
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("names", [(), ("Mütze",), ("my mug", 'it\'s "red"', "ball")])
+def test_what_is_saved_is_loaded(learner: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    profile = Profile.empty(STUDENT, CLASSES, learner=learner)
+    for name in names:
+        profile = profile.add(name, np.random.default_rng(0).normal(size=(3, DIM)), np.array([2, 0, 2]))
+    profile.save(path)
+    loaded = Profile.load(path)
+    assert (loaded.names, loaded.student, loaded.class_names) == (names, STUDENT, CLASSES)
+    assert loaded.learner.name == learner
+    for key, value in profile.learner.tensors().items():
+        np.testing.assert_array_equal(loaded.learner.tensors()[key], value, strict=True)
+    written = path.read_bytes()
+    loaded.save(path)
+    assert path.read_bytes() == written
+    assert [file.name for file in path.parent.iterdir()] == ["mine.safetensors"]
+
+
+def test_ten_objects_of_five_photos_each_take_less_than_100_kb(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    profile = Profile.empty(STUDENT, [f"class {number}" for number in range(31)])
+    for number in range(10):
+        profile = profile.add(f"object {number}", rng.normal(size=(5, 512)), np.array([0, 0, 0, 0, 1]))
+    profile.save(tmp_path / "profile.safetensors")
+    assert 40_000 < (tmp_path / "profile.safetensors").stat().st_size < 100_000
+
+
+def message(error: pytest.ExceptionInfo[MochaError]) -> str:
+    return str(error.value)
+
+
+def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError) as error:
+        Profile.load(tmp_path / "my profile.safetensors")
+    path = tmp_path / "my profile.safetensors"
+    assert message(error) == (
+        f"{path}: no such profile; learn an object: mocha-pipe personalize 'my mug' PHOTO --profile '{path}'"
+    )
+
+
+def refusal(path: Path, rule: str, found: str) -> str:
+    return (
+        f"{path}: {rule}, found {found}; bring back a whole copy, or move the file away and learn the objects again: "
+        f"mocha-pipe personalize 'my mug' PHOTO --profile {path}"
+    )
+
+
+def change(path: Path, told: dict[str, Any], tensors: dict[str, np.ndarray | None]) -> None:
+    """The file with some fields replaced, or dropped where None."""
+    with safe_open(path, framework="numpy") as file:
+        own = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        text = json.loads(file.metadata()["profile"])
+    own = {key: value for key, value in (own | tensors).items() if value is not None}
+    save_file(own, path, metadata={"profile": json.dumps(text | told)})
+
+
+INTEGERS = np.zeros(3, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("told", "tensors", "rule", "found"),
+    [
+        ({"format": 2}, {}, "format of a profile must be 1", "2"),
+        ({"student": "ab"}, {}, "student of a profile must be a sha256 in hex", "ab"),
+        ({"student": None}, {}, "student of a profile must be a sha256 in hex", "None"),
+        ({"learner": "svm"}, {}, "learner of a profile must be one of " + ", ".join(LEARNERS), "svm"),
+        ({"learner": []}, {}, "learner of a profile must be one of " + ", ".join(LEARNERS), "[]"),
+        ({"names": "my mug"}, {}, "names of a profile must be a list of names", "my mug"),
+        ({"names": ["a", 3]}, {}, "names of a profile must be a list of names", "['a', 3]"),
+        ({"class_names": {}}, {}, "class_names of a profile must be a list of names", "{}"),
+        ({"names": ["a", "a"]}, {}, "names of a profile must differ from each other", "['a', 'a']"),
+        ({"names": ["a"]}, {}, "personal of a profile must index the names, each at least once", "[0, 1]"),
+        ({"names": list("abc")}, {}, "personal of a profile must index the names, each at least once", "[0, 1]"),
+        ({}, {"prototypes": None}, "prototypes of a profile must be float32 in 2 dimensions", "none"),
+        ({}, {"counts": np.ones(3)}, "counts of a profile must be int64 in 1 dimensions", "float64 (3,)"),
+        ({}, {"counts": INTEGERS[:2]}, "counts of a profile must have 3 rows as the prototypes", "int64 (2,)"),
+        ({}, {"counts": INTEGERS}, "counts of a profile must be 1 or more", "0"),
+        ({}, {"coarse": INTEGERS + 3}, "coarse of a profile must index the class names", "[3]"),
+        ({}, {"coarse": INTEGERS - 1}, "coarse of a profile must index the class names", "[-1]"),
+        (
+            {}, {"coarse": np.array([1, 0, 0])},
+            "coarse of a profile must ascend, and `personal` within it", "[1, 0, 0]",
+        ),
+        (
+            {}, {"prototypes": np.full((3, DIM), np.nan, np.float32)},
+            "prototypes of a profile must be finite", "some that are not",
+        ),
+    ],
+)  # fmt: skip
+def test_every_field_of_a_file_is_checked(
+    tmp_path: Path, told: dict[str, Any], tensors: dict[str, np.ndarray | None], rule: str, found: str
+) -> None:
+    path = tmp_path / "p.safetensors"
+    rows = np.ones((2, DIM))
+    profile = Profile.empty(STUDENT, CLASSES).add("my mug", rows, np.array([0, 1]))
+    profile.add("ball", rows[:1], np.array([0])).save(path)
+    change(path, {}, {})
+    assert len(Profile.load(path).learner.counts_) == 3
+    change(path, told, tensors)
+    with pytest.raises(ProfileError) as error:
+        Profile.load(path)
+    assert message(error) == refusal(path, rule, found)
+
+
+def test_files_of_another_kind(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    save_file({"a": np.zeros(1)}, path)
+    with pytest.raises(ProfileError) as error:
+        Profile.load(path)
+    assert message(error) == refusal(path, "metadata of a profile must have the key 'profile'", "none")
+    for text in ("{", "[]"):
+        save_file({"a": np.zeros(1)}, path, metadata={"profile": text})
+        with pytest.raises(ProfileError) as error:
+            Profile.load(path)
+        assert message(error) == refusal(path, "metadata of a profile must hold a json object", "something else")
+    path.write_bytes(b"no tensors")
+    with pytest.raises(
+        ProfileError, match=r"file of a profile must be a safetensors file, found .+; bring back a whole"
+    ):
+        Profile.load(path)
+    with pytest.raises(ProfileError, match="file of a profile must be a safetensors file, found"):
+        Profile.load(tmp_path)

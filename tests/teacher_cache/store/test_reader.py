@@ -1,0 +1,431 @@
+import errno
+import multiprocessing
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheIncompleteError
+from mocha_pipe.teacher_cache.store import reader as reader_module
+from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_array_atomically, shard_path, write_shard
+from mocha_pipe.teacher_cache.store.reader import ShardRows, is_described
+from mocha_pipe.teacher_cache.store.shard_file import check_shard_file
+
+ROWS, DIM = 200, 5
+PLAN = ShardPlan(ROWS, 64)  # 4 shards of 2 chunks; the last shard has 8 rows
+VALUES = np.random.default_rng(3).normal(size=(ROWS, DIM)).astype(np.float16)
+
+
+def write_array(folder: Path) -> Path:
+    create_array_atomically(folder, "hidden", PLAN, DIM, {})
+    for shard in range(len(PLAN)):
+        write_shard(folder / "hidden", PLAN, shard, VALUES[slice(*PLAN.span(shard))])
+    return folder / "hidden"
+
+
+@pytest.fixture
+def array(tmp_path: Path) -> Path:
+    return write_array(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> ShardRows:
+    """Read only."""
+    return ShardRows(write_array(tmp_path_factory.mktemp("module")))
+
+
+@pytest.fixture
+def zarr_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proof that the fast way was taken."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("zarr was asked")
+
+    monkeypatch.setattr(zarr, "open_array", refuse)
+
+
+def indices(*rows: int) -> NDArray[np.int64]:
+    return np.array(rows, np.int64)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, ROWS - 1), max_size=40), st.integers(0, ROWS - 1), st.integers(1, 100))
+def test_rows_in_any_order_and_runs(reader: ShardRows, scattered: list[int], first: int, count: int) -> None:
+    rows = np.array([*scattered, *range(first, min(first + count, ROWS))], np.int64)
+    found = reader.lookup(rows)
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, VALUES[rows])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, ROWS - 1), st.integers(1, ROWS))
+def test_blocks(reader: ShardRows, start: int, count: int) -> None:
+    stop = min(start + count, ROWS)
+    np.testing.assert_array_equal(reader.block(start, stop), VALUES[start:stop])
+
+
+@pytest.mark.usefixtures("zarr_refuses")
+def test_our_layout_is_read_without_zarr(array: Path) -> None:
+    reader = ShardRows(array)
+    np.testing.assert_array_equal(reader.lookup(np.arange(ROWS)), VALUES)
+    np.testing.assert_array_equal(reader.block(0, ROWS), VALUES)
+
+
+def test_size_and_width(reader: ShardRows) -> None:
+    assert (len(reader), reader.dim, len(reader.plan), reader.missing()) == (ROWS, DIM, 4, ())
+
+
+@pytest.mark.parametrize("row", [-1, ROWS])
+def test_row_outside(reader: ShardRows, row: int) -> None:
+    with pytest.raises(IndexError, match=f"^rows of 'hidden' run from 0 to 199; asked for {row}$"):
+        reader.lookup(indices(3, row))
+
+
+def test_missing_shard_is_named_with_the_command(array: Path) -> None:
+    shard_path(array, 1).unlink()
+    reader = ShardRows(array)
+    assert reader.missing() == (1,)
+    np.testing.assert_array_equal(reader.lookup(indices(0, 130)), VALUES[[0, 130]])
+    message = (
+        f"shard 1 of 'hidden' (rows 64 to 127) is not in the cache {array.parent}; "
+        f"compute it with `mocha-pipe cache build --cache {array.parent}`"
+    )
+    for read in (lambda: reader.lookup(indices(0, 64)), lambda: reader.block(60, 70)):
+        with pytest.raises(CacheIncompleteError) as caught:
+            read()
+        assert str(caught.value) == message
+
+
+def damage(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("size", [0, 10, 200, -1])
+def test_truncated_shard_is_named(array: Path, size: int) -> None:
+    path = shard_path(array, 2)
+    os.truncate(path, size if size >= 0 else path.stat().st_size + size)
+    finding = f"{size} bytes are too few to hold its index" if 0 <= size < 36 else "its index fails the checksum"
+    for read in (lambda: ShardRows(array).lookup(indices(130)), lambda: ShardRows(array).block(128, 192)):
+        with pytest.raises(CacheCorruptError) as caught:
+            read()
+        assert str(caught.value) == (
+            f"{path} is damaged: {finding}; run `mocha-pipe cache verify {array.parent} --repair`"
+        )
+
+
+def test_appended_bytes_are_noticed(array: Path) -> None:
+    with shard_path(array, 0).open("ab") as file:
+        file.write(b"12345678")
+    with pytest.raises(CacheCorruptError, match="its index fails the checksum"):
+        ShardRows(array).lookup(indices(0))
+
+
+@pytest.mark.parametrize("from_end", range(1, 37, 5))
+def test_flipped_bit_in_the_index_is_noticed(array: Path, from_end: int) -> None:
+    damage(shard_path(array, 0), -from_end)
+    with pytest.raises(CacheCorruptError, match=r"c\.0\.0 is damaged: its index fails the checksum"):
+        ShardRows(array).lookup(indices(0))
+
+
+def test_flipped_bit_in_a_chunk_is_noticed_by_block(array: Path) -> None:
+    damage(shard_path(array, 1), 400)
+    message = rf"{shard_path(array, 1)} is damaged: chunk 1 fails its checksum; run `mocha-pipe cache verify"
+    with pytest.raises(CacheCorruptError, match=message):
+        ShardRows(array).block(0, ROWS)
+
+
+def test_shard_is_checked_once(array: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "OPEN_FILES", 1)
+    checked: list[int] = []
+    check = ShardRows._is_plain
+    monkeypatch.setattr(ShardRows, "_is_plain", lambda self, fd, shard: checked.append(shard) or check(self, fd, shard))
+    reader = ShardRows(array)
+    for _ in range(3):
+        np.testing.assert_array_equal(reader.lookup(indices(0, 70, 199)), VALUES[[0, 70, 199]])
+    assert checked == [0, 1, 3]
+
+
+def count_open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_descriptors_are_bounded_and_given_back(array: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "OPEN_FILES", 2)
+    before = count_open_files()
+    reader = ShardRows(array)
+    reader.lookup(np.arange(ROWS))
+    assert count_open_files() == before + 2
+    reader.close()
+    assert count_open_files() == before
+    np.testing.assert_array_equal(reader.lookup(indices(7)), VALUES[[7]])
+    del reader
+    assert count_open_files() == before
+
+
+def test_failed_check_leaves_no_descriptor(array: Path) -> None:
+    damage(shard_path(array, 0), -1)
+    reader, before = ShardRows(array), count_open_files()
+    with pytest.raises(CacheCorruptError):
+        reader.lookup(indices(0))
+    assert count_open_files() == before
+
+
+def test_pickles_without_its_files(reader: ShardRows) -> None:
+    reader.lookup(indices(0))
+    again = pickle.loads(pickle.dumps(reader))
+    np.testing.assert_array_equal(again.lookup(indices(199, 0)), VALUES[[199, 0]])
+
+
+def test_threads_share_a_reader(array: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "OPEN_FILES", 1)
+    reader, right = ShardRows(array), []
+
+    def read(seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        for _ in range(100):
+            rows = generator.integers(0, ROWS, 8)
+            right.append(bool((reader.lookup(rows) == VALUES[rows]).all()))
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 400
+
+
+def _read_in_child(reader: ShardRows, seed: int, answers: "multiprocessing.Queue[bool]") -> None:
+    rows = np.random.default_rng(seed).integers(0, ROWS, 50)
+    answers.put(bool((reader.lookup(rows) == VALUES[rows]).all()))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_child_reads_while_the_parent_holds_the_lock(array: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    reader, answers = ShardRows(array), context.Queue()
+    reader.lookup(indices(0, 100))
+    with reader._open.lock:
+        children = [context.Process(target=_read_in_child, args=(reader, seed, answers)) for seed in range(2)]
+        for child in children:
+            child.start()
+        assert [answers.get(timeout=20) for _ in children] == [True, True]
+    for child in children:
+        child.join(timeout=20)
+    np.testing.assert_array_equal(reader.lookup(indices(100)), VALUES[[100]])
+
+
+FOREIGN = {
+    "no shards": {"chunks": (16, DIM), "shards": None, "compressors": None},
+    "compressed": {"chunks": (32, DIM), "shards": (64, DIM)},
+    "nested keys": {"chunks": (32, DIM), "shards": (64, DIM), "separator": "/"},
+    "narrow chunks": {"chunks": (32, 1), "shards": (64, DIM), "compressors": None},
+}
+
+
+@pytest.mark.parametrize("options", FOREIGN.values(), ids=FOREIGN.keys())
+def test_other_layouts_are_read_through_zarr(tmp_path: Path, options: dict[str, object]) -> None:
+    options = dict(options)
+    keys = {"name": "default", "separator": options.pop("separator", ".")}
+    array = zarr.create_array(
+        tmp_path / "hidden",
+        shape=VALUES.shape,
+        dtype="float16",
+        fill_value=float("nan"),
+        chunk_key_encoding=keys,
+        **options,
+    )
+    array[:128] = VALUES[:128]
+    reader = ShardRows(tmp_path / "hidden")
+    rows = indices(127, 3, 4, 5, 3, 64, 100)
+    np.testing.assert_array_equal(reader.lookup(rows), VALUES[rows])
+    np.testing.assert_array_equal(reader.block(10, 128), VALUES[10:128])
+    with pytest.raises(CacheIncompleteError, match=r"^shard \d+ of 'hidden' \(rows \d+ to 199\) is not in the cache"):
+        reader.lookup(indices(0, 199))
+
+
+def test_shard_with_other_offsets_is_read_through_zarr(array: Path) -> None:
+    """A writer may put the chunks of a shard in another order; the index says so."""
+    import google_crc32c
+
+    path = shard_path(array, 0)
+    content = path.read_bytes()
+    size = 32 * DIM * 2 + 4
+    index = np.array([[size, size], [0, size]], "<u8").tobytes()
+    checksum = google_crc32c.value(index).to_bytes(4, "little")
+    path.write_bytes(content[size : 2 * size] + content[:size] + index + checksum)
+    reader = ShardRows(array)
+    np.testing.assert_array_equal(reader.lookup(np.arange(ROWS)), VALUES)
+    np.testing.assert_array_equal(reader.block(0, ROWS), VALUES)
+    damage(path, 3)
+    with pytest.raises(
+        CacheCorruptError,
+        match=r"^array .*hidden is damaged: .*checksum.*; restore its files, or name another folder with --cache$",
+    ):
+        reader.lookup(np.arange(64))
+
+
+def test_rows_that_were_set_aside_are_not_missing(tmp_path: Path, array: Path) -> None:
+    """They hold NaN, which is also what zarr gives for a shard that is not there."""
+    values = VALUES.copy()
+    values[[5, 6, 130]] = np.nan
+    foreign = zarr.create_array(
+        tmp_path / "foreign", shape=VALUES.shape, dtype="float16", fill_value=float("nan"), chunks=(64, DIM)
+    )
+    foreign[:192] = values[:192]
+    for shard in range(len(PLAN)):
+        write_shard(array, PLAN, shard, values[slice(*PLAN.span(shard))])
+    for reader in (ShardRows(array), ShardRows(tmp_path / "foreign")):
+        np.testing.assert_array_equal(reader.lookup(indices(5)), values[[5]])
+        np.testing.assert_array_equal(reader.lookup(indices(130, 6, 7)), values[[130, 6, 7]])
+        np.testing.assert_array_equal(reader.block(0, 192), values[:192])
+    with pytest.raises(CacheIncompleteError, match=r"^shard 3 of 'foreign' \(rows 192 to 199\) is not in the cache"):
+        ShardRows(tmp_path / "foreign").lookup(indices(195))
+
+
+def test_a_shard_of_nothing_but_rows_set_aside_is_there(array: Path) -> None:
+    write_shard(array, PLAN, 3, np.full((8, DIM), np.nan, np.float16))
+    reader = ShardRows(array)
+    assert reader.missing() == ()
+    assert np.isnan(reader.lookup(indices(193, 199))).all()
+    assert np.isnan(reader.block(192, 200)).all()
+
+
+# --- every byte -------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_array_passes_every_check(array: Path) -> None:
+    reader = ShardRows(array)
+    assert reader.is_plain
+    assert is_described(array, PLAN)
+    assert is_described(array, PLAN, DIM)
+    for shard in range(len(PLAN)):
+        reader.check(shard)
+        check_shard_file(shard_path(array, shard), PLAN, shard, DIM)
+
+
+def test_check_names_what_is_missing_or_damaged(array: Path) -> None:
+    shard_path(array, 3).unlink()
+    with pytest.raises(CacheIncompleteError, match=r"^shard 3 of 'hidden' \(rows 192 to 199\) is not in the cache"):
+        ShardRows(array).check(3)
+    damage(shard_path(array, 1), 3)
+    with pytest.raises(CacheCorruptError, match=r"c\.1\.0 is damaged: chunk 0 fails its checksum"):
+        ShardRows(array).check(1)
+
+
+@pytest.mark.parametrize("shard", [0, 3])
+def test_every_bit_and_every_length_of_a_file_that_arrived_counts(array: Path, tmp_path: Path, shard: int) -> None:
+    """Under a temporary name, before it becomes part of a cache."""
+    content, path = shard_path(array, shard).read_bytes(), tmp_path / ".c.partial"
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+        with pytest.raises(CacheCorruptError, match=r"\.c\.partial is damaged: "):
+            check_shard_file(path, PLAN, shard, DIM)
+        path.write_bytes(content[:place])
+        with pytest.raises(CacheCorruptError, match=r"\.c\.partial is damaged: "):
+            check_shard_file(path, PLAN, shard, DIM)
+    path.write_bytes(content + b"\0")
+    with pytest.raises(CacheCorruptError, match="its index fails the checksum"):
+        check_shard_file(path, PLAN, shard, DIM)
+
+
+def test_a_sound_file_of_another_shard_or_width_is_told(array: Path) -> None:
+    """As far as its size tells: two whole shards of one array look alike."""
+    other = "its size or its index is not that of its shard"
+    for shard, dim in ((3, DIM), (0, DIM + 1)):
+        with pytest.raises(
+            CacheCorruptError, match=rf"c\.{shard}\.0 is damaged: {other}; run `mocha-pipe cache verify"
+        ):
+            check_shard_file(shard_path(array, shard), PLAN, 1, dim)
+    check_shard_file(shard_path(array, 0), PLAN, 1, DIM)
+    with pytest.raises(FileNotFoundError):
+        check_shard_file(array / "c.9.0", PLAN, 1, DIM)
+
+
+def test_the_description_of_another_array_is_told(array: Path, tmp_path: Path) -> None:
+    assert not is_described(array, ShardPlan(ROWS + 1, 64))
+    assert not is_described(array, ShardPlan(ROWS, 32))
+    assert not is_described(array, PLAN, DIM + 1)
+    assert not is_described(tmp_path / "nothing", PLAN)
+
+
+@pytest.mark.parametrize("options", FOREIGN.values(), ids=FOREIGN.keys())
+def test_other_layouts_are_told(tmp_path: Path, options: dict[str, object]) -> None:
+    options = dict(options)
+    keys = {"name": "default", "separator": options.pop("separator", ".")}
+    zarr.create_array(
+        tmp_path / "hidden",
+        shape=VALUES.shape,
+        dtype="float16",
+        fill_value=float("nan"),
+        dimension_names=("row", "feature"),
+        chunk_key_encoding=keys,
+        **options,
+    )
+    assert not ShardRows(tmp_path / "hidden").is_plain
+    assert not is_described(tmp_path / "hidden", PLAN)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"NaN"', "0.0"),
+        ('"feature"', '"features"'),
+        ('"float16"', '"float32"'),
+        ('"index_location": "end"', '"index_location": "start"'),
+        ('"array"', '"group"'),
+        ('"attributes"', '"attribute"'),
+        ('"storage_transformers"', '"storage_transformer"'),
+        ("{", ""),
+    ],
+)
+def test_a_changed_description_is_told(array: Path, old: str, new: str) -> None:
+    path = array / "zarr.json"
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new, 1))
+    assert not is_described(array, PLAN, DIM)
+
+
+def test_attributes_may_be_added(array: Path) -> None:
+    path = array / "zarr.json"
+    path.write_text(path.read_text().replace('"attributes": {}', '"attributes": {"note": "ours"}'))
+    assert is_described(array, PLAN, DIM)
+
+
+def test_something_else_is_refused(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "image", shape=(3, 4), dtype="float32", chunks=(3, 4))
+    for name in ("image", "nothing"):
+        with pytest.raises(CacheFormatError) as caught:
+            ShardRows(tmp_path / name)
+        assert str(caught.value) == (
+            "an array of a teacher cache is a two-dimensional float16 Zarr v3 array; "
+            f"{tmp_path / name} holds something else; name another folder with --cache"
+        )
+
+
+def test_file_that_shrinks_under_the_reader(array: Path) -> None:
+    reader = ShardRows(array)
+    reader.lookup(indices(0))
+    os.truncate(shard_path(array, 0), 50)
+    with pytest.raises(CacheCorruptError, match="it became shorter while it was read"):
+        reader.lookup(indices(40))
+    with pytest.raises(CacheCorruptError, match="it became shorter while it was read"):
+        reader.block(0, 64)
+
+
+def test_other_system_errors_stay_what_they_are(array: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        ShardRows(array).lookup(indices(0))
