@@ -19,8 +19,8 @@ _LIBRARIES = ("numpy", "torch", "transformers", "ultralytics", "zarr")
 def made_once(name: str, make: Callable[[Path], object]) -> Path:
     """The folder that `make` filled, in this run or in an earlier one of the same code.
 
-    The first worker that asks makes it under a lock, in a folder that gets its name when it is complete. Another digest of
-    the product's code, of the file that defines `make`, or of the libraries' versions means another folder.
+    The first worker that asks makes it under a lock, in a folder that gets its name when it is complete. Another digest
+    of the product's code, of the file that defines `make`, or of the libraries' versions means another folder.
 
     Args:
         name: what is made, in words that a folder can be called.
