@@ -10,15 +10,20 @@ from mocha_pipe.teacher_cache.errors import CacheFormatError
 
 EmbeddingMode = Literal["prompt", "generate"]
 
+_REVISION_OF = {"model": "revision", "visual": "visual_revision"}
+"""Fields that name a checkpoint, and the fields that say what is in it."""
+_FOLDER_REVISION_DIGITS = 32
+"""Length of a digest of a folder's content; a commit of a hub repository has 40 digits."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherSpec:
     """What a cache's numbers depend on, beside the regions themselves. Written once into the cache's attributes."""
 
     model: str
-    """Hugging Face hub id of the LLaVA checkpoint, or a name for a local folder's content."""
+    """Hugging Face hub id of the LLaVA checkpoint, or the name of a local folder, which decides nothing."""
     revision: str
-    """Commit of the hub repository, or a digest of the local folder's weights."""
+    """Commit of the hub repository, or a digest of the local folder's weights and settings."""
     prompt: str
     """Text put to the teacher; `{label}` stands for the class name."""
     mode: EmbeddingMode
@@ -76,14 +81,26 @@ class TeacherSpec:
         return cls(**{**values, "crop_margin": float(values["crop_margin"])})
 
     def digest(self) -> str:
-        """Hex digest (blake2b-16) over all fields, the same on every machine."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        """Hex digest (blake2b-16) over all fields but the names of local folders, the same on every machine."""
+        identity = {name: value for name, value in self.to_json().items() if name not in self._folder_names()}
+        canonical = json.dumps(identity, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
     def differences(self, other: "TeacherSpec") -> list[str]:
-        """Fields in which this spec, a cache's, departs from the expected `other`, in plain words; empty when equal."""
+        """Fields in which this spec, a cache's, departs from the expected `other`, in plain words; empty when equal.
+
+        Two local folders of different names and equal content are no difference.
+        """
+        differing = [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+        renamed = {name for name in self._folder_names() if _REVISION_OF[name] not in differing}
         return [
-            f"{field.name} differs: cache has {getattr(self, field.name)!r}, expected {getattr(other, field.name)!r}"
-            for field in fields(self)
-            if getattr(self, field.name) != getattr(other, field.name)
+            f"{name} differs: cache has {getattr(self, name)!r}, expected {getattr(other, name)!r}"
+            for name in differing
+            if name not in renamed
         ]
+
+    def _folder_names(self) -> set[str]:
+        """Fields that hold the name of a local folder, whose content the revision beside them identifies."""
+        return {
+            name for name, revision in _REVISION_OF.items() if len(getattr(self, revision)) == _FOLDER_REVISION_DIGITS
+        }

@@ -183,8 +183,6 @@ def _rows(rows: NDArray[np.int64]) -> str:
 
 def _table(cache: RegionCache) -> Iterator[Finding]:
     """The region table against the cache's digest, and its keys against boxes, class names and image digests."""
-    if cache.spec.digest() != cache.teacher_digest:
-        yield Finding(kind="damaged", file="zarr.json", message="the teacher's spec is not the one of its digest")
     for file, digest in cache.table_files.items():
         if not (cache.path / file).is_file() or file_digest(cache.path / file) != digest:
             yield Finding(kind="damaged", file=file, message="is not the file that was written")

@@ -210,7 +210,7 @@ class RegionCache:
             "explained_variance": projection.explained_variance if projection else None,
             "set_aside": len(self.quarantine()),
             "teacher": self.spec.to_json(),
-            "teacher_digest": self.spec.digest(),
+            "teacher_digest": self.teacher_digest,
             "table_digest": self.table_digest,
             "format_version": self._attributes["format_version"],
             "versions": self._attributes["versions"],

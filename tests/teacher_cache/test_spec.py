@@ -72,6 +72,27 @@ def test_differences_are_plain_words_in_the_order_of_the_fields(helpers: SimpleN
     assert other.differences(helpers.spec)[2] == "num_beams differs: cache has 4, expected 1"
 
 
+@pytest.mark.parametrize(("name", "revision"), [("model", "revision"), ("visual", "visual_revision")])
+def test_the_name_of_a_local_folder_decides_nothing(helpers: SimpleNamespace, name: str, revision: str) -> None:
+    content = "d" * 32
+    here = replace(helpers.spec, **{name: "llava", revision: content})
+    there = replace(here, **{name: "models--llava"})
+    assert here.digest() == there.digest()
+    assert here.differences(there) == []
+    other = replace(there, **{revision: "e" * 32})
+    assert here.digest() != other.digest()
+    assert [phrase.split()[0] for phrase in here.differences(other)] == [name, revision]
+
+
+def test_a_commit_on_the_hub_and_a_folder_are_two_teachers(helpers: SimpleNamespace) -> None:
+    hub = replace(helpers.spec, revision="a" * 40)
+    assert hub.differences(replace(hub, model="mirror/teacher")) != []
+    assert hub.digest() != replace(hub, model="mirror/teacher").digest()
+    assert [phrase.split()[0] for phrase in hub.differences(replace(hub, model="llava", revision="b" * 32))] == [
+        "model", "revision",
+    ]  # fmt: skip
+
+
 def test_equal_specs_have_no_differences(helpers: SimpleNamespace) -> None:
     assert helpers.spec.differences(replace(helpers.spec)) == []
 
