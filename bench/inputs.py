@@ -1,9 +1,7 @@
-"""What the measurements run on: the miniature world and the shipped teacher, made once below a root."""
+"""What the measurements run on: the miniature world, which is written once below a root, and the shipped teacher."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
 
 from mocha_pipe.data.miniature import WorldSize
 from mocha_pipe.data.regions import RegionTable
@@ -27,7 +25,7 @@ class BenchInputs:
 
 
 def bench_inputs(root: Path) -> BenchInputs:
-    """The miniature world below `root`, written where it is not there."""
+    """The miniature world below `root`; it is written if it is missing."""
     config = miniature(root / "bench")
     config = replace(config, miniature=replace(config.miniature, size=WORLD)).resolved()
     make_world(config)
@@ -38,10 +36,3 @@ def bench_inputs(root: Path) -> BenchInputs:
 def shipped_teacher(**options: object) -> LlavaTeacher:
     """The miniature teacher on the CPU."""
     return LlavaTeacher(teacher_config(TeacherConfig(model=MINIATURE_TEACHER, device="cpu", **options)))  # type: ignore[arg-type]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    started = perf_counter()
-    work()
-    return perf_counter() - started

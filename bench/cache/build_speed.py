@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from bench.figures import Figure
-from bench.inputs import BenchInputs, bench_inputs, seconds, shipped_teacher
+from bench.inputs import BenchInputs, bench_inputs, shipped_teacher
+from bench.timing import seconds
 from mocha_pipe.teacher_cache.building.build import build_cache
 from mocha_pipe.teacher_cache.building.feed import BATCHES_AHEAD, CropFeed
 from mocha_pipe.teacher_cache.crops import cut_crop

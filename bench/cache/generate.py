@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.figures import Figure
-from bench.inputs import BenchInputs, bench_inputs, seconds, shipped_teacher
+from bench.inputs import BenchInputs, bench_inputs, shipped_teacher
 from bench.teachers.one_by_one import describe_one, never_end
+from bench.timing import seconds
 from mocha_pipe.teacher_cache.building.feed import CropFeed
 from mocha_pipe.teacher_cache.teachers.greedy import GreedyAnswers
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher

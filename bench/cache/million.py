@@ -6,19 +6,17 @@ The regions are synthetic (200,000 images, which are one and the same small file
 
 import ctypes
 import gc
-import multiprocessing
 import os
 import statistics
 import tempfile
-from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 
 import pyarrow as pa
 
-from bench.cache.synthetic import CheapTeacher, synthetic_source, synthetic_spec, synthetic_table
 from bench.figures import Figure
-from bench.runs import memory_status
+from bench.runs import in_a_process, memory_status
+from bench.synthetic import CheapTeacher, synthetic_source, synthetic_spec, synthetic_table
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.teacher_cache.building.build import build_cache
 from mocha_pipe.teacher_cache.store.cache import RegionCache
@@ -110,7 +108,7 @@ def _memory(folder: Path, rows_per_shard: int) -> dict[str, Figure]:
     """Peak of a worker less what its table takes."""
     peaks, notes = {}, []
     for size in ("small", "large"):
-        regions, table_bytes, peak = _in_own_process(folder, size, rows_per_shard)
+        regions, table_bytes, peak = in_a_process("memory", _build_some, folder, size, rows_per_shard)
         peaks[size] = peak - table_bytes
         notes.append(f"{regions:,} regions: peak {peak / 2**20:.0f} MiB, table {table_bytes / 2**20:.0f} MiB")
     return {
@@ -123,21 +121,7 @@ def _memory(folder: Path, rows_per_shard: int) -> dict[str, Figure]:
     }  # fmt: skip
 
 
-def _in_own_process(folder: Path, size: str, rows_per_shard: int) -> tuple[int, int, int]:
-    """Regions, bytes of the table and peak bytes of a fresh interpreter that builds some shards."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    worker = context.Process(target=_worker, args=(folder, size, rows_per_shard, there))
-    worker.start()
-    there.close()
-    try:
-        regions, table_bytes, peak = here.recv()
-    finally:
-        worker.join()
-    return regions, table_bytes, peak
-
-
-def _worker(folder: Path, size: str, rows_per_shard: int, report: Connection) -> None:
+def _build_some(folder: Path, size: str, rows_per_shard: int) -> tuple[int, int, int]:
     """One part of a build that is divided among so many that each has the same number of shards, whatever the size."""
     before = memory_status("VmRSS")
     table = RegionTable.read(folder / size)
@@ -153,7 +137,7 @@ def _worker(folder: Path, size: str, rows_per_shard: int, report: Connection) ->
         source, table, folder / f"{size}-cache", spec=spec, load_teacher=lambda: CheapTeacher(spec),
         rows_per_shard=rows_per_shard, part=(0, -(-shards // EMBEDDED_SHARDS)),
     )  # fmt: skip
-    report.send((len(table), table_bytes, memory_status("VmHWM")))
+    return len(table), table_bytes, memory_status("VmHWM")
 
 
 def _give_back() -> None:

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from ultralytics.cfg import get_cfg
 
-from bench.cache.synthetic import synthetic_cache, synthetic_table
 from bench.figures import Figure
-from bench.inputs import BenchInputs, bench_inputs, seconds
+from bench.inputs import BenchInputs, bench_inputs
+from bench.synthetic import synthetic_cache, synthetic_table
+from bench.timing import seconds
 from mocha_pipe.data.types import RegionTargets
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.training.dataset import RegionDataset

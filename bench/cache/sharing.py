@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from bench.cache.synthetic import synthetic_cache, synthetic_table
 from bench.figures import Figure
+from bench.synthetic import synthetic_cache, synthetic_table
 from mocha_pipe.teacher_cache.sharing import pull
 
 HIDDEN_DIM, VISUAL_DIM, DIM = 4096, 1024, 512

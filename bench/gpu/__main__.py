@@ -19,8 +19,8 @@ from bench.gpu import teacher as gpu_teacher
 from bench.gpu import training as gpu_training
 from bench.gpu.device import device_name
 from bench.gpu.training import Pair
+from bench.gpu.watched_steps import Window
 from bench.teachers.random_llava import Geometry
-from bench.training.watched_steps import Window
 from mocha_pipe.data.files import write_json
 from mocha_pipe.pipeline.rundir import read_json
 

@@ -17,12 +17,12 @@ from typing import Literal, get_args
 
 import torch
 
-from bench.cache.synthetic import synthetic_cache
 from bench.figures import Figure
+from bench.gpu.pictures import picture_inputs
+from bench.gpu.watched_steps import StepWatch, TrainingRun, Window
 from bench.inputs import BenchInputs
-from bench.personal.pictures import picture_inputs
 from bench.runs import in_a_process, make_trainer
-from bench.training.watched_steps import StepWatch, TrainingRun, Window
+from bench.synthetic import synthetic_cache
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 
 Kind = Literal["plain", "distill_model", "ours"]

@@ -1,18 +1,17 @@
 """What few-shot learning costs beyond the forward passes, on one core: learning, naming, and the size of a profile."""
 
-import json
 import os
-import shutil
 import statistics
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
 from bench.figures import Figure
-from bench.personal.personal import thread_seconds
+from bench.runs import in_a_process
+from bench.timing import thread_seconds
 from mocha_pipe.data.coarse import COARSE_NAMES
 from mocha_pipe.student.fewshot.prototypes import make_learner
 from mocha_pipe.student.personal.profile import Profile
@@ -22,17 +21,13 @@ COARSE_CLASSES = len(COARSE_NAMES)
 OBJECTS, SHOTS = 40, 5
 PROFILE_OBJECTS = 10
 ROUNDS = 200
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def measure(root: Path, *, rounds: int = ROUNDS) -> dict[str, Figure]:
-    """Median milliseconds of one thread's processor time, which waiting for a busy core does not add to."""
-    # Libraries read the number of threads when they are loaded, so that this process is too late.
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", __name__, str(rounds)], env={**os.environ, **dict.fromkeys(_THREADS, "1")},
-        stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    took = json.loads(done.stdout)
+def measure(_root: Path, *, rounds: int = ROUNDS) -> dict[str, Figure]:
+    """Median milliseconds of one thread's processor time."""
+    with patch.dict(os.environ, ONE_THREAD):  # libraries read these when they are loaded: too late in this process
+        took = in_a_process("few-shot", milliseconds, rounds)
     compared = f"{BOXES} boxes against {PROTOTYPES} prototypes, {WIDTH} wide; learner conditional, prototypes"
     note = f"one thread; median of {rounds}"
     return {
@@ -49,7 +44,7 @@ def measure(root: Path, *, rounds: int = ROUNDS) -> dict[str, Figure]:
             note=f"{SHOTS} shots x {OBJECTS} objects, {WIDTH} wide; learner conditional; {note}",
         ),
         "profile_kb": Figure(
-            value=_profile_bytes(root / "bench" / "profile") / 1000, target=100.0, better="lower",
+            value=_profile_bytes() / 1000, target=100.0, better="lower",
             note=f"file of {PROFILE_OBJECTS} objects of {SHOTS} shots, {WIDTH} wide, {COARSE_CLASSES} class names",
         ),
     }  # fmt: skip
@@ -72,25 +67,19 @@ def milliseconds(rounds: int) -> dict[str, float]:
         "classify_one_class": lambda: alone.predict(queries, np.zeros(BOXES, np.int64)),
         "fit": lambda: make_learner("conditional").fit(support, taught % COARSE_CLASSES, taught),
     }
-    timed = range(rounds + 1)
-    return {name: 1000 * statistics.median(thread_seconds(call) for _ in timed) for name, call in work.items()}
+    return {
+        name: 1000 * statistics.median(thread_seconds(call) for _ in range(rounds)) for name, call in work.items()
+    }
 
 
-def _profile_bytes(folder: Path) -> int:
+def _profile_bytes() -> int:
     """Size of a saved profile of random embeddings."""
     rng = np.random.default_rng(0)
     profile = Profile.empty("0" * 32, COARSE_NAMES)
     for number in range(PROFILE_OBJECTS):
         embeddings = rng.standard_normal((SHOTS, WIDTH), np.float32)
         profile = profile.add(f"my thing number {number}", embeddings, np.full(SHOTS, number))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "profile.safetensors"
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "profile.safetensors"
         profile.save(path)
         return path.stat().st_size
-    finally:
-        shutil.rmtree(folder)
-
-
-if __name__ == "__main__":
-    print(json.dumps(milliseconds(int(sys.argv[1]))))

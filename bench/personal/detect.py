@@ -1,7 +1,7 @@
 """What personal names cost on top of detection: an image through `YOLO.predict` and a `PersonalDetector`, in turn.
 
-The student has random weights: what it finds makes no sense, but takes as long. The confidence is that of each image's
-fourth box, so that as many boxes are named, and as few anchors reach NMS, as in a picture of a few objects.
+The student has random weights, so every image gets a confidence threshold of its own: the score of its fourth box. Then
+as many boxes are named, and as few anchors reach NMS, as in a picture of a few objects.
 """
 
 import shutil
@@ -14,8 +14,9 @@ import numpy as np
 
 from bench.figures import Figure
 from bench.inputs import BenchInputs, bench_inputs
-from bench.personal.personal import SIZES, Pairs, make_student
+from bench.personal.random_student import SIZES, make_student
 from bench.runs import in_a_process
+from bench.timing import Pairs, figures_by_size
 from mocha_pipe.data.images import read_image
 
 if TYPE_CHECKING:
@@ -37,22 +38,16 @@ def measure(
     rounds: int = ROUNDS,
     inputs: BenchInputs | None = None,
 ) -> dict[str, Figure]:
-    """Median ratio at each image size; the target is for the largest, which is ultralytics' default."""
+    """Median ratio at each image size."""
     folder = root / "bench-detect"
     try:
-        timed: dict[int, Pairs] = in_a_process(
+        timed = in_a_process(
             "detection", _time, inputs or bench_inputs(root), folder, model, tuple(sizes), images, rounds
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return {
-        "detect_vs_predict" if size == max(sizes) else f"detect_vs_predict_{size}px": Figure(
-            value=found.ratio,
-            target=1.10 if size == max(sizes) else None, better="lower",
-            note=f"{found}; {Path(model).stem}, {size} px, {BOXES} boxes, {OBJECTS} objects, one thread, CPU",
-        )
-        for size, found in timed.items()
-    }  # fmt: skip
+    what = f"{BOXES} boxes, {OBJECTS} objects"
+    return figures_by_size("detect_vs_predict", timed, target=1.10, model=model, what=what)
 
 
 def _time(
@@ -71,7 +66,7 @@ def _time(
         for arguments in (asked[0], asked[0]):
             yolo.predict(**arguments)
             detector(**arguments)
-        torch.set_num_threads(1)  # ultralytics has its own idea, and we have ours
+        torch.set_num_threads(1)  # ultralytics sets another number whenever it sets up a predictor
         timed[size] = Pairs()
         for turn in range(rounds):
             for arguments in asked:
@@ -80,7 +75,7 @@ def _time(
 
 
 def _make_detector(inputs: BenchInputs, folder: Path, config: str) -> "PersonalDetector":
-    """A student that nothing was taught, and a profile with objects of every class."""
+    """A random student, and a profile with objects of every class."""
     from mocha_pipe.student.personal.detector import PersonalDetector
     from mocha_pipe.student.personal.profile import Profile, student_digest
 

@@ -1,6 +1,6 @@
 """What personal names cost in onnxruntime: an exported student beside ultralytics' own export of its detector.
 
-Both hold NMS and find the same boxes. The student has random weights: what it finds makes no sense, but takes as long.
+Both graphs contain NMS and find the same boxes. The student has random weights.
 """
 
 import shutil
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.figures import Figure
-from bench.personal.personal import SIZES, Pairs, make_student
+from bench.personal.random_student import SIZES, make_student
 from bench.runs import in_a_process
+from bench.timing import Pairs, figures_by_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,21 +27,14 @@ _WIDTH = 512
 
 
 def measure(root: Path, *, model: str = MODEL, sizes: Sequence[int] = SIZES, rounds: int = ROUNDS) -> dict[str, Figure]:
-    """Median ratio at each image size; the target is for the largest, which is ultralytics' default."""
+    """Median ratio at each image size."""
     folder = root / "bench-export"
     try:
-        timed: dict[int, Pairs] = in_a_process("export", _time, folder, model, tuple(sizes), rounds)
+        timed = in_a_process("export", _time, folder, model, tuple(sizes), rounds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return {
-        "onnx_vs_yolo_onnx" if size == max(sizes) else f"onnx_vs_yolo_onnx_{size}px": Figure(
-            value=pairs.ratio,
-            target=1.10 if size == max(sizes) else None, better="lower",
-            note=f"{pairs}, NMS in both; "
-            f"{Path(model).stem}, {size} px, {BOXES} boxes, {OBJECTS} objects, one thread, CPU",
-        )
-        for size, pairs in timed.items()
-    }  # fmt: skip
+    what = f"NMS in both, {BOXES} boxes, {OBJECTS} objects"
+    return figures_by_size("onnx_vs_yolo_onnx", timed, target=1.10, model=model, what=what)
 
 
 def _time(folder: Path, model: str, sizes: Sequence[int], rounds: int) -> dict[int, Pairs]:
@@ -87,7 +81,7 @@ def sessions(folder: Path, size: int) -> tuple[Callable[[], "NDArray[Any]"], Cal
 
 
 def _session(path: Path) -> Any:
-    """One thread: the one that asks."""
+    """A session that computes in the calling thread alone, whose processor time is what is measured."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

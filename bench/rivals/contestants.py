@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from ultralytics import YOLO
 
-from bench.personal.personal import thread_seconds
 from bench.rivals.yoloe import PromptedDetector, blue_first
+from bench.timing import thread_seconds
 from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 from mocha_pipe.student.fewshot.prototypes import make_learner

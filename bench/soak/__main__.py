@@ -19,10 +19,10 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from bench.cache.synthetic import read_log
 from bench.figures import Figure, exit_code, keep, show
+from bench.soak.damage import Damage, Watch, regions_by_name
 from bench.soak.killing import DEADLINE, MOMENTS, errors_of, make_world, phase_of, start_build, strike
-from bench.training.watching import Damage, Watch, regions_by_name
+from bench.synthetic import read_log
 
 KILLS, SCENES = 200, 500
 SHARE_OF_PAIRS = 0.3

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bench.cache.synthetic import CheapTeacher, synthetic_spec
+from bench.synthetic import CheapTeacher, synthetic_spec
 from mocha_pipe.data.miniature import WorldSize, make_miniature
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.source import open_source

@@ -13,7 +13,8 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data.build import build_dataloader
 
 from bench.figures import Figure
-from bench.inputs import BenchInputs, bench_inputs, seconds
+from bench.inputs import BenchInputs, bench_inputs
+from bench.timing import seconds
 from mocha_pipe.data.packing.pack import pack
 from mocha_pipe.data.packing.remote import open_shards
 from mocha_pipe.data.readers import read_place

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.figures import Figure
-from bench.inputs import BenchInputs, bench_inputs, seconds, shipped_teacher
+from bench.inputs import BenchInputs, bench_inputs, shipped_teacher
 from bench.runs import in_a_process, make_trainer, memory_status
+from bench.timing import seconds
 from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import RegionTargets
 from mocha_pipe.teacher_cache.building.build import build_cache

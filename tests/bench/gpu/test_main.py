@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from bench.gpu import __main__ as gpu
 from bench.gpu.teacher import TeacherResult
 from bench.gpu.training import PAIRS, TrainingSettings
-from bench.training.watched_steps import TrainingRun
+from bench.gpu.watched_steps import TrainingRun
 
 
 def run(*arguments: object) -> Result:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench.cache.synthetic import synthetic_cache
 from bench.gpu import __main__ as gpu
 from bench.gpu import training as gpu_training
+from bench.gpu.pictures import picture_inputs
 from bench.gpu.training import Kind, Pair, TrainingSettings
-from bench.personal.pictures import picture_inputs
-from bench.training.watched_steps import TrainingRun, Window
+from bench.gpu.watched_steps import TrainingRun, Window
+from bench.synthetic import synthetic_cache
 
 PAIR = Pair("yolov8n.yaml", "yolov8s.yaml")
 SETTINGS = TrainingSettings(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.personal import export
-from bench.personal.personal import make_student
+from bench.personal.random_student import make_student
 
 
 def test_export_has_its_figures(tmp_path: Path, tiny_detector: Path) -> None:

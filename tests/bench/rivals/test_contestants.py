@@ -15,7 +15,7 @@ from ultralytics import YOLO
 
 from bench.inputs import BenchInputs, shipped_teacher
 from bench.personal import personal
-from bench.personal.personal import make_student
+from bench.personal.random_student import make_student
 from bench.rivals import contestants, yoloe
 from bench.rivals.contestants import (
     BASE_GALLERY,

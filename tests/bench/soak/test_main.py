@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from bench.soak import __main__ as soak
 from bench.soak import killing
 from bench.soak.__main__ import SoakReport, app, run_soak
+from bench.soak.damage import Damage
 from bench.soak.killing import Moment, make_world, start_build, strike
-from bench.training.watching import Damage
 from mocha_pipe.teacher_cache.store.layout import done_shards
 
 

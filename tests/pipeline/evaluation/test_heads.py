@@ -16,7 +16,7 @@ import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
 
 import torch
 
-from bench.personal.personal import make_student
+from bench.personal.random_student import make_student
 from mocha_pipe.data.benchmarks.icubworld import OBJECTS
 from mocha_pipe.data.coarse import COARSE_NAMES
 from mocha_pipe.pipeline.settings.loading import load_config

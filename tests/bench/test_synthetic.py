@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cache.synthetic import (
+from bench.synthetic import (
     CLASS_NAMES,
     CheapTeacher,
     read_log,

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.cache.synthetic import CheapTeacher, Look, read_log
+from bench.soak.damage import Damage, Watch, regions_by_name
 from bench.soak.killing import DIM, ROWS_PER_SHARD, World, committed, make_world, phase_of
-from bench.training.watching import Damage, Watch, regions_by_name
+from bench.synthetic import CheapTeacher, Look, read_log
 from mocha_pipe.teacher_cache.building.build import build_cache
 from mocha_pipe.teacher_cache.store.layout import shard_path, write_shard
 from mocha_pipe.teacher_cache.store.reader import ShardRows

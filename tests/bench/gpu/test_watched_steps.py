@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.training import watched_steps
-from bench.training.watched_steps import StepWatch, TrainingRun, Window
+from bench.gpu import watched_steps
+from bench.gpu.watched_steps import StepWatch, TrainingRun, Window
 
 WINDOW = Window(warm_up=2, timed=2, profiled=1)
 

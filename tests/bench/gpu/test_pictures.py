@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.personal.pictures import MOST_BOXES, NUM_CLASSES, picture_inputs
+from bench.gpu.pictures import MOST_BOXES, NUM_CLASSES, picture_inputs
 from mocha_pipe.data.source import open_source
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cache.synthetic import Look, region_name
 from bench.soak.killing import World, committed
+from bench.synthetic import Look, region_name
 from mocha_pipe.teacher_cache.building.feed import CropFeed
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache
