@@ -1,12 +1,20 @@
-"""Files that appear whole or not at all: written beside their place, flushed to disk, then renamed."""
+"""Files and folders that appear whole or not at all, locks between processes, and digests.
 
+A file is written beside its place, flushed to disk, and renamed; a folder likewise.
+"""
+
+import errno
 import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
 
 _UMASK = os.umask(0)  # can only be read by setting it
 os.umask(_UMASK)
@@ -31,7 +39,50 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    _flush(path.parent)
+
+
+@contextmanager
+def temporary_folder(target: Path, *, shared: bool = True) -> Iterator[Path]:
+    """Yield a new folder beside `target`, to be filled and then given its name; removed at the end if it was not.
+
+    Args:
+        target: The folder to be made. Its parents are made where missing.
+        shared: Other processes may be making `target` at the same time, so the temporary gets a name of its own.
+            Otherwise the name is fixed, and what a killed process left under that name is removed first.
+    """
+    temporary = target.with_name(f".{target.name}{f'.{secrets.token_hex(16)}' if shared else ''}.partial")
+    if not shared:
+        shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish(temporary: Path, target: Path, *, flush: bool = True) -> bool:
+    """Give a finished folder its name; False where something other than an empty folder has that name already.
+
+    Args:
+        temporary: As from `temporary_folder`.
+        target: Its name from now on.
+        flush: Write every file through to the disk first, so that a power cut leaves all of them or nothing.
+    """
+    if flush:
+        for path in [*temporary.rglob("*"), temporary]:
+            _flush(path)
+    with suppress(OSError):
+        target.rmdir()  # an empty folder, onto which Windows does not rename
+    try:
+        temporary.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        return False
+    if flush:
+        _flush(target.parent)
+    return True
 
 
 def write_json(path: Path, value: object) -> None:
@@ -45,6 +96,22 @@ def is_vacant(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs; another process that wants it waits. The system frees it when we die.
+
+    The file stays behind, empty. On a disk that knows no locks the block runs without one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    with suppress(OSError, NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def file_digest(path: Path) -> str:
     """Hex of blake2b-16 over a file's bytes."""
     with path.open("rb") as stream:
@@ -56,25 +123,15 @@ def bytes_digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs; another process that wants it waits. The system frees it when we die.
-
-    The file stays behind, empty. On a disk that knows no locks the block runs without one.
-    """
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        with suppress(OSError):
-            fcntl.lockf(handle, fcntl.LOCK_EX)
-        yield
+def json_digest(value: Any) -> str:
+    """Hex of blake2b-16 over a JSON value, whatever the order of its keys; the same on every machine."""
+    return bytes_digest(json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode())
 
 
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder; its rename is durable without
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder; its rename is durable without
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,11 +1,10 @@
 """TeacherSpec: everything that can change an embedding. Caches with equal specs and tables hold the same numbers."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from mocha_pipe.data.files import json_digest
 from mocha_pipe.teacher_cache.errors import CacheFormatError
 
 EmbeddingMode = Literal["prompt", "generate"]
@@ -82,9 +81,8 @@ class TeacherSpec:
 
     def digest(self) -> str:
         """Hex digest (blake2b-16) over all fields but the names of local folders, the same on every machine."""
-        identity = {name: value for name, value in self.to_json().items() if name not in self._folder_names()}
-        canonical = json.dumps(identity, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-        return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+        folder_names = self._folder_names()
+        return json_digest({name: value for name, value in self.to_json().items() if name not in folder_names})
 
     def differences(self, other: "TeacherSpec") -> list[str]:
         """Fields in which this spec, a cache's, departs from the expected `other`, in plain words; empty when equal.

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from mocha_pipe.data.files import is_vacant
+from mocha_pipe.data.files import is_vacant, publish, temporary_folder
 from mocha_pipe.teacher_cache.errors import CacheFormatError, CacheIncompleteError, CacheNotFoundError, CacheWriteError
 from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, IDENTITY, TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.hub import HubPlace
@@ -34,7 +34,7 @@ from mocha_pipe.teacher_cache.sharing.units import (
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.disk import disk_errors
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, publish, sweep_stale, temporary_folder
+from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, sweep_stale
 
 
 def open_place(url: str) -> Place:

@@ -12,13 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mocha_pipe.data.files import atomic_path
+from mocha_pipe.data.files import atomic_path, temporary_folder
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.sharing.checks import check_file
 from mocha_pipe.teacher_cache.sharing.holding import Holding
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.sharing.units import Unit
-from mocha_pipe.teacher_cache.store.layout import temporary_folder
 from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
 
 WORKERS = 8

@@ -5,16 +5,12 @@ Legend: N regions (rows), D width of an array, S rows per shard.
 """
 
 import contextlib
-import errno
 import glob
-import hashlib
-import json
 import os
 import re
 import shutil
 import time
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,7 +22,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from mocha_pipe.data.files import atomic_path, file_digest
+from mocha_pipe.data.files import atomic_path, file_digest, json_digest, publish, temporary_folder
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 
@@ -181,9 +177,7 @@ def create_array_atomically(folder: Path, name: str, plan: ShardPlan, dim: int, 
 
 def attributes_digest(attributes: Mapping[str, Any]) -> str:
     """Hex of blake2b-16 over a cache's attributes without their own `digest`, whatever the order of the fields."""
-    others = {name: value for name, value in attributes.items() if name != "digest"}
-    canonical = json.dumps(others, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+    return json_digest({name: value for name, value in attributes.items() if name != "digest"})
 
 
 def remove_array(folder: Path, name: str) -> None:
@@ -222,41 +216,6 @@ def _create_array(
         dimension_names=("row", "feature"),
         chunk_key_encoding={"name": "default", "separator": "."},
     )
-
-
-@contextlib.contextmanager
-def temporary_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, removed at the end unless it was published."""
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.partial"
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def publish(temporary: Path, target: Path) -> bool:
-    """Give a finished folder its name; False when there is something under that name already."""
-    for path in [*temporary.rglob("*"), temporary]:
-        _flush(path)
-    try:
-        temporary.rename(target)
-    except (FileExistsError, NotADirectoryError):
-        return False
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            raise
-        return False
-    _flush(target.parent)
-    return True
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _versions() -> dict[str, str]:

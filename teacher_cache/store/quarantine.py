@@ -4,15 +4,14 @@ One json file per shard that has any, written before the shard's arrays: a shard
 rows hold NaN in every array, and no other row does.
 """
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mocha_pipe.data.files import write_json
+from mocha_pipe.data.files import json_digest, write_json
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 
 QUARANTINE_FOLDER = "quarantine"
@@ -46,7 +45,7 @@ def write_set_aside(folder: Path, shard: int, regions: Sequence[SetAside]) -> No
         path.unlink(missing_ok=True)
         return
     entries = [asdict(region) for region in regions]
-    write_json(path, {"regions": entries, "digest": _digest(entries)})
+    write_json(path, {"regions": entries, "digest": json_digest(entries)})
 
 
 def read_set_aside(folder: Path) -> tuple[SetAside, ...]:
@@ -70,7 +69,7 @@ def read_quarantine_file(path: Path) -> tuple[SetAside, ...]:
         content: dict[str, Any] = json.loads(path.read_bytes())
         entries = content["regions"]
         names = {field.name for field in fields(SetAside)}
-        is_sound = content["digest"] == _digest(entries) and all(set(entry) == names for entry in entries)
+        is_sound = content["digest"] == json_digest(entries) and all(set(entry) == names for entry in entries)
     except (ValueError, KeyError, TypeError, AttributeError):
         is_sound = False
     if not is_sound:
@@ -79,8 +78,3 @@ def read_quarantine_file(path: Path) -> tuple[SetAside, ...]:
             f"`mocha-pipe cache verify {path.parent.parent} --repair`"
         )
     return tuple(SetAside(**entry) for entry in entries)
-
-
-def _digest(entries: Iterable[Any]) -> str:
-    canonical = json.dumps(list(entries), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()

@@ -82,7 +82,7 @@ def test_a_disk_without_locks_does_not_stop_anybody(tmp_path: Path, monkeypatch:
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("fcntl.lockf", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     with exclusive(tmp_path / "lock"):
         (tmp_path / "done").touch()
     assert (tmp_path / "done").exists()
