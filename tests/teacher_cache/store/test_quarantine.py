@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mocha_pipe.data.files import json_digest
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building import build, embed
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
-from mocha_pipe.teacher_cache.store import quarantine
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_set_aside, write_set_aside
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
@@ -51,7 +51,7 @@ def test_a_damaged_list_is_refused(tmp_path: Path, damage: str) -> None:
     entry = content["regions"][0]
     if damage == "extra":
         entry["note"] = "added"
-        content["digest"] = quarantine._digest(content["regions"])
+        content["digest"] = json_digest(content["regions"])
     elif damage != "cut":
         entry.update({"reason": "none"} if damage == "reason" else {"row": 71})
     text = "[]" if damage == "list" else json.dumps(content)
