@@ -4,17 +4,21 @@ A file is written beside its place, flushed to disk, and renamed; a folder likew
 """
 
 import errno
+import functools
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _UMASK = os.umask(0)  # can only be read by setting it
 os.umask(_UMASK)
@@ -89,6 +93,34 @@ def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON, atomically; NaN and infinity are refused (ValueError), as JSON has none."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_parquet(path: Path, columns: Iterable[object], schema: "pa.Schema") -> None:
+    """Write columns, in the order of the schema, atomically. Equal content gives equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    with atomic_path(path) as temporary:
+        # Every setting that decides bytes is fixed here, so that a newer default of pyarrow changes none.
+        pq.write_table(
+            pa.Table.from_arrays(arrays, schema=schema), temporary, version="2.6", compression="zstd",
+            compression_level=3, use_dictionary=False, write_page_checksum=True,
+        )  # fmt: skip
+
+
+def name_inside(path: Path, root: Path) -> str | None:
+    """POSIX path of a file relative to `root` (a resolved folder), or None where it lies outside, links followed.
+
+    Only the file's folder is resolved: a picture that is itself a link keeps its place.
+    """
+    folder = _resolved(os.fspath(Path.cwd() / path.parent))
+    return (folder / path.name).relative_to(root).as_posix() if folder.is_relative_to(root) else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _resolved(folder: str) -> Path:
+    return Path(folder).resolve()
 
 
 def is_vacant(folder: Path) -> bool:

@@ -5,15 +5,18 @@ does for both (cv2.imread and its label verification).
 """
 
 import errno
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, MochaError
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, MochaError, first_line
 from mocha_pipe.data.files import bytes_digest
-from mocha_pipe.data.types import ImageFile, Problem
+from mocha_pipe.data.types import ImageFile, Problem, error, warning
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
@@ -25,6 +28,10 @@ MIN_SIDE = 10
 
 _FORMATS = {"AVIF", "BMP", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP"}
 _SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap width and height
+_TRAILING = (
+    "JPEG does not end in its end marker; it decodes, but `yolo train` rewrites such a file and so changes its region "
+    "keys; save it again before building a cache"
+)
 
 
 def read_image(path: ImageFile) -> NDArray[np.uint8]:  # (H, W, 3)
@@ -34,17 +41,8 @@ def read_image(path: ImageFile) -> NDArray[np.uint8]:  # (H, W, 3)
         DatasetNotFoundError: There is no such file, or the disk that holds it does not answer.
         DatasetError: The file is no image, or is damaged.
     """
-    try:
-        with path.open("rb") as stream, Image.open(stream) as image:
-            return _rgb(_upright(image))
-    except MochaError:
-        raise
-    except FileNotFoundError:
-        raise DatasetNotFoundError(f"{path}: {_MISSING}") from None
-    except Exception as error:  # on a broken file Pillow lets through whatever its parsing meets
-        if isinstance(error, OSError) and not _is_content(error):
-            raise DatasetNotFoundError(f"{path}: {_unreachable(error)}") from error
-        raise DatasetError(f"{path}: {_unreadable(error)}") from None
+    with _errors_in_words(path), Image.open(io.BytesIO(path.read_bytes())) as image:
+        return _rgb(_upright(image))
 
 
 def image_digest(path: ImageFile) -> str:
@@ -53,72 +51,62 @@ def image_digest(path: ImageFile) -> str:
     Raises:
         DatasetNotFoundError: There is no such file, or the disk that holds it does not answer.
     """
-    try:
+    with _errors_in_words(path):
         return bytes_digest(path.read_bytes())
-    except MochaError:
-        raise
-    except FileNotFoundError:
-        raise DatasetNotFoundError(f"{path}: {_MISSING}") from None
-    except OSError as error:
-        raise DatasetNotFoundError(f"{path}: {_unreachable(error)}") from error
 
 
-def inspect_image(path: Path) -> tuple[tuple[int, int] | None, Problem | None]:
+def inspect_image(path: Path) -> tuple[tuple[int, int] | None, list[Problem]]:
     """Upright (width, height) from the header, without decoding, and what is wrong with the file.
 
-    The size is None where the problem is an error. A JPEG that does not end in its end marker is decoded to tell a
+    The size is None where a problem is an error. A JPEG that does not end in its end marker is decoded to tell a
     truncated file (error) from bytes after the picture (warning).
     """
     try:
-        with path.open("rb") as stream, Image.open(stream) as image:
+        with _errors_in_words(path), path.open("rb") as stream, Image.open(stream) as image:
             size = _upright_size(image)
             if image.format not in _FORMATS:
-                return None, _error(path, f"{image.format} content is not trained on; save it as PNG or JPEG")
+                return None, [error(path, f"{image.format} content is not trained on; save it as PNG or JPEG")]
             if min(size) < MIN_SIDE:
                 found = f"found {size[0]} x {size[1]}"
-                return None, _error(
-                    path, f"an image must be at least {MIN_SIDE} x {MIN_SIDE} pixels, {found}; remove it"
-                )
+                return None, [
+                    error(path, f"an image must be at least {MIN_SIDE} x {MIN_SIDE} pixels, {found}; remove it")
+                ]
             stream.seek(-2, 2)
             if image.format == "JPEG" and stream.read() != b"\xff\xd9":
                 stream.seek(0)
                 _upright(image).load()
-                return size, Problem(severity="warning", where=str(path), message=_TRAILING)
-            return size, None
+                return size, [warning(path, _TRAILING)]
+            return size, []
+    except (DatasetError, DatasetNotFoundError) as refused:
+        return None, [error(path, message_of(refused, path), unreadable=isinstance(refused, DatasetError))]
+
+
+def message_of(refused: MochaError, path: ImageFile) -> str:
+    """What `read_image` says of a file, without the path before it."""
+    return str(refused).removeprefix(f"{path}: ")
+
+
+@contextmanager
+def _errors_in_words(path: ImageFile) -> Iterator[None]:
+    """Turn whatever a file's reading raises into an error of ours, which says whether disk or content is at fault."""
+    try:
+        yield
+    except MochaError:
+        raise
     except FileNotFoundError:
-        return None, _error(path, _MISSING)
-    except Exception as error:  # on a broken file Pillow lets through whatever its parsing meets
-        if isinstance(error, OSError) and not _is_content(error):
-            return None, _error(path, _unreachable(error))
-        return None, Problem(severity="error", where=str(path), message=_unreadable(error), unreadable=True)
-
-
-_MISSING = "no such image; put the file there or remove it from the data set"
-_TRAILING = (
-    "JPEG does not end in its end marker; it decodes, but `yolo train` rewrites such a file and so changes its region "
-    "keys; save it again before building a cache"
-)
-
-
-def _is_content(error: OSError) -> bool:
-    """Whether the file's content is at fault, and not the disk that holds it; a broken header may lead nowhere."""
-    return error.errno in (None, errno.EINVAL)
-
-
-def _unreachable(error: OSError) -> str:
-    return f"cannot be reached ({error.strerror}); bring the disk back and run the same command again"
-
-
-def _unreadable(error: Exception) -> str:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    # ImportError: once ultralytics is imported, its patched Image.open looks for an HEIF plugin before it gives up.
-    if isinstance(error, (UnidentifiedImageError, ImportError)):
-        reason = "no known image format"
-    return f"cannot be read as an image ({reason}); replace or remove the file"
-
-
-def _error(path: Path, message: str) -> Problem:
-    return Problem(severity="error", where=str(path), message=message)
+        raise DatasetNotFoundError(
+            f"{path}: no such image; put the file there or remove it from the data set"
+        ) from None
+    except Exception as reason:  # on a broken file Pillow lets through whatever its parsing meets
+        # EINVAL, or no number: the content is at fault, since a broken header may lead to a place that is not there.
+        if isinstance(reason, OSError) and reason.errno not in (None, errno.EINVAL):
+            raise DatasetNotFoundError(
+                f"{path}: cannot be reached ({reason.strerror}); bring the disk back and run the same command again"
+            ) from reason
+        # ImportError: once ultralytics is imported, its patched Image.open looks for an HEIF plugin before it gives up.
+        is_no_image = isinstance(reason, (UnidentifiedImageError, ImportError))
+        what = "no known image format" if is_no_image else first_line(reason)
+        raise DatasetError(f"{path}: cannot be read as an image ({what}); replace or remove the file") from None
 
 
 def _orientation(image: Image.Image) -> int:

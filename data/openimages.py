@@ -6,7 +6,6 @@ import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from mocha_pipe.data.coarse import COARSE_NAMES, OPEN_IMAGES
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.files import is_vacant
+from mocha_pipe.data.files import is_vacant, publish, temporary_folder
 from mocha_pipe.data.images import IMAGE_SUFFIXES
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -71,7 +70,10 @@ def import_openimages(
             f"{source}: a split is a file such as validation-annotations-bbox.csv and a folder of images such as "
             "validation/, found no such pair; put both there"
         )
-    with _new_folder(out) as building:
+    in_use = DatasetError(f"{out}: must be a new or empty folder, found something there; name another one")
+    if not is_vacant(out):
+        raise in_use
+    with temporary_folder(out.resolve(), shared=False) as building:
         imported = tuple(
             _import_split(source / split, file, building, _SPLITS[split], coarse_of, copy, progress)
             for split, file in splits.items()
@@ -84,6 +86,8 @@ def import_openimages(
         keys = {part.split: f"images/{part.split}" for part in imported if part.images}
         content = yaml.safe_dump({**keys, "names": list(COARSE_NAMES)}, sort_keys=False)
         (building / "data.yaml").write_text(content, encoding="utf-8")
+        if not publish(building, out.resolve(), flush=False):
+            raise in_use
     return imported
 
 
@@ -195,22 +199,3 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
         except (csv.Error, UnicodeDecodeError) as error:
             where = f"{file}:{reader.line_num}"
             raise DatasetError(f"{where}: must be CSV in UTF-8, found {error}; get the file again") from None
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when the block ends well."""
-    if not is_vacant(out):
-        raise DatasetError(f"{out}: must be a new or empty folder, found something there; name another one")
-    out = out.resolve()
-    building = out.with_name(f".{out.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        yield building
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    if out.exists():
-        out.rmdir()
-    building.rename(out)

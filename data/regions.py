@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.files import atomic_path
+from mocha_pipe.data.files import write_parquet
 from mocha_pipe.data.images import image_digest
 from mocha_pipe.data.types import DetectionSource
 
 IMAGES_FILE = "images.parquet"
 REGIONS_FILE = "regions.parquet"
 
+_REBUILD = "remove the folder and run: mocha-pipe cache build"
 _IMAGES_SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -56,7 +57,7 @@ class RegionTable:
     """Pixel corners."""
     class_ids: NDArray[np.int32]  # (N,)
     keys: NDArray[np.bytes_]  # (N,) S32
-    """Hex of blake2b-16 over image digest, box rounded to 1/100 px, and class name: no path, no class id."""
+    """Hex digests over image content, box and class name, see `recompute_keys`: no path, no class id."""
 
     def __len__(self) -> int:
         return len(self.class_ids)
@@ -106,26 +107,27 @@ class RegionTable:
         Raises:
             DatasetNotFoundError: An image is gone since the source was opened.
         """
-        records = source.records
+        paths = [record.path for record in source.records]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing and reading both leave the GIL
-            hashed = pool.map(image_digest, [record.path for record in records])
-            bar = tqdm(hashed, "hash images", len(records), unit="image", delay=2, disable=not progress)
-            digests = tuple(bar)
-        keys = [
-            region_key(digest, box, source.class_names[class_id])
-            for digest, record in zip(digests, records, strict=True)
-            for box, class_id in zip(record.xyxy, record.class_ids, strict=True)
-        ]
-        return cls(
+            hashed = pool.map(image_digest, paths)
+            return cls.of(source, tqdm(hashed, "hash images", len(paths), unit="image", delay=2, disable=not progress))
+
+    @classmethod
+    def of(cls, source: DetectionSource, image_digests: Iterable[str]) -> "RegionTable":
+        """The table of a source whose images have these digests, one each in their order; no image is read."""
+        records = source.records
+        first_row = _first_rows(len(record.class_ids) for record in records)
+        table = cls(
             class_names=source.class_names,
             image_names=tuple(record.name for record in records),
-            image_digests=digests,
+            image_digests=tuple(image_digests),
             image_sizes=np.array([(record.width, record.height) for record in records], np.int32).reshape(-1, 2),
-            first_row=_first_rows(len(record.class_ids) for record in records),
+            first_row=first_row,
             xyxy=np.concatenate([np.zeros((0, 4)), *(record.xyxy for record in records)]).astype(np.float32),
             class_ids=np.concatenate([np.zeros(0, int), *(record.class_ids for record in records)]).astype(np.int32),
-            keys=np.array(keys, dtype="S32"),
+            keys=np.zeros(first_row[-1], "S32"),
         )
+        return replace(table, keys=recompute_keys(table))
 
     def write(self, folder: Path) -> None:
         """Write images.parquet and regions.parquet, each atomically; equal tables give equal bytes."""
@@ -134,8 +136,8 @@ class RegionTable:
             pa.binary(32), len(self), [None, pa.py_buffer(np.ascontiguousarray(self.keys).tobytes())]
         )
         regions = [keys.cast(pa.binary()).cast(pa.string()), self.class_ids, *self.xyxy.T]
-        _write_parquet(folder / IMAGES_FILE, images, _IMAGES_SCHEMA, self._metadata())
-        _write_parquet(folder / REGIONS_FILE, regions, _REGIONS_SCHEMA, self._metadata())
+        write_parquet(folder / IMAGES_FILE, images, _IMAGES_SCHEMA.with_metadata(self._metadata()))
+        write_parquet(folder / REGIONS_FILE, regions, _REGIONS_SCHEMA.with_metadata(self._metadata()))
 
     @classmethod
     def read(cls, folder: Path) -> "RegionTable":
@@ -168,7 +170,8 @@ class RegionTable:
         return table
 
     def _metadata(self) -> dict[bytes, bytes]:
-        # Beyond the digest, what no key tells: pages have checksums, but the footer that says where they lie has none.
+        # `digest` covers the keys; `content` covers all other columns. Parquet's pages have checksums, but its footer,
+        # which says where they lie, has none.
         state = hashlib.blake2b(json.dumps([self.image_names, self.image_digests]).encode(), digest_size=16)
         for column in (self.image_sizes, self.first_row, self.xyxy, self.class_ids):
             state.update(np.ascontiguousarray(column).tobytes())
@@ -176,40 +179,23 @@ class RegionTable:
         return {b"class_names": names.encode(), b"digest": digest.encode(), b"content": content.encode()}
 
 
-_REBUILD = "remove the folder and run: mocha-pipe cache build"
-
-
-def region_key(digest: str, xyxy: NDArray[np.floating], class_name: str) -> str:
-    """Key of one region: hex of blake2b-16 over image digest, box in whole 1/100 px, and class name.
-
-    Args:
-        digest: `image_digest` of the image.
-        xyxy: (4,) pixel corners.
-        class_name: Name, not id, so that a class may move in the list.
-    """
-    return _key(bytes.fromhex(digest), _hundredths(xyxy).tobytes(), class_name.encode())
-
-
 def recompute_keys(table: RegionTable) -> NDArray[np.bytes_]:  # (N,) S32
-    """Keys as they follow from a table's image digests, boxes and class names; equal to `table.keys` in a sound one."""
+    """Keys as they follow from a table's image digests, boxes and class names; equal to `table.keys` in a sound one.
+
+    A key is the hex of blake2b-16 over three things: the image's digest (16 bytes), the box's corners rounded half up
+    to whole 1/100 px (four little-endian int64), and the class name in UTF-8. It holds the name and not its id, so that
+    a class may move in the list.
+    """
     images = np.repeat(np.arange(len(table.image_names)), np.diff(table.first_row)).tolist()
-    hundredths = _hundredths(table.xyxy).tobytes()
+    boxes = np.floor(table.xyxy.astype(np.float64) * 100 + 0.5).astype("<i8").tobytes()
     names = [name.encode() for name in table.class_names]
     digests = [bytes.fromhex(digest) for digest in table.image_digests]
     ids = table.class_ids.tolist()
     keys = [
-        _key(digests[image], hundredths[32 * row : 32 * row + 32], names[ids[row]]) for row, image in enumerate(images)
+        hashlib.blake2b(digests[image] + boxes[32 * row : 32 * row + 32] + names[ids[row]], digest_size=16).hexdigest()
+        for row, image in enumerate(images)
     ]
     return np.array(keys, dtype="S32")
-
-
-def _hundredths(xyxy: NDArray[np.floating]) -> NDArray[np.int64]:  # (..., 4) -> (..., 4)
-    """Boxes in whole 1/100 px, from float32 so that a table tells the same keys as the boxes it was made from."""
-    return np.floor(np.asarray(xyxy, np.float32).astype(np.float64) * 100 + 0.5).astype("<i8")
-
-
-def _key(digest: bytes, hundredths: bytes, class_name: bytes) -> str:
-    return hashlib.blake2b(digest + hundredths + class_name, digest_size=16).hexdigest()
 
 
 def _keys(column: pa.ChunkedArray) -> NDArray[np.bytes_]:  # (N,) S32
@@ -223,17 +209,6 @@ def _keys(column: pa.ChunkedArray) -> NDArray[np.bytes_]:  # (N,) S32
 
 def _first_rows(counts: Iterable[int]) -> NDArray[np.int64]:  # (I,) -> (I + 1,)
     return np.cumsum([0, *counts], dtype=np.int64)
-
-
-def _write_parquet(path: Path, columns: list[object], schema: pa.Schema, metadata: dict[bytes, bytes]) -> None:
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    table = pa.Table.from_arrays(arrays, schema=schema.with_metadata(metadata))
-    with atomic_path(path) as temporary:
-        # Every setting that decides bytes is fixed here, so that a newer default of pyarrow changes none.
-        pq.write_table(
-            table, temporary, version="2.6", compression="zstd", compression_level=3,
-            use_dictionary=False, write_page_checksum=True,
-        )  # fmt: skip
 
 
 def _read_parquet(path: Path) -> pa.Table:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +14,8 @@ class ImageFile(Protocol):
     """What holds an image's bytes: a path, or a member of a tar (data/shards/tars.py)."""
 
     @property
-    def name(self) -> str:
-        """The file's name."""
-        ...
-
-    @property
     def suffix(self) -> str:
         """Such as `.jpg`."""
-        ...
-
-    def open(self, mode: Literal["rb"]) -> BinaryIO:
-        """A stream over the bytes."""
         ...
 
     def read_bytes(self) -> bytes:
@@ -58,27 +49,39 @@ class ImageRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """Something in a data set that breaks a rule or deserves a look."""
+    """Something in a data set that breaks a rule or deserves a look; made by `error` and `warning`."""
 
     severity: Literal["error", "warning"]
-    """An error stops every stage; a warning is dealt with as the message says."""
     where: str
     """File, and line or field where known."""
     message: str
     """One line: rule, what was found, remedy."""
     unreadable: bool = False
-    """Whether it is that an image which is there cannot be decoded."""
+    """Whether the problem is an image file that is there and cannot be decoded."""
+
+
+def error(where: object, message: str, *, unreadable: bool = False) -> Problem:
+    """A problem that stops every stage."""
+    return Problem(severity="error", where=str(where), message=message, unreadable=unreadable)
+
+
+def warning(where: object, message: str) -> Problem:
+    """A problem that the reader deals with as the message says."""
+    return Problem(severity="warning", where=str(where), message=message)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DetectionSource:
-    """One split of a detection data set, in a fixed order (by image name)."""
+    """One split of a detection data set."""
 
     root: Path
+    """Folder that the names of the records are relative to."""
     split: str
     class_names: tuple[str, ...]
     records: tuple[ImageRecord, ...]
-    warnings: tuple[Problem, ...] = ()
+    """Sorted by name."""
+    problems: tuple[Problem, ...] = ()
+    """What is wrong with the split. A reader returns errors too; a source that `open_source` returned has none."""
 
     @property
     def num_regions(self) -> int:

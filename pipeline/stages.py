@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mocha_pipe.data.packing.remote import RemoteShard
-from mocha_pipe.data.readers import is_packed
+from mocha_pipe.data.readers.packed import is_packed
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource, RegionTargets
 from mocha_pipe.pipeline.errors import ConfigError

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from mocha_pipe.data.benchmarks.episodes import Episode
-from mocha_pipe.data.benchmarks.opening import PersonalBenchmark, open_benchmark
+from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.files import file_digest, write_json
+from mocha_pipe.data.types import PersonalBenchmark
 from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
 from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes

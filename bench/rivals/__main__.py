@@ -32,11 +32,11 @@ from bench.rivals.contestants import (
 )
 from bench.rivals.yoloe import MODEL, PromptedDetector, accuracies, one_box
 from bench.runs import in_a_process
-from mocha_pipe.data.benchmarks.opening import PersonalBenchmark, open_benchmark
+from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import write_json
 from mocha_pipe.data.images import read_image
-from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
 from mocha_pipe.pipeline.cli.console import print_table
 from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
 from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes

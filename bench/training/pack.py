@@ -17,7 +17,6 @@ from bench.inputs import BenchInputs, bench_inputs
 from bench.timing import seconds
 from mocha_pipe.data.packing.pack import pack
 from mocha_pipe.data.packing.remote import open_shards
-from mocha_pipe.data.readers import read_place
 from mocha_pipe.data.source import open_source
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.distil.settings import DistillSettings
@@ -33,10 +32,9 @@ def measure(root: Path) -> dict[str, Figure]:
     """Images/s of the trainer's own loader with ultralytics' default augmentations, shards as a share of the folder."""
     inputs, shards = bench_inputs(root), root / "bench" / "shards"
     pack(inputs.data, shards, shard_mb=_SHARD_MB)
-    place = read_place(shards / "dataset.json")
     remote = open_shards(f"file://{(shards / 'dataset.json').resolve()}", root / "bench" / "remote", "train")
     folder = _loader(inputs, inputs.source)
-    local = _loader(inputs, open_source(Path(place.asked)))
+    local = _loader(inputs, open_source(shards / "dataset.json"))
     stream = StreamLoader(
         StreamDataset(remote.source, first_row=inputs.table.first_row, **_arguments(remote.source)),
         remote.shards, batch_size=_BATCH, workers=_WORKERS, window=DistillSettings.window, seed=0,

@@ -41,13 +41,17 @@ class EpisodeFile:
             PublishedEpisode(train=tuple(place[name] for name in train), val=tuple(place[name] for name in val))
             for train, val in self.episodes
         )
-        counts = [_images_per_object(source, episode) for episode in episodes]
-        shots = max(1, min(min(of.values()) for of in counts)) if shots is None else shots
-        for number, of in enumerate(counts):
-            for name, found in of.items():
+        shown = [set(record.class_ids.tolist()) for record in source.records]
+        counts = [  # by episode and object, of the images that teach it
+            [sum(number in shown[image] for image in episode.train) for number in range(len(source.class_names))]
+            for episode in episodes
+        ]
+        shots = max(1, min(map(min, counts))) if shots is None else shots
+        for index, count in enumerate(counts):
+            for name, found in zip(source.class_names, count, strict=True):
                 if found < shots:
                     raise EpisodeError(
-                        f"{self.path}: every object must be in {shots} of the images in 'train', but episode {number} "
+                        f"{self.path}: every object must be in {shots} of the images in 'train', but episode {index} "
                         f"has {found} of '{name}'; get the file again, or move it away to draw episodes in its place"
                     )
         return shots, episodes
@@ -62,12 +66,10 @@ def read_episode_file(path: Path, images: Iterable[str]) -> EpisodeFile:
         EpisodeError: The file has another form, an entry stands for no image or several, or an episode asks about an
             image that teaches.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise EpisodeError(f"{path}: must be JSON, found {error}; get the file again") from None
+    content = read_json(path)
     if not isinstance(content, list) or not content:
-        raise EpisodeError(f"{path}: must be {_SHAPE}, found {_kind(content)}; get the file again")
+        kind = "an empty list" if content == [] else f"a {type(content).__name__}"
+        raise EpisodeError(f"{path}: must be {_SHAPE}, found {kind}; get the file again")
     names = ImageNames(images)
     episodes = []
     for number, entry in enumerate(content):
@@ -79,6 +81,18 @@ def read_episode_file(path: Path, images: Iterable[str]) -> EpisodeFile:
             )
         episodes.append((train, val))
     return EpisodeFile(path=path, episodes=tuple(episodes))
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file that a benchmark was published with.
+
+    Raises:
+        EpisodeError: It is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise EpisodeError(f"{path}: must be JSON, found {error}; get the file again") from None
 
 
 class ImageNames:
@@ -127,12 +141,3 @@ def _resolved(path: Path, number: int, entry: Any, key: str, names: ImageNames) 
                 "move the file away to draw episodes in its place"
             ) from None
     return tuple(dict.fromkeys(found))
-
-
-def _images_per_object(source: DetectionSource, episode: PublishedEpisode) -> dict[str, int]:
-    shown = [set(source.records[image].class_ids.tolist()) for image in episode.train]
-    return {name: sum(number in here for here in shown) for number, name in enumerate(source.class_names)}
-
-
-def _kind(content: Any) -> str:
-    return "an empty list" if content == [] else f"a {type(content).__name__}"

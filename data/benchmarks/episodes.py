@@ -1,7 +1,7 @@
 """Seeded few-shot episodes: which images teach an object, and which are asked about afterwards."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 from mocha_pipe.data.errors import EpisodeError
 from mocha_pipe.data.types import PersonalBenchmark
+
+_Regions = Sequence[dict[int, int]]
+"""Per object: index of an image that may teach it -> row of the object's first region in that image."""
+_Draw = tuple[list[list[int]], Collection[int]]
+"""Rows that teach, (P, k), and images that may be asked about."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -50,93 +55,57 @@ def draw_episodes(
         raise EpisodeError(
             f"--shots must be at least 1 and at most the reserve, found {shots} with a reserve of {reserve}"
         )
-    regions = _first_regions(benchmark)
+    records, regions = benchmark.source.records, _first_regions(benchmark)
     if shots in benchmark.published:
-        return _published(benchmark, regions, episodes, shots, seed, query_images)
-    for name, rows in zip(benchmark.source.class_names, regions, strict=True):
-        _require_images(name, len(rows), reserve, apart=not _asked(benchmark).intersection(rows))
-    return tuple(_draw(benchmark, regions, index, shots, reserve, seed, query_images) for index in range(episodes))
+        draws = _published(benchmark, regions, episodes, shots)
+    else:
+        draws = _drawn(benchmark, regions, episodes, shots, reserve, seed)
+    drawn = []
+    for index, (support, query) in enumerate(draws):
+        if query_images is not None:
+            query = sorted(query, key=lambda image: _rank(seed, index, "query", "", records[image].name))[:query_images]
+        if not any(len(records[image].class_ids) for image in query):
+            raise EpisodeError(
+                f"an episode needs an object to ask about, but none of the {len(query)} query images of episode "
+                f"{index} shows one; label more images"
+            )
+        support_Pk, query_Q = np.array(support, np.int64), np.array(sorted(query), np.int64)
+        drawn.append(Episode(index=index, seed=seed, shots=support_Pk.shape[1], support=support_Pk, query=query_Q))
+    return tuple(drawn)
 
 
-def _draw(
-    benchmark: PersonalBenchmark,
-    regions: Sequence[dict[int, int]],
-    index: int,
-    shots: int,
-    reserve: int,
-    seed: int,
-    query_images: int | None,
-) -> Episode:
-    records = benchmark.source.records
-    support, reserved = [], set[int]()
-    for name, rows in zip(benchmark.source.class_names, regions, strict=True):
-        images = sorted(rows, key=lambda image: _rank(seed, index, "support", name, records[image].name))
-        support.append([rows[image] for image in images[:shots]])
-        reserved.update(images[:reserve])
-    asked = _asked(benchmark)
-    query = asked - reserved
-    if not query:
-        raise EpisodeError(
-            f"the {reserve} support images of each object use up all {len(asked)} images; pass a lower --shots"
-        )
-    return _episode(benchmark, index, seed, support, query, query_images)
+def _drawn(
+    benchmark: PersonalBenchmark, regions: _Regions, episodes: int, shots: int, reserve: int, seed: int
+) -> Iterator[_Draw]:
+    names, records = benchmark.source.class_names, benchmark.source.records
+    asked = set(range(len(records)) if benchmark.asked is None else benchmark.asked)
+    for name, rows in zip(names, regions, strict=True):
+        _require_images(name, len(rows), reserve, apart=not asked.intersection(rows))
+    for index in range(episodes):
+        support, query = [], asked.copy()
+        for name, rows in zip(names, regions, strict=True):
+            images = sorted(rows, key=lambda image: _rank(seed, index, "support", name, records[image].name))
+            support.append([rows[image] for image in images[:shots]])
+            query -= set(images[:reserve])
+        if not query:
+            raise EpisodeError(
+                f"the {reserve} support images of each object use up all {len(asked)} images; pass a lower --shots"
+            )
+        yield support, query
 
 
-def _published(
-    benchmark: PersonalBenchmark,
-    regions: Sequence[dict[int, int]],
-    episodes: int,
-    shots: int,
-    seed: int,
-    query_images: int | None,
-) -> tuple[Episode, ...]:
+def _published(benchmark: PersonalBenchmark, regions: _Regions, episodes: int, shots: int) -> Iterator[_Draw]:
     published = benchmark.published[shots]
     if len(published) < episodes:
         raise EpisodeError(
             f"benchmark {benchmark.name} was published with {len(published)} episodes of {shots} shots, asked for "
             f"{episodes}; pass --episodes {len(published)}"
         )
-    drawn = []
-    for index, episode in enumerate(published[:episodes]):
-        support = [[rows[image] for image in episode.train if image in rows][:shots] for rows in regions]
-        drawn.append(_episode(benchmark, index, seed, support, episode.val, query_images))
-    return tuple(drawn)
+    for episode in published[:episodes]:
+        yield [[rows[image] for image in episode.train if image in rows][:shots] for rows in regions], episode.val
 
 
-def _episode(
-    benchmark: PersonalBenchmark,
-    index: int,
-    seed: int,
-    support: list[list[int]],
-    query: Iterable[int],
-    query_images: int | None,
-) -> Episode:
-    """An episode whose query is sampled down to what was asked for."""
-    records = benchmark.source.records
-    if query_images is not None:
-        query = sorted(query, key=lambda image: _rank(seed, index, "query", "", records[image].name))[:query_images]
-    asked = sorted(query)
-    if not any(len(records[image].class_ids) for image in asked):
-        raise EpisodeError(
-            f"an episode needs an object to ask about, but none of the {len(asked)} query images of episode {index} "
-            "shows one; label more images"
-        )
-    return Episode(
-        index=index,
-        seed=seed,
-        shots=len(support[0]),
-        support=np.array(support, np.int64),
-        query=np.array(asked, np.int64),
-    )
-
-
-def _asked(benchmark: PersonalBenchmark) -> set[int]:
-    """Records that may be asked about."""
-    return set(range(len(benchmark.source.records)) if benchmark.asked is None else benchmark.asked)
-
-
-def _first_regions(benchmark: PersonalBenchmark) -> list[dict[int, int]]:
-    """Per object: index of an image that may teach it -> row of the object's first region in that image."""
+def _first_regions(benchmark: PersonalBenchmark) -> _Regions:
     regions: list[dict[int, int]] = [{} for _ in benchmark.source.class_names]
     row = 0
     for image, record in enumerate(benchmark.source.records):

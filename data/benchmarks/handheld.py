@@ -1,4 +1,8 @@
-"""CORe50 and iCubWorld: one layout, objects held by a hand, one to an image."""
+"""CORe50 and iCubWorld as published with boxes: one layout, objects held by a hand, one to an image.
+
+CORe50: Lomonaco and Maltoni 2017, arXiv 1705.03550; 10 kinds of things, 5 of each. iCubWorld: Pasquale et al. 2019;
+32 objects of 6 kinds, seen by a humanoid robot.
+"""
 
 import re
 from collections.abc import Mapping
@@ -7,6 +11,21 @@ from pathlib import Path
 from mocha_pipe.data.benchmarks.episode_files import read_episode_file
 from mocha_pipe.data.benchmarks.published import PublishedFolder
 from mocha_pipe.data.types import PersonalBenchmark
+
+_CORE50_KINDS = ("plug", "phone", "scissors", "light", "can", "glasses", "ball", "pen", "mug", "remote")
+CORE50 = {f"{kind}{number}": kind for kind in _CORE50_KINDS for number in range(1, 6)}
+"""Personal object -> coarse class, in the order of the label ids."""
+
+_ICUBWORLD_KINDS = (
+    ("bottle", "bottle", 8),
+    ("book", "book", 8),
+    ("mug", "mug", 4),
+    ("case", "case", 4),
+    ("sprayer", "spray", 4),
+    ("bags", "bags", 4),
+)
+ICUBWORLD = {f"{kind}{number}": coarse for kind, coarse, count in _ICUBWORLD_KINDS for number in range(count)}
+"""Personal object -> coarse class, in the order of the label ids."""
 
 
 def read_handheld(root: Path, *, name: str, objects: Mapping[str, str], progress: bool = False) -> PersonalBenchmark:

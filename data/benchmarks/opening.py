@@ -5,16 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mocha_pipe.data.benchmarks import core50, icubworld
-from mocha_pipe.data.benchmarks.handheld import read_handheld, read_handheld_training
+from mocha_pipe.data.benchmarks.handheld import CORE50, ICUBWORLD, read_handheld, read_handheld_training
 from mocha_pipe.data.benchmarks.perseg import read_perseg
 from mocha_pipe.data.benchmarks.photos import object_folders, read_photos
 from mocha_pipe.data.benchmarks.pod import QUERIES, read_pod
 from mocha_pipe.data.benchmarks.yaml_folder import read_yaml_folder
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.types import PersonalBenchmark
-
-__all__ = ["PUBLISHED", "PersonalBenchmark", "PublishedBenchmark", "open_benchmark", "open_training"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,9 +23,10 @@ class PublishedBenchmark:
     confidence: float
     """Least score of a detection in the reference's evaluation."""
     head_epochs: int = 0
-    """How long a detector's classification branch learns the coarse classes in the reference before that."""
+    """Epochs in which the classification branch of a detector learns the coarse classes, before the reference's
+    evaluation."""
     read_training: Callable[..., PersonalBenchmark] | None = None
-    """What it learns them from, read like the benchmark; None where no image is beside those of the episodes."""
+    """As `read`, of the images that the branch learns from; None where every image belongs to the episodes."""
 
 
 PUBLISHED = {
@@ -39,7 +37,7 @@ PUBLISHED = {
             read=partial(read_handheld, name=name, objects=objects), confidence=0.001, head_epochs=10,
             read_training=partial(read_handheld_training, name=name, objects=objects),
         )
-        for name, objects in (("core50", core50.OBJECTS), ("icubworld", icubworld.OBJECTS))
+        for name, objects in (("core50", CORE50), ("icubworld", ICUBWORLD))
     },
 }  # fmt: skip
 """Published benchmarks by name."""

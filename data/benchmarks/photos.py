@@ -2,30 +2,26 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from mocha_pipe.data.boxes import clip_boxes, cxcywhn_to_xyxy
 from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.files import name_inside
 from mocha_pipe.data.images import inspect_image
 from mocha_pipe.data.readers.labels import read_labels
 from mocha_pipe.data.readers.layout import load_yaml
-from mocha_pipe.data.readers.reading import SplitReading, error, name_inside
 from mocha_pipe.data.readers.yolo import shared_labels, walk_images
-from mocha_pipe.data.source import source_of
-from mocha_pipe.data.types import ImageRecord, PersonalBenchmark, Problem
-
-COARSE_FILE = "coarse.yaml"
-
+from mocha_pipe.data.source import without_errors
+from mocha_pipe.data.types import DetectionSource, ImageRecord, PersonalBenchmark, Problem, error
 
 _MOST_IDS = 1_000_000  # class ids in label files are compared, never looked up
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Photo:
+class _Photo(NamedTuple):
     """One image of an object's folder."""
 
     record: ImageRecord
@@ -56,7 +52,7 @@ def read_photos(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
     """
     root, folders = folder.resolve(), object_folders(folder)
     objects = tuple(path.name for path in folders)
-    coarse = _coarse_classes(folder / COARSE_FILE, objects)
+    coarse = _coarse_classes(folder / "coarse.yaml", objects)
     photos: list[_Photo] = []
     problems: list[Problem] = []
     for number, path in enumerate(folders):
@@ -64,21 +60,21 @@ def read_photos(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
         if not images:
             what = "every subfolder is an object with images, found none; put some there or remove it"
             problems.append(error(path, what))
-        readings = [
-            _read_photo(image, root, number)
-            for image in tqdm(images, f"read {path.name}", unit="image", delay=2, disable=not progress)
-        ]
-        found = [photo for photo, _ in readings if photo]
-        problems += [problem for _, own in readings for problem in own] + _other_things(path, found)
-        photos += found
+        own: list[_Photo] = []
+        for image in tqdm(images, f"read {path.name}", unit="image", delay=2, disable=not progress):
+            photo, found = _read_photo(image, root, number)
+            own += [photo] if photo else []
+            problems += found
+        problems += _other_things(path, own)
+        photos += own
     photos.sort(key=lambda photo: photo.record.name)
     boxed = tuple(index for index, photo in enumerate(photos) if photo.label)
     coarse_names = tuple(dict.fromkeys(coarse))
     records = tuple(photo.record for photo in photos)
-    reading = SplitReading(root=root, split="photos", class_names=objects, records=records, problems=tuple(problems))
+    source = DetectionSource(root=root, split="photos", class_names=objects, records=records, problems=tuple(problems))
     return PersonalBenchmark(
         name=root.name,
-        source=source_of(reading),
+        source=without_errors(source),
         coarse_names=coarse_names,
         coarse_of=np.array([coarse_names.index(name) for name in coarse], np.int64),
         asked=boxed if 0 < len(boxed) < len(photos) else None,
@@ -92,23 +88,20 @@ def _read_photo(image: Path, root: Path, number: int) -> tuple[_Photo | None, li
     if name is None:
         what = f"an image must lie in the benchmark's folder {root}, but a link leads out of it; copy the images there"
         return None, [error(image, what)]
-    size, problem = inspect_image(image)
-    problems = [problem] if problem else []
+    size, problems = inspect_image(image)
     label = _label_file(image)
     labels = read_labels(label, _MOST_IDS, 0) if label else None
     problems += labels.problems if labels else ()
     if size is None:
         return None, problems
     width, height = size
-    boxes = np.array([[0.0, 0.0, width, height]])
-    if labels:
-        boxes = clip_boxes(cxcywhn_to_xyxy(labels.cxcywhn, width, height), width, height)
+    cxcywhn = labels.cxcywhn if labels else [[0.5, 0.5, 1, 1]]
+    boxes = clip_boxes(cxcywhn_to_xyxy(cxcywhn, width, height), width, height)
     record = ImageRecord(
         path=root / name, name=name, width=width, height=height, xyxy=boxes,
         class_ids=np.full(len(boxes), number, np.int64),
     )  # fmt: skip
-    ids = frozenset(labels.class_ids.tolist()) if labels else frozenset[int]()
-    return _Photo(record=record, label=label, label_ids=ids), problems
+    return _Photo(record, label, frozenset(labels.class_ids.tolist() if labels else ())), problems
 
 
 def _label_file(image: Path) -> Path | None:
@@ -122,12 +115,12 @@ def _label_file(image: Path) -> Path | None:
 def _other_things(folder: Path, photos: Sequence[_Photo]) -> list[Problem]:
     """What makes it doubtful that the boxes of an object's folder are that object."""
     problems = shared_labels((photo.record.path, photo.label) for photo in photos if photo.label)
-    where = {number: photo.label for photo in photos for number in sorted(photo.label_ids)}
+    where = {number: photo.label for photo in photos for number in photo.label_ids}
     if len(where) > 1:
         (first, one), (second, other) = sorted(where.items())[:2]
-        what = f"found class ids {first} ({one}) and {second} ({other})"
-        what = f"all boxes here must be '{folder.name}', under one class id, {what}; keep the boxes of it"
-        problems.append(error(folder, what))
+        found = f"found class ids {first} ({one}) and {second} ({other})"
+        rule = f"all boxes here must be '{folder.name}', under one class id"
+        problems.append(error(folder, f"{rule}, {found}; keep the boxes of it"))
     return problems
 
 

@@ -1,10 +1,9 @@
 """POD (Barbato et al. 2024, arXiv 2407.01193; not public): 45 objects of 15 kinds, asked about in light and in dark."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mocha_pipe.data.benchmarks.episode_files import ImageNames
+from mocha_pipe.data.benchmarks.episode_files import ImageNames, read_json
 from mocha_pipe.data.benchmarks.published import PublishedFolder
 from mocha_pipe.data.errors import EpisodeError
 from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
@@ -26,8 +25,6 @@ QUERIES = {
 }
 """Name on the command line -> folder of the images that are asked about."""
 
-_LISTS = "class_to_images.json"
-
 
 def read_pod(root: Path, *, name: str = "pod", progress: bool = False) -> PersonalBenchmark:
     """Read the folder of POD: support from `train`, and all images of one folder of queries in every episode.
@@ -48,21 +45,19 @@ def read_pod(root: Path, *, name: str = "pod", progress: bool = False) -> Person
     """
     folder = PublishedFolder(name=name, root=root, objects=OBJECTS)
     support, queries = folder.find("train"), folder.find(QUERIES[name])
-    lists = _read_lists(root / _LISTS, support) if (root / _LISTS).is_file() else None
+    path = root / "class_to_images.json"
+    lists = _read_lists(path, support) if path.is_file() else None
     if lists is not None:
         listed = {image for images in lists.values() for image in images}
-        support = {image: path for image, path in support.items() if image in listed}
+        support = {image: file for image, file in support.items() if image in listed}
     source = folder.read({**support, **queries}, progress=progress)
     asked = tuple(index for index, record in enumerate(source.records) if record.name in queries)
-    return folder.benchmark(source, teachers=_teachers(source, support, lists, root / _LISTS), asked=asked)
+    return folder.benchmark(source, teachers=_teachers(source, support, lists, path), asked=asked)
 
 
 def _read_lists(path: Path, images: Iterable[str]) -> dict[str, list[str]]:
     """Object -> names of the images that teach it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise EpisodeError(f"{path}: must be JSON, found {error}; get the file again") from None
+    content = read_json(path)
     if not isinstance(content, Mapping) or not all(
         isinstance(stems, list) and all(isinstance(stem, str) for stem in stems) for stems in content.values()
     ):

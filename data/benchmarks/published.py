@@ -10,7 +10,7 @@ from mocha_pipe.data.coarse import COARSE_NAMES
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.readers.layout import YoloLayout
 from mocha_pipe.data.readers.yolo import find_images, read_images
-from mocha_pipe.data.source import source_of
+from mocha_pipe.data.source import without_errors
 from mocha_pipe.data.types import DetectionSource, PersonalBenchmark, PublishedEpisode
 
 _SCENES = "scenes"  # what the reader of YOLO layouts is told to call the split
@@ -26,20 +26,28 @@ class PublishedFolder:
     objects: Mapping[str, str]
     """Personal object -> coarse class, in the order of the label ids."""
 
-    def find(self, *folders: str) -> dict[str, Path]:
-        """All images of some folders by their names below the root; `images/NAME` stands in for a folder `NAME`.
+    def find(self, folder: str) -> dict[str, Path]:
+        """All images of a folder by their names below the root; `images/NAME` stands in for a folder `NAME`.
 
         Raises:
-            DatasetNotFoundError: A folder is not there.
-            DatasetError: There is no image in them.
+            DatasetNotFoundError: The folder is not there.
+            DatasetError: There is no image in it.
         """
-        layout = self._layout(tuple(self._place(folder) for folder in folders))
-        images, problems = find_images(layout, _SCENES)
+        root = self.root.resolve()
+        entries = [entry for entry in (folder, f"images/{folder}") if (root / entry).resolve().is_relative_to(root)]
+        entry = next((entry for entry in entries if (root / entry).is_dir()), None)
+        if entry is None:
+            raise DatasetNotFoundError(
+                f"{self.root}: {self.name} has a folder '{folder}', which is not in it; name the folder that holds it "
+                "with --data"
+            )
+        images, problems = find_images(self._layout(entry), _SCENES)
         if problems:
             raise DatasetError(f"{problems[0].where}: {problems[0].message}")
         if not images:
-            places = " and ".join(str(place) for place in layout.places(_SCENES))
-            raise DatasetError(f"{self.root}: no image of {self.name} in {places}; put its images there")
+            raise DatasetError(
+                f"{self.root}: no image of {self.name} in {(root / entry).resolve()}; put its images there"
+            )
         return images
 
     def read(self, images: Mapping[str, Path], *, progress: bool) -> DetectionSource:
@@ -48,7 +56,7 @@ class PublishedFolder:
         Raises:
             DatasetError: An image cannot be read or a label file breaks a rule.
         """
-        return source_of(read_images(self._layout((".",)), _SCENES, images, progress=progress))
+        return without_errors(read_images(self._layout("."), _SCENES, images, progress=progress))
 
     def benchmark(
         self,
@@ -70,20 +78,11 @@ class PublishedFolder:
             published=published or {},
         )
 
-    def _layout(self, entries: tuple[str, ...]) -> YoloLayout:
+    def _layout(self, entry: str) -> YoloLayout:
         return YoloLayout(
             file=self.root,
             root=self.root.resolve(),
             class_names=tuple(self.objects),
             keypoint_numbers=0,
-            entries={_SCENES: entries},
-        )
-
-    def _place(self, folder: str) -> str:
-        for place in (folder, f"images/{folder}"):
-            if (self.root / place).resolve().is_relative_to(self.root.resolve()) and (self.root / place).is_dir():
-                return place
-        raise DatasetNotFoundError(
-            f"{self.root}: {self.name} has a folder '{folder}', which is not in it; name the folder that holds it with "
-            "--data"
+            entries={_SCENES: entry},
         )

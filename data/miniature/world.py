@@ -4,8 +4,7 @@
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +15,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from mocha_pipe.data.boxes import xyxy_to_cxcywhn
+from mocha_pipe.data.config import WorldSize
+from mocha_pipe.data.files import temporary_folder
 from mocha_pipe.data.miniature.objects import SHAPES, PersonalObject, Split, personal_objects, random_object
-from mocha_pipe.data.miniature.scenes import SCENE_SIZE, Scene, render_scene
+from mocha_pipe.data.miniature.scenes import SCENE_SIZE, render_scene
 
 Personal = Literal["benchmark", "validation"]
 """The two personal benchmarks."""
@@ -28,18 +29,6 @@ _SCENE_STREAMS: dict[Part, int] = {"train": 1, "val": 2, "benchmark": 3, "valida
 _OBJECT_STREAMS: dict[Personal, int] = {"benchmark": 0, "validation": 5}
 _SHOWN: dict[Personal, Split] = {"benchmark": "benchmark", "validation": "val"}
 """The split whose objects a personal benchmark shows."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorldSize:
-    """How much of the world is written."""
-
-    train_scenes: int = 1600
-    val_scenes: int = 200
-    objects_per_shape: int = 3
-    """Personal objects of a benchmark for each of the eight shapes; all in the same two colours."""
-    scenes_per_object: int = 16
-    """Scenes of a benchmark in which an object is the main one; support and query images are drawn from these."""
 
 
 def scene_seed(seed: int, part: Part, index: int) -> tuple[int, int, int]:
@@ -58,10 +47,9 @@ def make_miniature(root: Path, size: WorldSize, *, seed: int = 0, progress: bool
         seed: Any whole number; every scene derives its own seed from it.
         progress: Show a bar.
     """
-    with _replaced(root) as building:
-        _write_scenes(building, [*_detection_scenes(size, seed), *_personal_scenes("benchmark", size, seed)], progress)
-        _write_yaml(building / "data.yaml", {"train": "images/train", "val": "images/val", "names": list(SHAPES)})
-        _write_names(building / "benchmark", personal_cast("benchmark", size, seed))
+    scenes = [*_detection_scenes(size, seed), *_personal_scenes("benchmark", size, seed)]
+    detection = {"train": "images/train", "val": "images/val", "names": list(SHAPES)}
+    _write_world(root, scenes, {".": detection, "benchmark": _personal_keys("benchmark", size, seed)}, progress)
 
 
 def make_validation(root: Path, size: WorldSize, *, seed: int = 0, progress: bool = True) -> None:
@@ -72,13 +60,12 @@ def make_validation(root: Path, size: WorldSize, *, seed: int = 0, progress: boo
 
     Args:
         root: Folder to write.
-        size: Its numbers of objects and of scenes per object count.
+        size: Only the numbers of objects and of scenes per object matter.
         seed: Any whole number; equal to that of the miniature, the scenes still differ.
         progress: Show a bar.
     """
-    with _replaced(root) as building:
-        _write_scenes(building, list(_personal_scenes("validation", size, seed)), progress)
-        _write_names(building, personal_cast("validation", size, seed))
+    scenes = list(_personal_scenes("validation", size, seed))
+    _write_world(root, scenes, {".": _personal_keys("validation", size, seed)}, progress)
 
 
 def personal_cast(part: Personal, size: WorldSize, seed: int) -> tuple[PersonalObject, ...]:
@@ -104,13 +91,11 @@ class _PlannedScene:
         for path in (image, label):
             path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene.image).save(image, quality=92, subsampling=0)
-        label.write_text("".join(self._label_lines(scene)))
-
-    def _label_lines(self, scene: Scene) -> Iterator[str]:
-        boxes = xyxy_to_cxcywhn(scene.xyxy, SCENE_SIZE, SCENE_SIZE)
-        for thing, box in zip(scene.objects, boxes, strict=True):
+        lines = []
+        for thing, box in zip(scene.objects, xyxy_to_cxcywhn(scene.xyxy, SCENE_SIZE, SCENE_SIZE), strict=True):
             name = thing.name if self.part in _SHOWN else thing.shape
-            yield f"{self.class_names.index(name)} {' '.join(f'{value:.6f}' for value in box)}\n"
+            lines.append(f"{self.class_names.index(name)} {' '.join(f'{value:.6f}' for value in box)}\n")
+        label.write_text("".join(lines))
 
 
 def _detection_scenes(size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
@@ -143,33 +128,25 @@ def _personal_scenes(part: Personal, size: WorldSize, seed: int) -> Iterator[_Pl
         yield _PlannedScene(folder, part, at, names, tuple(cast))
 
 
-@contextmanager
-def _replaced(root: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `root` when the block ends well."""
-    building = root.with_name(f"{root.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    yield building
-    shutil.rmtree(root, ignore_errors=True)
-    building.rename(root)
-
-
-def _write_scenes(root: Path, scenes: Sequence[_PlannedScene], progress: bool) -> None:
-    for scene in tqdm(scenes, desc="scenes", unit="scene", disable=not progress):
-        scene.write(root)
-
-
-def _write_names(folder: Path, objects: Sequence[PersonalObject]) -> None:
+def _personal_keys(part: Personal, size: WorldSize, seed: int) -> dict[str, object]:
     """data.yaml of a personal benchmark."""
-    _write_yaml(
-        folder / "data.yaml",
-        {
-            "test": "images",
-            "names": [thing.name for thing in objects],
-            "coarse_names": list(SHAPES),
-            "coarse": [SHAPES.index(thing.shape) for thing in objects],
-        },
-    )
+    objects = personal_cast(part, size, seed)
+    return {
+        "test": "images",
+        "names": [thing.name for thing in objects],
+        "coarse_names": list(SHAPES),
+        "coarse": [SHAPES.index(thing.shape) for thing in objects],
+    }
 
 
-def _write_yaml(path: Path, content: dict[str, object]) -> None:
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+def _write_world(
+    root: Path, scenes: Sequence[_PlannedScene], keys: Mapping[str, Mapping[str, object]], progress: bool
+) -> None:
+    """Write scenes, and a data.yaml with these keys for each folder; all of it takes the place of `root` at the end."""
+    with temporary_folder(root, shared=False) as building:
+        for scene in tqdm(scenes, desc="scenes", unit="scene", disable=not progress):
+            scene.write(building)
+        for folder, content in keys.items():
+            (building / folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        shutil.rmtree(root, ignore_errors=True)
+        building.rename(root)

@@ -19,15 +19,14 @@ from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.shards.layout import (
     MANIFEST,
     Manifest,
-    Shard,
     ShardIndex,
     Split,
+    TarShard,
     check_split_name,
     index_file,
     pattern_of,
-    read_manifest,
     sample_key,
-    shard_file,
+    tar_file,
 )
 from mocha_pipe.data.shards.tars import BLOCK, END, TarMember, member_header, padding
 from mocha_pipe.data.source import open_source, splits_of
@@ -35,7 +34,6 @@ from mocha_pipe.data.types import DetectionSource, ImageFile
 
 DEFAULT_SHARD_MB = 256.0
 """Megabytes; some hundreds keep the number of files low and leave enough shards for the workers of a stream."""
-_LOCK = ".pack.lock"
 _TRAINING = ("train", "val")
 
 
@@ -48,7 +46,7 @@ class PackedSplit:
     regions: int
     shards: int
     bytes: int
-    """Of the tars."""
+    """Of all tars together."""
     written: int
     """Shards that this call wrote; the others were there."""
     pattern: Path
@@ -84,7 +82,7 @@ def pack(
         raise DatasetError(f"{data}: is one split, found {len(named)} names for it; pass --split once")
     for split in named:
         check_split_name(split)
-    with exclusive(out / _LOCK):
+    with exclusive(out / ".pack.lock"):
         return tuple(_pack_split(data, out, split, int(shard_mb * 1e6), recipe, progress) for split in named)
 
 
@@ -101,15 +99,19 @@ def _pack_split(data: Path, out: Path, split: str, shard_bytes: int, recipe: str
     for left in out.glob(f".{split}-*.partial.tar"):  # by a pack that was killed; nobody else writes here now
         left.unlink()
     written = 0
-    bar = tqdm(range(len(plan.shards)), f"pack {split}", unit="shard", delay=2, disable=not progress)
-    for number in bar:
+    for number in tqdm(range(len(plan.shards)), f"pack {split}", unit="shard", delay=2, disable=not progress):
         if not plan.is_written(out, number):
             plan.write_shard(out, number)
             written += 1
     for stale in _shards_beyond(out, split, len(plan.shards)):
         stale.unlink()
-    index_digest = plan.index.write(out / index_file(split))
-    entry = plan.entry(index_digest)
+    entry = Split(
+        images=len(source.records),
+        regions=len(table),
+        table=table.digest,
+        index_digest=plan.index.write(out / index_file(split)),
+        shards=plan.shards,
+    )
     if manifest.splits.get(split) != entry:
         replace(manifest, splits={**manifest.splits, split: entry}).write(out)
     return PackedSplit(
@@ -136,7 +138,7 @@ def _claim(out: Path, plan: "_Plan", recipe: str | None) -> Manifest:
         manifest = Manifest(class_names=plan.table.class_names, splits={}, recipe=recipe)
         manifest.write(out)
         return manifest
-    manifest = read_manifest(out, out)
+    manifest = Manifest.read(out, out)
     if manifest.class_names != plan.table.class_names:
         raise DatasetError(
             f"{out}: holds shards with other class names, {list(manifest.class_names)[:5]} and not "
@@ -162,11 +164,12 @@ class _Plan:
     split: str
     source: DetectionSource
     table: RegionTable
-    shards: tuple[Shard, ...]
+    shards: tuple[TarShard, ...]
     index: ShardIndex
 
     @classmethod
     def make(cls, split: str, source: DetectionSource, table: RegionTable, shard_bytes: int) -> "_Plan":
+        """Lay the images out one after the other; a shard ends before the image that would make it too large."""
         records = source.records
         num_bytes = [_size(record.path) for record in records]
         shard_of: list[int] = []
@@ -197,34 +200,21 @@ class _Plan:
             class_ids=table.class_ids,
         )
         shards = tuple(
-            Shard(file=shard_file(split, number), bytes=end + len(_end(end)), images=int(counts[number]))
+            TarShard(file=tar_file(split, number), bytes=end + len(_end(end)), images=int(counts[number]))
             for number, end in enumerate(ends)
         )
         return cls(split=split, source=source, table=table, shards=shards, index=index)
 
-    def entry(self, index_digest: str) -> Split:
-        """The split in dataset.json."""
-        return Split(
-            images=len(self.index), regions=len(self.table), table=self.table.digest, index_digest=index_digest,
-            shards=self.shards,
-        )  # fmt: skip
-
     def is_written(self, out: Path, number: int) -> bool:
         """Whether a shard is there: of the right size, with these very labels. A shard is renamed only when whole."""
         path, shard = out / self.shards[number].file, self.shards[number]
-        try:
-            if path.stat().st_size != shard.bytes:
-                return False
-        except FileNotFoundError:
+        if not path.exists() or path.stat().st_size != shard.bytes:
             return False
         with path.open("rb") as stream:
-            for image in self._images(number):
-                before, after = self._around(image)
-                stream.seek(int(self.index.offsets[image]) - BLOCK)
-                if stream.read(len(before)) != before:
-                    return False
-                stream.seek(int(self.index.num_bytes[image]), 1)
-                if stream.read(len(after)) != after:
+            for part in self._parts(number):
+                if isinstance(part, int):
+                    stream.seek(int(self.index.num_bytes[part]), 1)
+                elif stream.read(len(part)) != part:
                     return False
         return True
 
@@ -233,23 +223,18 @@ class _Plan:
         shard = self.shards[number]
         with atomic_path(out / shard.file) as temporary:
             with temporary.open("wb") as stream:
-                for image in self._images(number):
-                    before, after = self._around(image)
-                    stream.write(before)
-                    stream.write(self._content(image))
-                    stream.write(after)
+                for part in self._parts(number):
+                    stream.write(self._content(part) if isinstance(part, int) else part)
                 stream.write(_end(stream.tell()))
             assert temporary.stat().st_size == shard.bytes
 
-    def _images(self, number: int) -> range:
-        return range(*np.searchsorted(self.index.shards, [number, number + 1]).tolist())
-
-    def _around(self, image: int) -> tuple[bytes, bytes]:
-        """What stands before an image's bytes, and what follows them: its padding and its label."""
-        size, label = int(self.index.num_bytes[image]), _label(self.source, self.table, image)
-        before = member_header(self.index.member(image), size)
-        after = padding(size) + member_header(f"{sample_key(image)}.json", len(label)) + label + padding(len(label))
-        return before, after
+    def _parts(self, number: int) -> Iterator[bytes | int]:
+        """What a shard consists of, without its end: bytes, and the number of an image where its bytes stand."""
+        for image in range(*np.searchsorted(self.index.shards, [number, number + 1]).tolist()):
+            size, label = int(self.index.num_bytes[image]), _label(self.source, self.table, image)
+            yield member_header(self.index.member(image), size)
+            yield image
+            yield padding(size) + member_header(f"{sample_key(image)}.json", len(label)) + label + padding(len(label))
 
     def _content(self, image: int) -> bytes:
         path = self.source.records[image].path

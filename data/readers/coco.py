@@ -8,22 +8,20 @@ import math
 import posixpath
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mocha_pipe.data.boxes import clip_boxes, xywh_to_xyxy
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.files import name_inside
 from mocha_pipe.data.images import inspect_image
-from mocha_pipe.data.readers.reading import SplitReading, error, name_inside, warning
-from mocha_pipe.data.types import ImageRecord, Problem
+from mocha_pipe.data.types import DetectionSource, ImageRecord, Problem, error, warning
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Box:
+class _Box(NamedTuple):
     where: str
     class_id: int
     xywh: tuple[float, float, float, float]
@@ -36,7 +34,7 @@ def split_of_coco_file(file: Path) -> str:
 
 def read_coco(
     file: Path, split: str, *, class_names: tuple[str, ...] | None = None, progress: bool = False
-) -> SplitReading:
+) -> DetectionSource:
     """Read a COCO json: image headers and boxes, no pixels.
 
     The folder of images is the first that holds one of them: the json's folder, images/ in it, and then, from the
@@ -65,7 +63,7 @@ def read_coco(
         raise DatasetError(f"{file}: split '{split}' is empty, 'images' lists none that can be used; add images")
     folder = _image_folder(file, images)
     records, missing = [], []
-    by_name = sorted((str(image["file_name"]), image_id) for image_id, image in images.items())
+    by_name = sorted((image["file_name"], image_id) for image_id, image in images.items())
     for name, image_id in tqdm(by_name, f"read {split}", unit="image", delay=2, disable=not progress):
         path = folder / name
         if name_inside(path, folder) is None:
@@ -81,27 +79,28 @@ def read_coco(
     if missing:
         count = f"{len(missing)} of {len(images)} images are missing"
         problems.append(error(file, f"{count}, the first is {missing[0]}, looked in {folder}; put them there"))
-    return SplitReading(root=folder, split=split, class_names=names, records=tuple(records), problems=tuple(problems))
+    return DetectionSource(
+        root=folder, split=split, class_names=names, records=tuple(records), problems=tuple(problems)
+    )
 
 
-def _load(file: Path) -> dict[str, list[object]]:
+def _load(file: Path) -> dict[str, list[Any]]:
     try:
         content = json.loads(file.read_bytes())
     except ValueError as reason:
         raise DatasetError(f"{file}: is not valid JSON ({reason}); export it again") from None
-    lists: dict[str, list[object]] = {}
-    for key in ("images", "annotations", "categories"):
+    keys = ("images", "annotations", "categories")
+    for key in keys:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DatasetError(f"{file}: COCO json needs the list '{key}', found none; export it as COCO detection")
-        lists[key] = content[key]
-    return lists
+    return {key: content[key] for key in keys}
 
 
-def _categories(file: Path, categories: list[object]) -> tuple[dict[int, int], tuple[str, ...]]:
+def _categories(file: Path, categories: list[Any]) -> tuple[dict[int, int], tuple[str, ...]]:
     """Map of category id -> class id, and the class names."""
     names: dict[int, str] = {}
     for entry in categories:
-        if not isinstance(entry, dict) or type(entry.get("id")) is not int or not isinstance(entry.get("name"), str):
+        if not _is_entry(entry, "name"):
             raise DatasetError(f"{file}: a category is {{'id': whole number, 'name': text}}, found {entry!r}; mend it")
         if entry["id"] in names:
             raise DatasetError(f"{file}: category id {entry['id']} is there twice; give each category an id of its own")
@@ -112,18 +111,14 @@ def _categories(file: Path, categories: list[object]) -> tuple[dict[int, int], t
     return {number: index for index, number in enumerate(ordered)}, tuple(names[number] for number in ordered)
 
 
-def _images(file: Path, entries: list[object]) -> tuple[dict[int, Mapping[str, object]], list[Problem]]:
+def _images(file: Path, entries: list[Any]) -> tuple[dict[int, Mapping[str, Any]], list[Problem]]:
     """Usable image entries by id, their file names in POSIX form."""
-    images: dict[int, Mapping[str, object]] = {}
+    images: dict[int, Mapping[str, Any]] = {}
     problems = []
     names = set[str]()
     for index, entry in enumerate(entries):
         where = f"{file}: images[{index}]"
-        if (
-            not isinstance(entry, dict)
-            or type(entry.get("id")) is not int
-            or not isinstance(entry.get("file_name"), str)
-        ):
+        if not _is_entry(entry, "file_name"):
             problems.append(
                 error(where, f"an image is {{'id': whole number, 'file_name': path}}, found {entry!r}; mend it")
             )
@@ -142,8 +137,13 @@ def _images(file: Path, entries: list[object]) -> tuple[dict[int, Mapping[str, o
     return images, problems
 
 
+def _is_entry(entry: Any, text: str) -> bool:
+    """Whether an entry has an id, and a text under that key."""
+    return isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get(text), str)
+
+
 def _boxes(
-    file: Path, annotations: list[object], images: Mapping[int, object], class_of: Mapping[int, int]
+    file: Path, annotations: list[Any], images: Mapping[int, object], class_of: Mapping[int, int]
 ) -> tuple[dict[int, list[_Box]], list[Problem]]:
     """Boxes by image id in the order of the file, without crowds, and annotations that are wrong."""
     boxes: dict[int, list[_Box]] = defaultdict(list)
@@ -163,7 +163,7 @@ def _boxes(
             elif xywh[2] == 0 or xywh[3] == 0:  # COCO 2017 itself has a few
                 problems.append(warning(where, f"bbox {list(xywh)} has no area; dropped"))
             else:
-                boxes[entry["image_id"]].append(_Box(where=where, class_id=class_of[entry["category_id"]], xywh=xywh))
+                boxes[entry["image_id"]].append(_Box(where, class_of[entry["category_id"]], xywh))
     return boxes, problems
 
 
@@ -177,52 +177,48 @@ def _numbers(bbox: object) -> tuple[float, float, float, float] | str:
         return f"bbox must be four numbers x y width height, found {bbox!r}; mend or remove the annotation"
     if not all(map(math.isfinite, bbox)):
         return f"bbox must be finite, found {bbox!r}; mend or remove the annotation"
-    if bbox[2] < 0 or bbox[3] < 0:
+    x, y, width, height = map(float, bbox)
+    if width < 0 or height < 0:
         return f"bbox width and height must not be negative, found {bbox!r}; write x y width height"
-    x, y, width, height = bbox
-    return float(x), float(y), float(width), float(height)
+    return x, y, width, height
 
 
-def _image_folder(file: Path, images: Mapping[int, Mapping[str, object]]) -> Path:
+def _image_folder(file: Path, images: Mapping[int, Mapping[str, Any]]) -> Path:
     """The first folder tried that holds one of the images, resolved."""
     here = file.parent.resolve()
     root, split = here.parent, split_of_coco_file(file)
     places = [here, here / "images", root / split, root / "images" / split, root / "images", root]
+    names = [image["file_name"] for image in images.values()]
     for place in places:
-        if any((place / str(image["file_name"])).is_file() for image in images.values()):
+        if any((place / name).is_file() for name in names):
             return place.resolve()
-    name = str(next(iter(images.values()))["file_name"])
     tried = ", ".join(str(place) for place in places)
     raise DatasetNotFoundError(
-        f"{file}: none of {len(images)} images found, such as {name}, tried {tried}; put them in one"
+        f"{file}: none of {len(images)} images found, such as {names[0]}, tried {tried}; put them in one"
     )
 
 
 def _read_image(
-    path: Path, name: str, entry: Mapping[str, object], boxes: list[_Box]
+    path: Path, name: str, entry: Mapping[str, Any], boxes: list[_Box]
 ) -> tuple[ImageRecord | None, list[Problem]]:
-    size, image_problem = inspect_image(path)
-    problems = [image_problem] if image_problem else []
-    readable = size is not None
-    if not readable and not (image_problem and image_problem.unreadable):
+    """The record where the image can be read, and the problems of the image and its boxes."""
+    size, problems = inspect_image(path)
+    if not size and not problems[0].unreadable:
         return None, problems
     width, height = size or _stated_size(entry, boxes)
     stated = (entry.get("width", width), entry.get("height", height))
-    if readable and stated != size:
+    if size and stated != size:
         found = f"{width} x {height} (upright), but the json says {stated[0]} x {stated[1]}"
         return None, [*problems, error(path, f"the image is {found}; mend the json or put the right image there")]
-    kept: dict[tuple[int, tuple[float, ...]], NDArray[np.float64]] = {}
-    repeated = len(boxes) - len({(box.class_id, box.xywh) for box in boxes})
+    kept = {}
     clipped = clip_boxes(xywh_to_xyxy([box.xywh for box in boxes]), width, height)
     for box, xyxy in zip(boxes, clipped, strict=True):
         if (xyxy[2:] <= xyxy[:2]).any():
-            message = (
-                f"bbox {list(box.xywh)} lies outside the image of {width} x {height}; mend or remove the annotation"
-            )
-            problems.append(error(box.where, message))
+            outside = f"bbox {list(box.xywh)} lies outside the image of {width} x {height}"
+            problems.append(error(box.where, f"{outside}; mend or remove the annotation"))
         else:
-            kept.setdefault((box.class_id, box.xywh), xyxy)
-    if repeated:
+            kept[box.class_id, box.xywh] = xyxy
+    if repeated := len(boxes) - len({box[1:] for box in boxes}):
         problems.append(warning(path, f"{repeated} duplicate annotation{'s' if repeated > 1 else ''} dropped"))
     record = ImageRecord(
         path=path,
@@ -231,12 +227,12 @@ def _read_image(
         height=height,
         xyxy=np.array(list(kept.values()), dtype=np.float64).reshape(-1, 4),
         class_ids=np.array([class_id for class_id, _ in kept], dtype=np.int64),
-        readable=readable,
+        readable=size is not None,
     )
     return record, problems
 
 
-def _stated_size(entry: Mapping[str, object], boxes: list[_Box]) -> tuple[int, int]:
+def _stated_size(entry: Mapping[str, Any], boxes: list[_Box]) -> tuple[int, int]:
     """Width and height as the json states them, for an image that cannot tell; else those that hold its boxes."""
     width, height = entry.get("width"), entry.get("height")
     if isinstance(width, int) and isinstance(height, int):

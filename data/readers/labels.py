@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mocha_pipe.data.readers.reading import error, warning
-from mocha_pipe.data.types import Problem
+from mocha_pipe.data.types import Problem, error, warning
 
 OVERSHOOT = 0.01
 """How far beyond 0..1 a value may lie, as in ultralytics; the box is then clipped to the image."""
@@ -32,16 +31,21 @@ class Labels:
 
 
 def read_labels(path: Path, num_classes: int, keypoint_numbers: int) -> Labels | None:
-    """Parse a label file; None where there is none. A line with a problem gives no row; a repeated row is dropped."""
+    """Parse a label file; None where there is none. A line with a problem gives no row; a repeated row is dropped.
+
+    Args:
+        path: The label file.
+        num_classes: Class ids lie below this number.
+        keypoint_numbers: Numbers that may follow each box, as in a pose data set; they are skipped.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as reason:
         return _labels([], [error(path, f"cannot be read as UTF-8 text ({reason}); save it again")])
-    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if keypoint_numbers:
-        lines = [(number, words[:5] if len(words) == 5 + keypoint_numbers else words) for number, words in lines]
+    split = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, words[:5] if len(words) == 5 + keypoint_numbers else words) for number, words in split]
     polygons = any(len(words) > 6 for _, words in lines)
     if polygons and any(len(words) == 5 for _, words in lines):
         return _labels([], [error(path, "mixes boxes and polygons, which `yolo train` drops; write one kind")])
@@ -68,39 +72,27 @@ def _parse(words: Sequence[str], polygon: bool, num_classes: int) -> _Row | str:
     """The row of one line, or what is wrong with it."""
     if (len(words) < 7 or len(words) % 2 == 0) if polygon else len(words) != 5:
         return f"a label line is {_COLUMNS}, found {len(words)} values; mend or delete the line"
-    try:
-        class_id, *values = map(float, words)
-    except ValueError:
-        return f"a label line is numbers, found '{next(word for word in words if not _is_number(word))}'; mend the line"
-    endless = [value for value in values if not math.isfinite(value)]
-    if endless:
+    values = []
+    for word in words:
+        try:
+            values.append(float(word))
+        except ValueError:
+            return f"a label line is numbers, found '{word}'; mend the line"
+    class_id, *values = values
+    if endless := [value for value in values if not math.isfinite(value)]:
         return f"coordinates must be finite, found {endless[0]}; mend or delete the line"
     if not (0 <= class_id < num_classes and class_id % 1 == 0):
         return (
             f"unknown class id {words[0]}, the class names have ids 0 to {num_classes - 1}; mend the id or add the name"
         )
-    if polygon:
-        values = _polygon_box(values)
+    if polygon:  # the smallest box around its corners
+        x1, y1, x2, y2 = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+        values = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
     cx, cy, w, h = values
-    outside = [value for value in values if not -OVERSHOOT <= value <= 1 + OVERSHOOT] or [v for v in (w, h) if v < 0]
-    if outside:
+    if outside := [v for v in values if not -OVERSHOOT <= v <= 1 + OVERSHOOT] or [v for v in (w, h) if v < 0]:
         return (
             f"coordinates are shares of the image in 0..1, found {outside[0]:g}; divide pixels by its width and height"
         )
     if min(cx + w / 2, 1) <= max(cx - w / 2, 0) or min(cy + h / 2, 1) <= max(cy - h / 2, 0):
         return f"the box has no area inside the image (width {w:g}, height {h:g}); mend or delete the line"
     return class_id, cx, cy, w, h
-
-
-def _polygon_box(points: Sequence[float]) -> list[float]:
-    """Centre and size of the smallest box around x1 y1 x2 y2 ..."""
-    x1, y1, x2, y2 = min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
-    return [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

@@ -1,10 +1,10 @@
-"""Reads shards of `mocha-pipe data pack`: a dataset.json, or some of its tars in brace notation, on a local disk.
+"""Reads tar shards of `mocha-pipe data pack`: a dataset.json, or some of its tars in brace notation, on a local disk.
 
 Boxes and places of images come from the index; every image is read from its tar at its offset, in any order.
 """
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,75 +12,69 @@ import numpy as np
 from braceexpand import braceexpand
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.readers.reading import SplitReading, warning
-from mocha_pipe.data.shards.layout import (
-    MANIFEST,
-    Manifest,
-    ShardIndex,
-    Split,
-    index_file,
-    is_manifest,
-    pattern_of,
-    read_manifest,
-)
+from mocha_pipe.data.shards.layout import MANIFEST, Manifest, ShardIndex, index_file, is_manifest, pattern_of
 from mocha_pipe.data.shards.tars import TarMember
-from mocha_pipe.data.types import ImageRecord, Problem
+from mocha_pipe.data.types import DetectionSource, ImageRecord, error, warning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where shards lie, and which of them were asked for."""
+class NamedShards:
+    """The tar shards of one folder, and which of them the user named.
+
+    Raises:
+        DatasetNotFoundError: A tar that was named is not there.
+        DatasetError: It is not a shard, or the named tars are of several splits.
+    """
 
     asked: str
-    """What the user named."""
+    """What the user wrote."""
     where: str
-    """Folder of the shards, as the user would name it."""
+    """Folder of the shards as the user would name it: a path or a URL."""
     folder: Path
-    """Where dataset.json, indexes and tars are on this machine, or would be."""
-    names: frozenset[str]
-    """Tars that were named; empty where the whole data set was."""
+    """Folder of dataset.json and the indexes on this machine; of the tars too, unless they lie behind a URL."""
+    tars: frozenset[str]
+    """Names of the tars that were named; empty where the whole data set was."""
     manifest: Manifest
 
-    @property
-    def named_split(self) -> str | None:
-        """The split whose tars were named."""
-        return next((name for name, split in self.manifest.splits.items() if self._in(split)), None)
-
-    def check_split(self, split: str) -> None:
-        """Raises DatasetError where tars of another split were named than is to be trained on."""
-        if self.named_split not in (None, split):
-            raise DatasetError(
-                f"{self.asked}: names shards of '{self.named_split}', and training reads '{split}'; name those, or set "
-                f"train = '{self.named_split}' under [data] in a --config file"
-            )
-
-    def shards(self, split: str) -> list[int]:
-        """Numbers of the shards to read of a split: those named, or all where they are of another one."""
-        found = self.manifest.split(split, f"{self.where}/{MANIFEST}")
-        return self._in(found) or list(range(len(found.shards)))
-
-    def check(self, exists: Callable[[str], bool]) -> None:
-        """Raises where a tar that was named is not a shard, or where they are of several splits."""
+    def __post_init__(self) -> None:
         splits = self.manifest.splits
-        known = {shard.file: name for name, split in splits.items() for shard in split.shards}
+        split_of = {shard.file: name for name, split in splits.items() for shard in split.shards}
         have = ", ".join(f"{self.where}/{pattern_of(name, len(split.shards))}" for name, split in splits.items())
-        for name in sorted(self.names - known.keys()):
+        for name in sorted(self.tars - split_of.keys()):
             tar = f"{self.where}/{name}"
-            if exists(tar):
+            if Path(tar).exists():
                 raise DatasetError(
                     f"{tar}: is no shard of `mocha-pipe data pack`, {MANIFEST} does not list it; name "
                     f"{have or 'another'}"
                 )
             raise DatasetNotFoundError(f"{tar}: there is no such shard, {MANIFEST} lists {have or 'none'}; name these")
-        if len(found := sorted({known[name] for name in self.names})) > 1:
+        if len(found := sorted({split_of[name] for name in self.tars})) > 1:
             raise DatasetError(f"{self.asked}: names shards of several splits ({', '.join(found)}); name those of one")
 
-    def _in(self, split: Split) -> list[int]:
-        return [number for number, shard in enumerate(split.shards) if shard.file in self.names]
+    def check_split(self, split: str) -> None:
+        """Raises DatasetError where tars of another split were named than is to be trained on."""
+        named = next((name for name in self.manifest.splits if self._named(name)), split)
+        if named != split:
+            raise DatasetError(
+                f"{self.asked}: names shards of '{named}', and training reads '{split}'; name those, or set "
+                f"train = '{named}' under [data] in a --config file"
+            )
+
+    def numbers(self, split: str) -> list[int]:
+        """Numbers of the shards of a split to read: those named, or all where none of this split was.
+
+        Raises:
+            DatasetError: There is no such split.
+        """
+        found = self.manifest.split(split, f"{self.where}/{MANIFEST}")
+        return self._named(split) or list(range(len(found.shards)))
+
+    def _named(self, split: str) -> list[int]:
+        return [n for n, shard in enumerate(self.manifest.splits[split].shards) if shard.file in self.tars]
 
 
 def is_packed(data: Path) -> bool:
-    """Whether `data` names shards rather than another layout."""
+    """Whether `data` names tar shards rather than another layout."""
     return data.suffix.lower() == ".tar" or (data.suffix.lower() == ".json" and data.is_file() and is_manifest(data))
 
 
@@ -102,56 +96,62 @@ def named_files(asked: str) -> tuple[str, list[str]]:
     return folders.pop(), [posixpath.basename(text) for text in texts]
 
 
-def read_place(data: Path) -> Place:
-    """What `data` names.
+def find_shards(data: Path) -> NamedShards:
+    """The tar shards that `data` names.
 
     Raises:
         DatasetNotFoundError, DatasetError: No shards of `data pack` are there, or the tars are not of one split.
     """
     where, names = named_files(str(data))
-    tars = frozenset(names) if data.suffix.lower() == ".tar" else frozenset[str]()
     folder = Path(where)
-    place = Place(asked=str(data), where=where or ".", folder=folder, names=tars, manifest=read_manifest(folder, data))
-    place.check(lambda tar: Path(tar).exists())
-    return place
+    return NamedShards(
+        asked=str(data),
+        where=where or ".",
+        folder=folder,
+        tars=frozenset(names if data.suffix.lower() == ".tar" else ()),
+        manifest=Manifest.read(folder, data),
+    )
 
 
 def splits_of_shards(data: Path) -> tuple[str, ...]:
     """The splits that were packed.
 
     Raises:
-        DatasetNotFoundError, DatasetError: As `read_place`, or there is none.
+        DatasetNotFoundError, DatasetError: As `find_shards`, or there is none.
     """
-    manifest = read_place(data).manifest
-    if not manifest.splits:
+    splits = find_shards(data).manifest.splits
+    if not splits:
         raise DatasetError(f"{data}: no split was packed to its end; run the same `mocha-pipe data pack` again")
-    return tuple(manifest.splits)
+    return tuple(splits)
 
 
-def read_packed(data: Path, split: str) -> SplitReading:
+def read_packed(data: Path, split: str) -> DetectionSource:
     """Read one split from its index, without opening a tar.
 
     Raises:
-        DatasetNotFoundError, DatasetError: As `read_place`; or a tar is missing or has another size.
+        DatasetNotFoundError, DatasetError: As `find_shards`; or a tar is missing or has another size.
     """
-    place = read_place(data)
-    numbers = place.shards(split)
-    _check_tars(place, split, numbers)
-    entry = place.manifest.splits[split]
-    index = ShardIndex.read(place.folder / index_file(split), entry.index_digest)
-    return reading_of(place, split, index, numbers)
+    named = find_shards(data)
+    numbers = named.numbers(split)
+    _check_tars(named, split, numbers)
+    digest = named.manifest.splits[split].index_digest
+    return source_of_index(named, split, ShardIndex.read(named.folder / index_file(split), digest), numbers)
 
 
-def reading_of(place: Place, split: str, index: ShardIndex, numbers: list[int]) -> SplitReading:
-    """The records of some shards of a split, in their order."""
-    root, shards = place.folder.resolve(), place.manifest.splits[split].shards
+def source_of_index(named: NamedShards, split: str, index: ShardIndex, numbers: Sequence[int]) -> DetectionSource:
+    """The records of some shards of a split, in the order of the index.
+
+    Raises:
+        DatasetError: The index names an image outside its folder.
+    """
+    root, shards = named.folder.resolve(), named.manifest.splits[split].shards
     tars = [root / shard.file for shard in shards]
     records = []
     problems = []
     for image in np.flatnonzero(np.isin(index.shards, numbers)).tolist():
         name = index.names[image]
         if posixpath.normpath(name) != name or name.startswith(("../", "/")):
-            raise DatasetError(f"{place.folder / index_file(split)}: image name {name!r} leaves its folder; pack again")
+            raise DatasetError(f"{named.folder / index_file(split)}: image name {name!r} leaves its folder; pack again")
         member = TarMember(
             tars[index.shards[image]], index.member(image), int(index.offsets[image]), int(index.num_bytes[image])
         )
@@ -168,23 +168,24 @@ def reading_of(place: Place, split: str, index: ShardIndex, numbers: list[int]) 
             )
         )
         if not records[-1].readable:
-            problems.append(_unreadable(member, name))
+            message = f"cannot be read as an image ({name}); replace or remove the file and pack again"
+            problems.append(error(member, message, unreadable=True))
     if len(numbers) < len(shards):
         counted = f"{len(numbers)} of {len(shards)} shards of '{split}' are named, the others are left out"
-        problems.append(warning(place.asked, f"{counted}; all: {place.where}/{pattern_of(split, len(shards))}"))
-    return SplitReading(
+        problems.append(warning(named.asked, f"{counted}; all: {named.where}/{pattern_of(split, len(shards))}"))
+    return DetectionSource(
         root=root,
         split=split,
-        class_names=place.manifest.class_names,
+        class_names=named.manifest.class_names,
         records=tuple(records),
         problems=tuple(problems),
     )
 
 
-def _check_tars(place: Place, split: str, numbers: list[int]) -> None:
-    shards = place.manifest.splits[split].shards
+def _check_tars(named: NamedShards, split: str, numbers: Sequence[int]) -> None:
+    shards = named.manifest.splits[split].shards
     for number in numbers:
-        tar, expected = place.folder / shards[number].file, shards[number].bytes
+        tar, expected = named.folder / shards[number].file, shards[number].bytes
         try:
             size = tar.stat().st_size
         except FileNotFoundError:
@@ -196,12 +197,3 @@ def _check_tars(place: Place, split: str, numbers: list[int]) -> None:
             raise DatasetError(
                 f"{tar}: has {size} bytes where {MANIFEST} says {expected}, {how}; copy it again, or pack again"
             )
-
-
-def _unreadable(member: TarMember, name: str) -> Problem:
-    return Problem(
-        severity="error",
-        where=str(member),
-        message=f"cannot be read as an image ({name}); replace or remove the file and pack again",
-        unreadable=True,
-    )

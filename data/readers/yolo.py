@@ -6,7 +6,7 @@ becomes `/labels/`, and the suffix becomes .txt.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from mocha_pipe.data.boxes import clip_boxes, cxcywhn_to_xyxy
 from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.files import name_inside
 from mocha_pipe.data.images import IMAGE_SUFFIXES, inspect_image
 from mocha_pipe.data.readers.coco import read_coco
 from mocha_pipe.data.readers.labels import read_labels
 from mocha_pipe.data.readers.layout import YoloLayout, load_layout
-from mocha_pipe.data.readers.reading import SplitReading, error, name_inside, warning
-from mocha_pipe.data.types import ImageFile, ImageRecord, Problem
+from mocha_pipe.data.types import DetectionSource, ImageFile, ImageRecord, Problem, error, warning
 
 
 def splits_of_yaml(data: Path) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def splits_of_yaml(data: Path) -> tuple[str, ...]:
     return tuple(layout.entries)
 
 
-def read_yolo(data: Path, split: str, *, progress: bool = False) -> SplitReading:
+def read_yolo(data: Path, split: str, *, progress: bool = False) -> DetectionSource:
     """Read one split: image headers and label files, no pixels.
 
     Raises:
@@ -58,8 +58,8 @@ def read_yolo(data: Path, split: str, *, progress: bool = False) -> SplitReading
 
 
 def read_images(
-    layout: YoloLayout, split: str, images: Mapping[str, Path], problems: Sequence[Problem] = (), *, progress: bool
-) -> SplitReading:
+    layout: YoloLayout, split: str, images: Mapping[str, Path], problems: Iterable[Problem] = (), *, progress: bool
+) -> DetectionSource:
     """Read headers and label files of some images, by name, of a layout that has class names.
 
     Args:
@@ -76,10 +76,9 @@ def read_images(
         problems += found
         records += [record] if record else []
         unlabelled += [] if has_labels else [path]
-    where = f"{layout.file}: {split}"
     problems += shared_labels((image, label_path(image)) for image in sorted(images.values()))
-    problems += _missing_labels(unlabelled, len(images), where)
-    return SplitReading(
+    problems += _missing_labels(unlabelled, len(images), f"{layout.file}: {split}")
+    return DetectionSource(
         root=layout.root,
         split=split,
         class_names=layout.class_names,
@@ -90,12 +89,8 @@ def read_images(
 
 def label_path(image: Path) -> Path:
     """Label file of an image: last `/images/` -> `/labels/`, suffix -> .txt."""
-    parts = list(image.parts)
-    for index in range(len(parts) - 2, 0, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+    images, labels = (f"{os.sep}{kind}{os.sep}" for kind in ("images", "labels"))
+    return Path(labels.join(str(image).rsplit(images, 1))).with_suffix(".txt")
 
 
 def find_images(layout: YoloLayout, split: str) -> tuple[dict[str, Path], list[Problem]]:
@@ -107,7 +102,10 @@ def find_images(layout: YoloLayout, split: str) -> tuple[dict[str, Path], list[P
         for where, path in walk_images(place) if place.is_dir() else _list_entries(place):
             name = name_inside(path, layout.root)
             if name is None:
-                problems.append(error(where, _leaves(path, layout.root)))
+                remedy = "set 'path:' to a folder that holds both"
+                if not path.is_absolute():
+                    remedy = f"write ./{path} to count from the list's folder, or {remedy}"
+                problems.append(error(where, f"'{path}' leaves the data set's folder {layout.root}; {remedy}"))
             elif name in images:
                 repeated.append(name)
             else:
@@ -116,13 +114,6 @@ def find_images(layout: YoloLayout, split: str) -> tuple[dict[str, Path], list[P
         count = f"{len(repeated)} image{'s are' if len(repeated) > 1 else ' is'} listed more than once"
         problems.append(warning(f"{layout.file}: {split}", f"{count} and used once, the first is {repeated[0]}"))
     return images, problems
-
-
-def _leaves(path: Path, root: Path) -> str:
-    remedy = "set 'path:' to a folder that holds both"
-    if not path.is_absolute():
-        remedy = f"write ./{path} to count from the list's folder, or {remedy}"
-    return f"'{path}' leaves the data set's folder {root}; {remedy}"
 
 
 def walk_images(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -135,7 +126,7 @@ def walk_images(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _list_entries(file: Path) -> Iterator[tuple[str, Path]]:
-    """Images that a list file names; `./` is the list's folder, other relative entries start at the working folder."""
+    """Images that a list file names. `./` is the list's folder; other relative entries start at the working folder."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -149,35 +140,33 @@ def _list_entries(file: Path) -> Iterator[tuple[str, Path]]:
 def _read_image(path: Path, name: str, layout: YoloLayout) -> tuple[ImageRecord | None, list[Problem], bool]:
     """The record where the image can be read, the problems of image and labels, and whether there is a label file."""
     assert layout.class_names is not None
-    size, image_problem = inspect_image(path)
+    size, problems = inspect_image(path)
     labels = read_labels(label_path(path), len(layout.class_names), layout.keypoint_numbers)
-    problems = [*([image_problem] if image_problem else []), *(labels.problems if labels else ())]
-    readable = size is not None
-    if not readable and not (image_problem and image_problem.unreadable):
-        return None, problems, labels is not None
-    width, height = size or (1, 1)
-    boxes = cxcywhn_to_xyxy(labels.cxcywhn if labels else [], width, height)
-    record = ImageRecord(
-        path=path,
-        name=name,
-        width=width,
-        height=height,
-        xyxy=clip_boxes(boxes, width, height),
-        class_ids=labels.class_ids if labels else np.zeros(0, np.int64),
-        readable=readable,
-    )
-    return record, problems, labels is not None
+    record = None
+    if size or problems[0].unreadable:
+        width, height = size or (1, 1)
+        boxes = cxcywhn_to_xyxy(labels.cxcywhn if labels else [], width, height)
+        record = ImageRecord(
+            path=path,
+            name=name,
+            width=width,
+            height=height,
+            xyxy=clip_boxes(boxes, width, height),
+            class_ids=labels.class_ids if labels else np.zeros(0, np.int64),
+            readable=size is not None,
+        )
+    return record, [*problems, *(labels.problems if labels else ())], labels is not None
 
 
 def shared_labels(labels: Iterable[tuple[ImageFile, Path]]) -> list[Problem]:
     """A problem for each label file, given with its image, that several images have."""
-    sharing: dict[Path, list[ImageFile]] = defaultdict(list)
+    sharing: dict[Path, list[str]] = defaultdict(list)
     for image, label in labels:
-        sharing[label].append(image)
+        sharing[label].append(Path(image).name)
     return [
-        error(label, f"is the label file of both {paths[0].name} and {paths[1].name}; rename one image and its labels")
-        for label, paths in sharing.items()
-        if len(paths) > 1 and label.is_file()
+        error(label, f"is the label file of both {names[0]} and {names[1]}; rename one image and its labels")
+        for label, names in sharing.items()
+        if len(names) > 1 and label.is_file()
     ]
 
 
@@ -186,9 +175,7 @@ def _missing_labels(unlabelled: list[Path], num_images: int, where: str) -> list
         return []
     looked = label_path(unlabelled[0])
     if len(unlabelled) == num_images:
-        message = (
-            f"no image has a label file, looked in {looked.parent} (for {looked.name} and so on); put the labels there"
-        )
-        return [error(where, message)]
+        place = f"looked in {looked.parent} (for {looked.name} and so on)"
+        return [error(where, f"no image has a label file, {place}; put the labels there")]
     count = f"{len(unlabelled)} of {num_images} images have no label file"
     return [warning(where, f"{count} and count as background, the first is {unlabelled[0]} (looked for {looked})")]

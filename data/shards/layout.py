@@ -6,13 +6,15 @@
     val.index.parquet  val-000000.tar  ...
 
 The tars are plain WebDataset for anybody else. We read them through the index, which gives random access.
+In data/ a shard is such a tar; a shard of a teacher cache is another thing.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +22,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.files import atomic_path, bytes_digest, write_json
+from mocha_pipe.data.files import bytes_digest, write_json, write_parquet
 
 MANIFEST = "dataset.json"
 FORMAT = "mocha-pipe shards 1"
 
-_SPLIT = re.compile(r"[A-Za-z0-9_.-]+")
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -43,8 +44,8 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shard:
-    """One tar."""
+class TarShard:
+    """One tar of a split."""
 
     file: str
     """Its name in the folder."""
@@ -54,7 +55,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """One split in shards."""
+    """One split in tar shards."""
 
     images: int
     regions: int
@@ -62,7 +63,7 @@ class Split:
     """Digest of its region table."""
     index_digest: str
     """Hex of blake2b-16 over the index file."""
-    shards: tuple[Shard, ...]
+    shards: tuple[TarShard, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +81,52 @@ class Manifest:
         content = {"format": FORMAT, "recipe": self.recipe, "class_names": self.class_names, "splits": splits}
         write_json(folder / MANIFEST, content)
 
+    @classmethod
+    def read(cls, folder: Path, asked: object) -> "Manifest":
+        """The dataset.json of a folder.
+
+        Args:
+            folder: Where the shards lie.
+            asked: What the user named, for errors.
+
+        Raises:
+            DatasetNotFoundError: There is none.
+            DatasetError: It is not what `data pack` writes.
+        """
+        try:
+            text = (folder / MANIFEST).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            raise DatasetNotFoundError(
+                f"{asked}: no {MANIFEST} beside the shards, tars are read together with the {MANIFEST} and index that "
+                f"`mocha-pipe data pack` wrote; copy both to {folder}"
+            ) from None
+        return cls.parse(text, folder / MANIFEST)
+
+    @classmethod
+    def parse(cls, text: str, where: object) -> "Manifest":
+        """A dataset.json from its text.
+
+        Raises:
+            DatasetError: It is not what `data pack` writes.
+        """
+        try:
+            content = json.loads(text)
+            if content["format"] != FORMAT:
+                raise DatasetError(
+                    f"{where}: is of format {content['format']!r}, this version reads {FORMAT!r}; pack again"
+                )
+            return cls(
+                class_names=tuple(map(str, content["class_names"])),
+                splits={name: _split(name, split) for name, split in content["splits"].items()},
+                recipe=content.get("recipe"),
+            )
+        except DatasetError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(
+                f"{where}: is not a {MANIFEST} of `mocha-pipe data pack` ({error!r}); copy it again, or pack again"
+            ) from None
+
     def split(self, name: str, where: object) -> Split:
         """One split.
 
@@ -95,9 +142,24 @@ class Manifest:
         return self.splits[name]
 
 
+def _split(name: str, content: Mapping[str, Any]) -> Split:
+    """A split of a dataset.json; its tars have the names that we give, so that none leaves the folder."""
+    check_split_name(name)
+    shards = [TarShard(file=s["file"], bytes=int(s["bytes"]), images=int(s["images"])) for s in content["shards"]]
+    if [shard.file for shard in shards] != [tar_file(name, number) for number in range(len(shards))]:
+        raise ValueError(f"the shards of '{name}' have other names")
+    return Split(
+        images=int(content["images"]),
+        regions=int(content["regions"]),
+        table=str(content["table"]),
+        index_digest=str(content["index_digest"]),
+        shards=tuple(shards),
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShardIndex:
-    """The images of one split. Legend: I = images, N = boxes."""
+    """Where the images of one split lie in its tar shards, and their boxes. Legend: I = images, N = boxes."""
 
     names: tuple[str, ...]
     """POSIX paths relative to the data set that was packed."""
@@ -107,7 +169,7 @@ class ShardIndex:
     """Upright width and height."""
     readable: NDArray[np.bool_]  # (I,)
     shards: NDArray[np.int32]  # (I,)
-    """Which shard of the split holds the image."""
+    """Number of the tar that holds the image."""
     offsets: NDArray[np.int64]  # (I,)
     """Where its bytes begin in that tar."""
     num_bytes: NDArray[np.int64]  # (I,)
@@ -115,31 +177,19 @@ class ShardIndex:
     xyxy: NDArray[np.float64]  # (N, 4)
     class_ids: NDArray[np.int32]  # (N,)
 
-    def __len__(self) -> int:
-        return len(self.names)
-
     def member(self, image: int) -> str:
         """Name of the image's member in its tar."""
         return f"{sample_key(image)}{member_suffix(self.names[image])}"
 
     def write(self, path: Path) -> str:
         """Write as parquet; returns the file's digest. Equal content gives equal bytes."""
-        lists = [
+        boxes = [
             pa.ListArray.from_arrays(pa.array(self.first_box * width, pa.int32()), pa.array(flat.ravel(), kind))
             for flat, width, kind in ((self.xyxy, 4, pa.float64()), (self.class_ids, 1, pa.int32()))
         ]
-        columns = [self.names, self.digests, *self.sizes.T, self.readable, self.shards, self.offsets, self.num_bytes]
-        arrays = [
-            *(pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=False)),
-            *lists,
-        ]
-        with atomic_path(path) as temporary:
-            # Every setting that decides bytes is fixed here, so that a newer default of pyarrow changes none.
-            pq.write_table(
-                pa.Table.from_arrays(arrays, schema=_SCHEMA), temporary, version="2.6", compression="zstd",
-                compression_level=3, use_dictionary=False, write_page_checksum=True,
-            )  # fmt: skip
-            return bytes_digest(temporary.read_bytes())
+        images = [self.names, self.digests, *self.sizes.T, self.readable, self.shards, self.offsets, self.num_bytes]
+        write_parquet(path, [*images, *boxes], _SCHEMA)
+        return bytes_digest(path.read_bytes())
 
     @classmethod
     def read(cls, path: Path, digest: str) -> "ShardIndex":
@@ -193,19 +243,19 @@ def index_file(split: str) -> str:
     return f"{split}.index.parquet"
 
 
-def shard_file(split: str, number: int) -> str:
-    """Name of a shard."""
+def tar_file(split: str, number: int) -> str:
+    """Name of a tar shard."""
     return f"{split}-{number:06d}.tar"
 
 
 def pattern_of(split: str, num_shards: int) -> str:
-    """The shards of a split in brace notation."""
+    """The tar shards of a split in brace notation."""
     return f"{split}-{{{0:06d}..{num_shards - 1:06d}}}.tar"
 
 
 def check_split_name(split: str) -> None:
     """Raises DatasetError where a split cannot be a part of file names."""
-    if not _SPLIT.fullmatch(split) or split.startswith("."):
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", split):
         raise DatasetError(
             f"a split's name is letters, digits, '.', '_' and '-', found {split!r}; name it with --split"
         )
@@ -217,74 +267,11 @@ def is_manifest(file: Path) -> bool:
         return FORMAT.rpartition(" ")[0].encode() in stream.read(100)
 
 
-def read_manifest(folder: Path, asked: object) -> Manifest:
-    """The dataset.json of a folder.
-
-    Args:
-        folder: Where the shards lie.
-        asked: What the user named, for errors.
-
-    Raises:
-        DatasetNotFoundError: There is none.
-        DatasetError: It is not what `data pack` writes.
-    """
-    try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        raise DatasetNotFoundError(
-            f"{asked}: no {MANIFEST} beside the shards, tars are read together with the {MANIFEST} and index that "
-            f"`mocha-pipe data pack` wrote; copy both to {folder}"
-        ) from None
-    return parse_manifest(text, folder / MANIFEST)
-
-
 def recipe_of(data: Path) -> str | None:
-    """The recipe that the dataset.json of some shards names; None where there is none, or no shards."""
+    """The recipe that the dataset.json of some tar shards names; None where there is none, or no shards."""
     if data.suffix.lower() != ".tar" and data.name != MANIFEST:
         return None
     try:
-        return read_manifest(data.parent, data).recipe
+        return Manifest.read(data.parent, data).recipe
     except (DatasetError, DatasetNotFoundError):  # which opening the data set will say
         return None
-
-
-def parse_manifest(text: str, where: object) -> Manifest:
-    """A dataset.json from its text.
-
-    Raises:
-        DatasetError: It is not what `data pack` writes.
-    """
-    try:
-        content = json.loads(text)
-        if content["format"] != FORMAT:
-            raise DatasetError(
-                f"{where}: is of format {content['format']!r}, this version reads {FORMAT!r}; pack again"
-            )
-        manifest = Manifest(
-            class_names=tuple(map(str, content["class_names"])),
-            splits={name: _split(split) for name, split in content["splits"].items()},
-            recipe=content.get("recipe"),
-        )
-        for name, split in manifest.splits.items():
-            check_split_name(name)
-            if [shard.file for shard in split.shards] != [shard_file(name, at) for at in range(len(split.shards))]:
-                raise ValueError(f"the shards of '{name}' have other names")
-    except DatasetError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(
-            f"{where}: is not a {MANIFEST} of `mocha-pipe data pack` ({error!r}); copy it again, or pack again"
-        ) from None
-    return manifest
-
-
-def _split(content: Mapping[str, object]) -> Split:
-    shards = content["shards"]
-    assert isinstance(shards, Sequence)
-    return Split(
-        images=int(str(content["images"])),
-        regions=int(str(content["regions"])),
-        table=str(content["table"]),
-        index_digest=str(content["index_digest"]),
-        shards=tuple(Shard(file=str(s["file"]), bytes=int(s["bytes"]), images=int(s["images"])) for s in shards),
-    )

@@ -1,19 +1,16 @@
 """Images inside plain tar files, read in place: a member is known by the offset of its bytes; nothing is unpacked."""
 
 import functools
-import io
 import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
 
 from mocha_pipe.data.errors import DatasetNotFoundError
 
 BLOCK = tarfile.BLOCKSIZE  # a member is a block of header, then its bytes filled up to whole blocks
 END = bytes(2 * BLOCK)
 """What ends a tar."""
-_MAX_OPEN = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +24,6 @@ class TarMember:
     """Where its bytes begin; the header stands in the block before."""
     size: int
     """Bytes."""
-
-    @property
-    def name(self) -> str:
-        """Last part of the member's name."""
-        return PurePosixPath(self.member).name
 
     @property
     def suffix(self) -> str:
@@ -85,10 +77,6 @@ class TarMember:
             and len(found) == BLOCK + self.size
         )
 
-    def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:  # noqa: ARG002  (as of a path)
-        """A stream over the member's bytes."""
-        return io.BytesIO(self.read_bytes())
-
 
 def member_header(name: str, size: int) -> bytes:
     """The header block of a regular file: every field fixed, so that equal content gives equal tars."""
@@ -113,6 +101,4 @@ class _OpenTar:
             os.close(self.descriptor)
 
 
-@functools.lru_cache(maxsize=_MAX_OPEN)
-def _open(path: Path) -> _OpenTar:
-    return _OpenTar(path)
+_open = functools.lru_cache(maxsize=128)(_OpenTar)

@@ -21,16 +21,17 @@ def data_check(data: Annotated[Path, typer.Argument(help="data.yaml or COCO json
     from mocha_pipe.data.check import check_dataset
     from mocha_pipe.data.errors import DatasetError
 
-    report = check_dataset(data, progress=True)
+    splits = check_dataset(data, progress=True)
+    problems = [problem for split in splits for problem in split.problems]
     if as_json:
-        print_json({"data": str(data), "splits": [asdict(split) for split in report.splits]})
+        print_json({"data": str(data), "splits": [asdict(split) for split in splits]})
     else:
         from mocha_pipe.pipeline.report.tables import check_table
 
-        for problem in (problem for split in report.splits for problem in split.problems):
+        for problem in problems:
             typer.echo(f"{problem.severity}: {problem.where}: {problem.message}")
-        print_table(check_table(report))
-    errors = len(report.errors)
+        print_table(check_table(data, splits))
+    errors = sum(problem.severity == "error" for problem in problems)
     if errors:
         raise DatasetError(f"{data} has {errors} error{'s' * (errors != 1)}: mend what is listed above and check again")
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from mocha_pipe.data.benchmarks.episodes import Episode, draw_episodes
-from mocha_pipe.data.benchmarks.opening import PersonalBenchmark, open_benchmark, open_training
+from mocha_pipe.data.benchmarks.opening import open_benchmark, open_training
 from mocha_pipe.data.boxes import box_iou
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import file_digest, write_json
 from mocha_pipe.data.images import read_image
+from mocha_pipe.data.types import PersonalBenchmark
 from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.evaluation.methods import base_weights, pool_passes
 from mocha_pipe.pipeline.evaluation.results import STUDENT, shot_result, unknown_figures

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mocha_pipe.data.benchmarks.opening import PersonalBenchmark
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.images import read_image
-from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
 from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
 from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
 from mocha_pipe.pipeline.evaluation.heads import Contender, tune_heads

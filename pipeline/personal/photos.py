@@ -109,10 +109,9 @@ def _record(photo: Path, box: str | None) -> ImageRecord:
     """The photo with its box, if it has one."""
     if not photo.is_file():
         raise DatasetNotFoundError(f"{photo}: a photo is an image file, found none of this name; name one that exists")
-    size, problem = inspect_image(photo)
+    size, problems = inspect_image(photo)
     if size is None:
-        assert problem, "an image without a size has a problem"
-        raise DatasetError(f"{problem.where}: {problem.message}")
+        raise DatasetError(f"{problems[0].where}: {problems[0].message}")
     width, height = size
     xyxy = xywh_to_xyxy([] if box is None else [_parse_box(box)])
     if (xyxy < 0).any() or (xyxy > [width, height, width, height]).any():

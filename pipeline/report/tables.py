@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from mocha_pipe.data.check import CheckReport
+    from mocha_pipe.data.check import SplitReport
     from mocha_pipe.pipeline.doctor import Check
     from mocha_pipe.pipeline.rundir import Completion
 
@@ -108,11 +109,11 @@ def values_table(title: str, values: Mapping[str, Any]) -> Table:
     return table
 
 
-def check_table(report: "CheckReport") -> Table:
+def check_table(data: Path, splits: Iterable["SplitReport"]) -> Table:
     """One row per split of a data set: images, boxes, classes and what was found wrong."""
     columns = ("split", "images", "empty", "boxes", "classes", "box sides", "errors", "warnings")
-    table = plain_table(*columns, title=str(report.data))
-    for split in report.splits:
+    table = plain_table(*columns, title=str(data))
+    for split in splits:
         has_boxes = split.smallest_box is not None
         sides = f"{split.smallest_box:.0f}-{split.largest_box:.0f} px" if has_boxes else "-"
         counts = (split.images, split.background_images, split.regions, len(split.regions_per_class))

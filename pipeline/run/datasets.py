@@ -9,7 +9,7 @@ from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import exclusive
 from mocha_pipe.data.miniature import make_miniature, make_validation
 from mocha_pipe.data.packing.remote import RemoteShard, copy_split, open_shards
-from mocha_pipe.data.readers import is_packed, read_place
+from mocha_pipe.data.readers.packed import find_shards, is_packed
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.source import open_source
 from mocha_pipe.data.types import DetectionSource
@@ -69,7 +69,7 @@ def training_regions(config: RunConfig) -> tuple[DetectionSource, RegionTable]:
     """The training split and its region table; an image that cannot be decoded keeps its place in both."""
     data = data_path(config)
     if is_packed(data):
-        read_place(data).check_split(config.data.train)
+        find_shards(data).check_split(config.data.train)
     source = open_source(data, config.data.train, keep_unreadable=True, progress=is_first_rank())
     return source, RegionTable.build(source, progress=is_first_rank())
 

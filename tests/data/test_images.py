@@ -23,12 +23,12 @@ def test_exif_orientation_turns_pixels_and_size(
     path = write_image(tmp_path / f"turned.{suffix}", 40, 20, orientation=orientation)
     upright = UPRIGHT[orientation](raw)
     np.testing.assert_array_equal(read_image(path), upright)
-    assert inspect_image(path) == ((upright.shape[1], upright.shape[0]), None)
+    assert inspect_image(path) == ((upright.shape[1], upright.shape[0]), [])
 
 
 def test_jpeg_with_orientation_6_stands_upright(tmp_path: Path, write_image: WriteImage) -> None:
     path = write_image(tmp_path / "a.jpg", 40, 20, orientation=6)
-    assert inspect_image(path) == ((20, 40), None)
+    assert inspect_image(path) == ((20, 40), [])
     assert read_image(path).shape == (40, 20, 3)
     lying = read_image(write_image(tmp_path / "b.jpg", 40, 20))
     np.testing.assert_array_equal(read_image(path), np.rot90(lying, -1))
@@ -45,7 +45,7 @@ def test_jpeg_with_orientation_6_stands_upright(tmp_path: Path, write_image: Wri
 )
 def test_broken_exif_beside_a_sound_picture_turns_nothing(tmp_path: Path, exif: bytes) -> None:
     Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + exif)
-    assert inspect_image(tmp_path / "a.jpg") == ((40, 20), None)
+    assert inspect_image(tmp_path / "a.jpg") == ((40, 20), [])
     assert read_image(tmp_path / "a.jpg").shape == (20, 40, 3)
 
 
@@ -77,9 +77,8 @@ def test_missing_image(tmp_path: Path) -> None:
         with pytest.raises(DatasetNotFoundError) as caught:
             reader(path)
         assert str(caught.value) == f"{path}: {message}"
-    size, problem = inspect_image(path)
+    size, (problem,) = inspect_image(path)
     assert size is None
-    assert problem is not None
     assert problem.message == message
 
 
@@ -103,9 +102,8 @@ def test_image_that_cannot_be_reached_is_not_taken_for_a_broken_one(
         with pytest.raises(DatasetNotFoundError) as caught:
             reader(path)
         assert str(caught.value) == f"{path}: {message}"
-    size, problem = inspect_image(path)
+    size, (problem,) = inspect_image(path)
     assert size is None
-    assert problem is not None
     assert (problem.severity, problem.message, problem.unreadable) == ("error", message, False)
 
 
@@ -130,8 +128,7 @@ def test_header_that_leads_nowhere_is_the_content_s_fault(tmp_path: Path) -> Non
         Image.open(path)
     with pytest.raises(DatasetError, match=r"a\.tif: cannot be read as an image \("):
         read_image(path)
-    _, problem = inspect_image(path)
-    assert problem is not None
+    _, (problem,) = inspect_image(path)
     assert problem.unreadable
 
 
@@ -143,9 +140,8 @@ def test_file_that_is_no_image(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DatasetError) as caught:
         read_image(path)
     assert str(caught.value) == f"{path}: {message}"
-    size, problem = inspect_image(path)
+    size, (problem,) = inspect_image(path)
     assert size is None
-    assert problem is not None
     assert (problem.severity, problem.where, problem.message) == ("error", str(path), message)
     assert problem.unreadable
 
@@ -168,16 +164,15 @@ def test_truncated_jpeg_is_an_error_from_its_header_check(
 ) -> None:
     path = write_image(tmp_path / "a.jpg")
     path.write_bytes(path.read_bytes()[:-missing])
-    size, problem = inspect_image(path)
+    size, (problem,) = inspect_image(path)
     assert size is None
-    assert problem is not None
     assert problem.message.startswith("cannot be read as an image (image file is truncated")
 
 
 def test_truncated_png_shows_when_it_is_decoded(tmp_path: Path, write_image: WriteImage) -> None:
     path = write_image(tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:-600])
-    assert inspect_image(path) == ((40, 20), None)
+    assert inspect_image(path) == ((40, 20), [])
     with pytest.raises(DatasetError, match=r"a\.png: cannot be read as an image \(.+\); replace or remove the file$"):
         read_image(path)
 
@@ -185,9 +180,8 @@ def test_truncated_png_shows_when_it_is_decoded(tmp_path: Path, write_image: Wri
 def test_bytes_after_the_picture_are_a_warning(tmp_path: Path, write_image: WriteImage) -> None:
     path = write_image(tmp_path / "a.jpg")
     path.write_bytes(path.read_bytes() + b"\0\0")
-    size, problem = inspect_image(path)
+    size, (problem,) = inspect_image(path)
     assert size == (40, 20)
-    assert problem is not None
     assert problem.severity == "warning"
     assert problem.message == (
         "JPEG does not end in its end marker; it decodes, but `yolo train` rewrites such a file and so changes its "
@@ -196,12 +190,10 @@ def test_bytes_after_the_picture_are_a_warning(tmp_path: Path, write_image: Writ
 
 
 def test_images_that_ultralytics_drops_are_errors(tmp_path: Path, write_image: WriteImage) -> None:
-    _, problem = inspect_image(write_image(tmp_path / "a.png", 40, 9))
-    assert problem is not None
+    _, (problem,) = inspect_image(write_image(tmp_path / "a.png", 40, 9))
     assert problem.message == "an image must be at least 10 x 10 pixels, found 40 x 9; remove it"
     Image.new("RGB", (20, 20)).save(tmp_path / "b.jpg", format="GIF")
-    _, problem = inspect_image(tmp_path / "b.jpg")
-    assert problem is not None
+    _, (problem,) = inspect_image(tmp_path / "b.jpg")
     assert problem.message == "GIF content is not trained on; save it as PNG or JPEG"
 
 
@@ -215,4 +207,4 @@ def test_header_inspection_decodes_no_pixels(
         raise AssertionError("decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
-    assert [inspect_image(path) for path in paths] == [((40, 20), None), ((40, 20), None), ((20, 40), None)]
+    assert [inspect_image(path) for path in paths] == [((40, 20), []), ((40, 20), []), ((20, 40), [])]

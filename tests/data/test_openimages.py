@@ -91,8 +91,8 @@ def test_what_is_left_out_is_counted(source: Path, tmp_path: Path) -> None:
 
 def test_data_check_finds_it_sound(source: Path, tmp_path: Path) -> None:
     import_openimages(source, tmp_path / "out")
-    report = check_dataset(tmp_path / "out/data.yaml")
-    assert [(split.split, split.images, split.problems) for split in report.splits] == [
+    splits = check_dataset(tmp_path / "out/data.yaml")
+    assert [(split.split, split.images, split.problems) for split in splits] == [
         ("train", 2, ()),
         ("val", 1, ()),
     ]

@@ -1,9 +1,9 @@
 import contextlib
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import mocha_pipe.data.regions
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.regions import RegionTable, recompute_keys, region_key
+from mocha_pipe.data.regions import RegionTable, recompute_keys
 from mocha_pipe.data.source import open_source
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 
@@ -115,6 +115,22 @@ def test_a_class_that_moves_in_the_list_keeps_its_keys_but_not_the_digest(make_y
     moved = RegionTable.build(open_source(make_yolo(swapped, {"names": ["mug", "ball", "star"]})))
     assert moved.keys.tolist() == table.keys.tolist()
     assert moved.digest != table.digest
+
+
+def region_key(digest: str, box: np.ndarray, name: str) -> str:
+    """The key of one region."""
+    record = ImageRecord(
+        path=Path(digest), name="a.jpg", width=40, height=30, xyxy=box.reshape(1, 4), class_ids=np.zeros(1, np.int64)
+    )
+    source = DetectionSource(root=Path(), split="train", class_names=(name,), records=(record,))
+    return str(RegionTable.of(source, [digest]).keys[0].decode())
+
+
+def plain_key(digest: str, box: np.ndarray, name: str) -> str:
+    """As the documentation of `recompute_keys` says it."""
+    hundredths = [int(np.floor(float(np.float32(side)) * 100 + 0.5)) for side in box]
+    content = bytes.fromhex(digest) + b"".join(side.to_bytes(8, "little", signed=True) for side in hundredths)
+    return hashlib.blake2b(content + name.encode(), digest_size=16).hexdigest()
 
 
 @given(digests, boxes, class_names)
@@ -220,8 +236,7 @@ def table_of(images: Images, class_names: tuple[str, ...] = ("ball", "mug", "sta
         for number, (content, regions) in enumerate(images)
     ]
     source = DetectionSource(root=Path(), split="train", class_names=class_names, records=tuple(records))
-    with patch.object(mocha_pipe.data.regions, "image_digest", str):
-        return RegionTable.build(source)
+    return RegionTable.of(source, [CONTENTS[content] for content, _ in images])
 
 
 def plain_regions(images: Images) -> list[tuple[int, tuple[int, ...], int]]:
@@ -265,7 +280,7 @@ def test_keys_follow_from_the_table_itself(images: Images) -> None:
     assert recomputed.dtype == np.dtype("S32")
     np.testing.assert_array_equal(recomputed, table.keys)
     places = zip(table.image_of_rows(np.arange(len(table))), table.xyxy, table.class_ids, strict=True)
-    plain = [region_key(table.image_digests[i], box, table.class_names[class_id]) for i, box, class_id in places]
+    plain = [plain_key(table.image_digests[i], box, table.class_names[class_id]) for i, box, class_id in places]
     assert [key.decode() for key in recomputed.tolist()] == plain
 
 

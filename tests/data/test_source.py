@@ -81,7 +81,7 @@ class SourceContract:
         assert first.xyxy.shape == (2, 4)
         assert (first.xyxy[:, 2:] > first.xyxy[:, :2]).all()
         assert (first.xyxy <= [first.width, first.height] * 2).all()
-        (warning,) = kept.warnings
+        (warning,) = kept.problems
         assert (warning.severity, warning.where, warning.unreadable) == ("warning", str(path), True)
         assert warning.message == (
             "cannot be read as an image (no known image format); replace or remove the file; "
@@ -164,7 +164,7 @@ def test_the_command_quotes_a_path_with_spaces(make_yolo: Make, tmp_path: Path, 
 def test_warnings_do_not_stop(make_yolo: Make) -> None:
     source = open_source(make_yolo({"train/a.jpg": "0 0.5 0.5 0.5 0.5\n" * 2}))
     assert source.num_regions == 1
-    assert [warning.severity for warning in source.warnings] == ["warning"]
+    assert [warning.severity for warning in source.problems] == ["warning"]
 
 
 def test_file_that_is_not_there(tmp_path: Path, refusal: Callable[..., str]) -> None:

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from mocha_pipe.data.benchmarks.opening import PersonalBenchmark
 from mocha_pipe.data.errors import DatasetError
-from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
 from mocha_pipe.pipeline import stages
 from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
 from mocha_pipe.pipeline.evaluation import methods

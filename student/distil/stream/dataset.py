@@ -25,7 +25,7 @@ from webdataset.tariterators import tar_file_iterator
 
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import bytes_digest
-from mocha_pipe.data.packing.remote import ATTEMPTS, RemoteShard, open_stream, wait_or_raise
+from mocha_pipe.data.packing.remote import RemoteShard, attempts_at, open_stream
 from mocha_pipe.data.shards.layout import MANIFEST, sample_key
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.errors import TrainArgumentError
@@ -160,21 +160,17 @@ def read_shard(shard: RemoteShard) -> Iterator[bytes]:
         DatasetError: It is not the shard that was packed.
     """
     arrived = 0
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with open_stream(shard.url) as stream:
-                _check_size(shard, getattr(stream, "size", None))
-                # Only bytes are taken from WebDataset: its decoders would unpickle what a member's name asks for.
-                members = tar_file_iterator(stream, select_files=lambda name: not name.endswith(".json"))
-                for member in islice(members, arrived, None):
-                    _check_member(shard, arrived, member["fname"], member["data"])
-                    arrived += 1
-                    yield member["data"]
+    for attempt in attempts_at(shard.url):
+        with attempt, open_stream(shard.url) as stream:
+            _check_size(shard, getattr(stream, "size", None))
+            # Only bytes are taken from WebDataset: its decoders would unpickle what a member's name asks for.
+            members = tar_file_iterator(stream, select_files=lambda name: not name.endswith(".json"))
+            for member in islice(members, arrived, None):
+                _check_member(shard, arrived, member["fname"], member["data"])
+                arrived += 1
+                yield member["data"]
             if arrived < len(shard.digests):
                 raise EOFError(f"it ends after {arrived} of {len(shard.digests)} images")
-            return
-        except Exception as error:  # every transport has its own errors
-            wait_or_raise(shard.url, error, attempt)
 
 
 def image_number(file: str) -> int:

@@ -15,7 +15,7 @@ def test_a_data_set_is_sound_and_of_the_wanted_size(tmp_path: Path) -> None:
     assert {(record.width, record.height) for record in records} == {(64, 48)}
     boxes = [len(record.class_ids) for record in records]
     assert (len(records), min(boxes), max(boxes)) == (70, 1, MOST_BOXES)
-    assert (inputs.source.num_regions, inputs.source.warnings) == (len(inputs.table), ())
+    assert (inputs.source.num_regions, inputs.source.problems) == (len(inputs.table), ())
     assert len(inputs.source.class_names) == NUM_CLASSES
     assert len(open_source(inputs.data, "val").records) == 2
 

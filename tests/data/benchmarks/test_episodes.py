@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from mocha_pipe.data.benchmarks.episodes import Episode, draw_episodes
-from mocha_pipe.data.benchmarks.opening import PersonalBenchmark
 from mocha_pipe.data.errors import EpisodeError
-from mocha_pipe.data.types import DetectionSource, ImageRecord
+from mocha_pipe.data.types import DetectionSource, ImageRecord, PersonalBenchmark
 
 NAMES = ("red mug", "blue mug", "my ball")
 

@@ -39,7 +39,7 @@ def test_the_readers_accept_it(world: Path) -> None:
     assert (len(train.records), len(val.records)) == (6, 3)
     assert train.class_names == SHAPES
     assert train.num_regions >= 6
-    assert not train.warnings
+    assert not train.problems
     benchmark = open_benchmark(world / "benchmark")
     assert len(benchmark.source.records) == 2 * len(SHAPES) * 2
     assert list(benchmark.coarse_of) == [index for index in range(len(SHAPES)) for _ in range(2)]

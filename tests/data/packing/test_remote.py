@@ -13,7 +13,7 @@ import pytest
 import mocha_pipe.data.packing.remote
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.packing.pack import pack
-from mocha_pipe.data.packing.remote import ATTEMPTS, copy_split, open_shards, retrying
+from mocha_pipe.data.packing.remote import ATTEMPTS, attempts_at, copy_split, open_shards
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.shards.layout import MANIFEST
 from mocha_pipe.data.source import open_source
@@ -67,7 +67,7 @@ def test_some_shards_know_where_they_are_in_the_split(folder: Path, there: Path,
     assert [shard.first_image for shard in remote.shards] == [1, 2]
     assert [len(shard.digests) for shard in remote.shards] == [1, 1]
     assert remote.table.keys.tolist() == RegionTable.build(open_source(folder)).keys[2:].tolist()
-    (warning,) = remote.source.warnings
+    (warning,) = remote.source.problems
     assert warning.message.startswith(
         f"2 of 3 shards of 'train' are named, the others are left out; all: file://{there}"
     )
@@ -166,16 +166,36 @@ def test_names_in_a_remote_dataset_json_stay_in_the_folder(there: Path, copy: Pa
     assert not copy.exists()
 
 
+def transfer(failures: list[BaseException]) -> int:
+    """How many attempts a transfer took that fails so, one failure after the other."""
+    tried = 0
+    for attempt in attempts_at("memory://team/x.tar"):
+        with attempt:
+            tried += 1
+            if failures:
+                raise failures.pop()
+    return tried
+
+
 def test_a_transfer_is_tried_again_until_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mocha_pipe.data.packing.remote, "_FIRST_WAIT", 0.0)
-    failures = [OSError("reset"), TimeoutError("late")]
+    assert transfer([OSError("reset"), TimeoutError("late")]) == 3
 
-    def transfer() -> str:
-        if failures:
-            raise failures.pop()
-        return "here"
 
-    assert retrying("s3://x", transfer) == "here"
+def test_attempts_wait_twice_as_long_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waited.append)
+    with pytest.raises(DatasetNotFoundError):
+        transfer([OSError("reset")] * ATTEMPTS)
+    assert waited == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, DatasetError])
+def test_what_is_no_failure_of_the_connection_ends_a_transfer_at_once(interruption: type[BaseException]) -> None:
+    failures = [OSError("never reached"), interruption("stop")]
+    with pytest.raises(interruption, match="stop"):
+        transfer(failures)
+    assert len(failures) == 1
 
 
 @pytest.mark.parametrize(
@@ -189,16 +209,11 @@ def test_a_transfer_that_fails_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int, text: str
 ) -> None:
     monkeypatch.setattr(mocha_pipe.data.packing.remote, "_FIRST_WAIT", 0.0)
-    calls = []
-
-    def transfer() -> None:
-        calls.append(1)
-        raise error
-
+    failures: list[BaseException] = [error] * 9
     with pytest.raises(DatasetNotFoundError) as caught:
-        retrying("s3://team/x.tar", transfer)
-    assert len(calls) == tries
+        transfer(failures)
+    assert len(failures) == 9 - tries
     assert str(caught.value) == (
-        f"s3://team/x.tar: cannot be read ({text}); check connection and credentials, then run the same command "
+        f"memory://team/x.tar: cannot be read ({text}); check connection and credentials, then run the same command "
         "again: it goes on"
     )

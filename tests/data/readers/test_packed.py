@@ -54,7 +54,7 @@ def test_a_pattern_is_the_split_whose_tars_it_names_and_leads_to_the_others(out:
     pattern = out / "train-{000000..000003}.tar"
     whole = open_source(out / MANIFEST)
     assert open_source(pattern).fingerprint() == whole.fingerprint()
-    assert open_source(pattern).warnings == ()
+    assert open_source(pattern).problems == ()
     assert names(open_source(pattern, "val")) == ["e.jpg"]
     assert splits_of(pattern) == splits_of(out / MANIFEST) == ("train", "val")
     assert names(open_source(out / "val-000000.tar", "val")) == ["e.jpg"]
@@ -64,7 +64,7 @@ def test_a_pattern_is_the_split_whose_tars_it_names_and_leads_to_the_others(out:
 def test_some_of_the_shards_are_a_smaller_set_with_a_warning(out: Path) -> None:
     source = open_source(out / "train-{000003..000001..2}.tar")
     assert names(source) == ["b.jpg", "d.jpg"]
-    (warning,) = source.warnings
+    (warning,) = source.problems
     assert (warning.severity, warning.where) == ("warning", f"{out}/train-{{000003..000001..2}}.tar")
     assert warning.message == (
         f"2 of 4 shards of 'train' are named, the others are left out; all: {out}/train-{{000000..000003}}.tar"
@@ -113,9 +113,9 @@ def test_data_check_decodes_what_is_in_the_tars(folder: Path, tmp_path: Path) ->
     image = folder.parent / "images/train/c.png"
     image.write_bytes(image.read_bytes()[:200])
     pack(folder, tmp_path / "out")
-    report = check_dataset(tmp_path / "out" / MANIFEST)
-    assert [(split.split, split.images, split.regions) for split in report.splits] == [("train", 4, 4), ("val", 1, 1)]
-    (error,) = report.errors
+    splits = check_dataset(tmp_path / "out" / MANIFEST)
+    assert [(split.split, split.images, split.regions) for split in splits] == [("train", 4, 4), ("val", 1, 1)]
+    (error,) = (problem for split in splits for problem in split.problems)
     assert error.where == f"{tmp_path}/out/train-000000.tar/000000002.png"
     assert "cannot be read as an image" in error.message
 

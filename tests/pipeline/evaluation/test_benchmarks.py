@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
-from mocha_pipe.data.benchmarks import core50, perseg
+from mocha_pipe.data.benchmarks import perseg
+from mocha_pipe.data.benchmarks.handheld import CORE50
 from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.coarse import COARSE_NAMES
 from mocha_pipe.data.types import DetectionSource
@@ -238,7 +239,7 @@ def test_coarse_classes_are_found_by_name(tmp_path: Path) -> None:
     names = ("Person", *(name.capitalize() for name in benchmark.coarse_names[::-1]))
     found = with_coarse_classes(benchmark, names, "student", "train another")
     assert found.coarse_names == names
-    assert [found.coarse_names[number].lower() for number in found.coarse_of] == list(core50.OBJECTS.values())
+    assert [found.coarse_names[number].lower() for number in found.coarse_of] == list(CORE50.values())
     assert found.source is benchmark.source
 
 

@@ -17,7 +17,7 @@ import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
 import torch
 
 from bench.personal.random_student import make_student
-from mocha_pipe.data.benchmarks.icubworld import OBJECTS
+from mocha_pipe.data.benchmarks.handheld import ICUBWORLD
 from mocha_pipe.data.coarse import COARSE_NAMES
 from mocha_pipe.pipeline.settings.loading import load_config
 from mocha_pipe.student.network.student_files import load_detector
@@ -31,7 +31,7 @@ SIDE = 64
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """iCubWorld in small: two images of every object under `train`, one under `val`."""
     root = tmp_path_factory.mktemp("icubworld")
-    for number in range(len(OBJECTS)):
+    for number in range(len(ICUBWORLD)):
         for split, copies in (("train", 2), ("val", 1)):
             for copy in range(copies):
                 image, label = (root / split / kind / f"{number:02}_{copy}" for kind in ("images", "labels"))

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from mocha_pipe.data.check import CheckReport, SplitReport
+from mocha_pipe.data.check import SplitReport
 from mocha_pipe.data.types import Problem
 from mocha_pipe.pipeline.cli.console import print_values
 from mocha_pipe.pipeline.doctor import Check
@@ -116,7 +116,7 @@ def test_errors_and_warnings_of_a_data_set_are_counted_apart() -> None:
     )
     empty = {"images": 4, "background_images": 1, "regions": 0, "regions_per_class": {}}
     split = SplitReport(split="train", **empty, smallest_box=None, largest_box=None, problems=problems)
-    shown = lines(tables.check_table(CheckReport(data=Path("data.yaml"), splits=(split,))))
+    shown = lines(tables.check_table(Path("data.yaml"), [split]))
     assert "split images empty boxes classes box sides errors warnings" in shown
     assert "train 4 1 0 0 - 1 2" in shown
 

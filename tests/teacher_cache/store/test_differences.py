@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mocha_pipe.data.regions import RegionTable, region_key
+from mocha_pipe.data.regions import RegionTable, recompute_keys
 from mocha_pipe.teacher_cache.store.differences import table_differences
 
 CLASS_NAMES = ("mug", "key ring", "plush toy")
@@ -21,8 +21,7 @@ def make_table(images: Images, class_names: tuple[str, ...] = CLASS_NAMES) -> Re
     names = sorted(images)
     digests = tuple(f"{images[name][0]:032x}" for name in names)
     regions = [(digest, *region) for name, digest in zip(names, digests, strict=True) for region in images[name][1]]
-    keys = [region_key(digest, np.array(BOXES[box]), class_names[class_id]) for digest, box, class_id in regions]
-    return RegionTable(
+    table = RegionTable(
         class_names=class_names,
         image_names=tuple(names),
         image_digests=digests,
@@ -30,8 +29,9 @@ def make_table(images: Images, class_names: tuple[str, ...] = CLASS_NAMES) -> Re
         first_row=np.cumsum([0, *(len(images[name][1]) for name in names)]),
         xyxy=np.array([BOXES[box] for _, box, _ in regions], np.float32).reshape(-1, 4),
         class_ids=np.array([class_id for *_, class_id in regions], np.int32),
-        keys=np.array(keys, "S32"),
+        keys=np.zeros(len(regions), "S32"),
     )
+    return replace(table, keys=recompute_keys(table))
 
 
 def reference(cached: Images, expected: Images) -> dict[str, int]:
