@@ -8,6 +8,7 @@ STUDY/<recipe>/seed-<n>           a distillation like any other (stages.py): goe
 STUDY/<recipe>/seed-<n>/fewshot   its few-shot report, on the same episodes for every run
 """
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,19 +21,15 @@ from numpy.typing import NDArray
 
 from bench.figures import Figure, exit_code, keep, show
 from mocha_pipe.data.images import read_image
-from mocha_pipe.pipeline.evaluation.intervals import SeedMean, seed_mean
+from mocha_pipe.pipeline.distillation import DistillInputs, distill_from
+from mocha_pipe.pipeline.evaluation.intervals import seed_mean
 from mocha_pipe.pipeline.report.tables import shots_in_words
 from mocha_pipe.pipeline.run.inputs import teacher_config
 from mocha_pipe.pipeline.rundir import read_json
 from mocha_pipe.pipeline.settings.recipes import demo
 from mocha_pipe.pipeline.settings.sections import RunConfig
-from mocha_pipe.pipeline.stages import (
-    DistillInputs,
-    build_teacher_cache,
-    distill_from,
-    distill_inputs,
-    evaluate_fewshot,
-)
+from mocha_pipe.pipeline.stages import build_teacher_cache, distill_inputs, evaluate_fewshot
+from mocha_pipe.student.fewshot.bootstrap import Interval
 from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.teachers.base import Teacher
@@ -179,8 +176,8 @@ def _mirror_figure(config: RunConfig, inputs: DistillInputs) -> Figure:
     return Figure(value=cosine, better="higher", note=f"targets of {len(crops)} crops and of their mirror images")
 
 
-def _interval(mean: SeedMean) -> str:
-    return "" if mean.half_width is None else f"± {mean.half_width:.2f}; "
+def _interval(mean: Interval) -> str:
+    return "" if math.isinf(mean.high) else f"± {mean.high - mean.mean:.2f}; "
 
 
 if __name__ == "__main__":

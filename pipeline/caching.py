@@ -1,16 +1,20 @@
-"""What a team does with a teacher cache beside building it: forecast, repair, audit, merge."""
+"""What a team does with a teacher cache beside building it: forecast, repair, audit, share, merge."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mocha_pipe.pipeline.run.datasets import training_regions
-from mocha_pipe.pipeline.run.inputs import teacher_config, teacher_of_cache, torch_device
+from mocha_pipe.data.files import write_json
+from mocha_pipe.pipeline.run.datasets import named, training_regions
+from mocha_pipe.pipeline.run.devices import torch_device
+from mocha_pipe.pipeline.run.inputs import note_teacher, teacher_config, teacher_of_cache
+from mocha_pipe.pipeline.rundir import COMPLETE, read_json
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache
 from mocha_pipe.teacher_cache.building.plan import BuildPlan, plan_build
 from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.rundir import Completion
@@ -26,34 +30,41 @@ def plan_cache(config: RunConfig, sample: int) -> BuildPlan:
         DatasetError, TeacherError, CacheMismatchError: as the build would.
     """
     source, table = training_regions(config)
-    assert config.cache.folder is not None, "the configuration is resolved"
     teacher = teacher_config(config.teacher)
     plan = plan_build(
-        source, table, config.cache.folder, teacher, dim=config.cache.dim, sample=sample,
+        source, table, named(config.cache.folder), teacher, dim=config.cache.dim, sample=sample,
         device=torch_device(teacher.device),
     )  # fmt: skip
     return replace(plan, teacher=config.teacher.model)
 
 
-def repair_cache(config: RunConfig, report: "VerifyReport", *, teacher_is_named: bool) -> "Completion":
+def repair_cache(config: RunConfig, report: "VerifyReport", teacher: str | None) -> "Completion":
     """Delete the files at fault and build again, which computes just these, in the widths that are there.
+
+    Args:
+        config: resolved; names the cache, its data set, and the teacher's device and batch.
+        report: what is at fault.
+        teacher: hub id or folder of the teacher that made the cache; None finds it.
 
     Raises:
         CacheCorruptError: something is at fault that cannot be computed again.
     """
     from mocha_pipe.teacher_cache.checking.verify import remove_faults
 
-    folder = config.cache.folder
-    assert folder is not None, "the configuration is resolved"
-    cache = RegionCache.open(folder)
-    named = config.teacher.model if teacher_is_named else None
-    teacher = teacher_of_cache(cache, named, device=config.teacher.device, batch=config.teacher.batch)
+    folder = named(config.cache.folder)
+    loadable = _teacher(config, RegionCache.open(folder), teacher)
     remove_faults(folder, report)
-    return build_teacher_cache(replace(config, teacher=teacher, cache=replace(config.cache, dim=None)))
+    return build_teacher_cache(replace(config, teacher=loadable, cache=replace(config.cache, dim=None)))
 
 
-def audit(config: RunConfig, rows: int, seed: int, *, teacher_is_named: bool) -> "AuditReport":
+def audit(config: RunConfig, rows: int, seed: int, teacher: str | None) -> "AuditReport":
     """Compare random rows of a cache with what the live teacher says now.
+
+    Args:
+        config: resolved; names the cache, its data set, and the teacher's device and batch.
+        rows: how many.
+        seed: of their choice.
+        teacher: as for `repair_cache`.
 
     Raises:
         CacheMismatchError: the data set or the teacher is another one.
@@ -62,12 +73,28 @@ def audit(config: RunConfig, rows: int, seed: int, *, teacher_is_named: bool) ->
     from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
     source, table = training_regions(config)
-    folder = config.cache.folder
-    assert folder is not None, "the configuration is resolved"
-    cache = RegionCache.open(folder, expect_table=table)
-    named = config.teacher.model if teacher_is_named else None
-    teacher = teacher_of_cache(cache, named, device=config.teacher.device, batch=config.teacher.batch)
-    return audit_cache(cache, source, load_teacher(teacher_config(teacher)), rows=rows, seed=seed, progress=True)
+    cache = RegionCache.open(named(config.cache.folder), expect_table=table)
+    live = load_teacher(teacher_config(_teacher(config, cache, teacher)))
+    return audit_cache(cache, source, live, rows=rows, seed=seed, progress=True)
+
+
+def _teacher(config: RunConfig, cache: RegionCache, name: str | None) -> TeacherConfig:
+    return teacher_of_cache(cache, name, device=config.teacher.device, batch=config.teacher.batch)
+
+
+def push_cache(folder: Path, to: str) -> "TransferReport":
+    """Copy to a folder or URL what it lacks of a cache.
+
+    The marker of an older version told where the teacher lies on this machine. That goes into the note, which stays.
+    """
+    from mocha_pipe.teacher_cache.sharing import push
+
+    marker = read_json(folder / COMPLETE)
+    teacher = Path(marker.get("outputs", {}).get("teacher", ""))
+    if teacher.is_absolute():
+        note_teacher(folder, TeacherConfig(model=str(teacher)))
+        write_json(folder / COMPLETE, {**marker, "outputs": {**marker["outputs"], "teacher": teacher.name}})
+    return push(folder, to, progress=True)
 
 
 def merge_caches(into: Path, sources: Sequence[str], dim: int | None) -> "TransferReport":

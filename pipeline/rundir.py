@@ -6,6 +6,7 @@ is in one of three states: untouched, begun (go on with the same settings), comp
 
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
 import time
@@ -50,6 +51,10 @@ class Completion:
     skipped: bool = False
     """True where this call found the stage complete and did nothing."""
 
+    def path(self, output: str) -> Path:
+        """The file or folder that an output names, as `told_path` has it."""
+        return Path(os.path.normpath(self.folder / self.outputs[output]))
+
 
 def run_stage(
     folder: Path,
@@ -91,6 +96,16 @@ def run_stage(
     if is_whole():
         write_json(folder / COMPLETE, marker)
     return _completion(folder, marker, skipped=False)
+
+
+def told_path(path: Path, *, folder: Path, root: Path) -> str:
+    """How the marker in `folder` tells of a path: relative to `folder` where both lie under the root, else absolute.
+
+    So the whole root can be moved or renamed, and what lies elsewhere is found from the root's new place too.
+    """
+    path, folder, root = path.resolve(), folder.resolve(), root.resolve()
+    is_inside = path.is_relative_to(root) and folder.is_relative_to(root)
+    return os.path.relpath(path, folder) if is_inside else str(path)
 
 
 def read_completion(folder: Path, *, stage: str, command: str) -> Completion:

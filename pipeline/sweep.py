@@ -14,26 +14,25 @@ import numpy as np
 
 from mocha_pipe.data.benchmarks.episodes import Episode
 from mocha_pipe.data.benchmarks.opening import open_benchmark
-from mocha_pipe.data.files import file_digest, write_json
+from mocha_pipe.data.files import write_json
 from mocha_pipe.data.types import PersonalBenchmark
+from mocha_pipe.pipeline.distillation import distill_from
 from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
-from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes
+from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes, student_digests
 from mocha_pipe.pipeline.evaluation.intervals import seed_mean
 from mocha_pipe.pipeline.evaluation.methods import pool_pass
-from mocha_pipe.pipeline.run.datasets import make_validation_world
+from mocha_pipe.pipeline.run.datasets import make_validation_world, named
 from mocha_pipe.pipeline.run.inputs import EVALUATION, cache_digest, weights_digest
 from mocha_pipe.pipeline.rundir import Completion, Identity, run_stage, versions
 from mocha_pipe.pipeline.settings.loading import is_miniature
-from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig, SweepConfig
+from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig
 from mocha_pipe.pipeline.settings.variants import Variant
-from mocha_pipe.pipeline.stages import distill_from, distill_inputs
+from mocha_pipe.pipeline.stages import distill_inputs
 from mocha_pipe.student.fewshot.episodes import evaluate_episodes
-from mocha_pipe.student.fewshot.prototypes import make_learner
-from mocha_pipe.student.network.student_files import DETECTOR_FILE, TRANSLATION_FILE, load_student
+from mocha_pipe.student.network.student_files import load_student
 
 REPORT = "sweep.json"
-_METRICS = ("accuracy", "map50_95")
 _QUESTION = ("shots", "episodes", "queries", "seed", "learner", "confidence")
 _FLAG = "--out"
 
@@ -63,17 +62,13 @@ def run_sweep(config: RunConfig, variants: Sequence[Variant], *, announce: Calla
         What sweep.json holds.
 
     Raises:
-        ConfigError: seeds or shots make no sense, or there is nothing to measure on.
+        ConfigError: there is nothing to measure on.
         CacheNotFoundError, CacheMismatchError, CacheIncompleteError: no cache of these very boxes.
         DatasetError: the data set lacks one of the benchmark's coarse classes.
         EpisodeError: the benchmark has too few images for so many shots.
-        PrototypeError: there is no such learner.
         StageMismatchError: a run's folder was made with other settings or other inputs.
     """
-    settings, folder = config.sweep, config.sweep.folder
-    assert folder is not None, "the configuration is resolved"
-    _check_numbers(settings)
-    make_learner(config.fewshot.learner)  # a name that there is not should not show after the first training
+    settings, folder = config.sweep, named(config.sweep.folder)
     benchmark = open_benchmark(_benchmark_folder(config), progress=True)
     question = replace(config.fewshot, shots=settings.shots)
     episodes = {shots: drawn_episodes(benchmark, question, shots) for shots in question.shots}
@@ -111,17 +106,18 @@ def summary(runs: Sequence[SweepRun]) -> dict[str, Any]:
         runs: every variant with every seed; the first one's variant is the reference.
     """
     variants = {run.variant.name: run.variant for run in runs}
-    reference, names = next(iter(variants)), list(runs[0].figures)
-    of = {variant: {run.seed: run.figures for run in runs if run.variant.name == variant} for variant in variants}
+    figures = {variant: {run.seed: run.figures for run in runs if run.variant.name == variant} for variant in variants}
+    reference = next(iter(variants))
+    seeds, names = figures[reference], runs[0].figures
 
-    def mean(variant: str, name: str) -> Any:
-        return _mean([of[variant][seed][name] for seed in of[reference]])
+    def mean(variant: str, name: str) -> dict[str, Any] | None:
+        return _mean([figures[variant][seed][name] for seed in seeds])
 
-    def gain(variant: str, name: str) -> Any:
-        pairs = [(of[variant][seed][name], of[reference][seed][name]) for seed in of[reference]]
+    def gain(variant: str, name: str) -> dict[str, Any] | None:
+        pairs = [(figures[variant][seed][name], figures[reference][seed][name]) for seed in seeds]
         return _mean([None if ours is None or theirs is None else ours - theirs for ours, theirs in pairs])
 
-    rows = {
+    rows: dict[str, Any] = {
         variant: {
             "settings": dict(variants[variant].settings),
             "mean": {name: mean(variant, name) for name in names},
@@ -129,9 +125,10 @@ def summary(runs: Sequence[SweepRun]) -> dict[str, Any]:
         }
         for variant in variants
     }
+    first = next(iter(names))
     return {
         "reference": reference,
-        "best": max(rows, key=lambda variant: rows[variant]["mean"][names[0]]["mean"]),
+        "best": max(rows, key=lambda variant: rows[variant]["mean"][first]["mean"]),
         "variants": rows,
         "runs": [
             {"variant": run.variant.name, "seed": run.seed, "folder": str(run.folder), "figures": dict(run.figures)}
@@ -141,18 +138,9 @@ def summary(runs: Sequence[SweepRun]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean over seeds with its interval; None where a run lacks the figure."""
     known = [value for value in values if value is not None]
     return seed_mean(np.array(known)).to_json() if len(known) == len(values) else None
-
-
-def _check_numbers(settings: SweepConfig) -> None:
-    for name, least, example in (("seeds", 0, "0,1,2"), ("shots", 1, "1,5")):
-        numbers = getattr(settings, name)
-        if not numbers or min(numbers) < least or len(set(numbers)) < len(numbers):
-            raise ConfigError(
-                f"sweep.{name} must be different whole numbers from {least} on, found {list(numbers)}: "
-                f"write for example --{name} {example}"
-            )
 
 
 def _benchmark_folder(config: RunConfig) -> Path:
@@ -171,7 +159,7 @@ def _evaluated(
     run: Completion, benchmark: PersonalBenchmark, question: FewshotConfig, episodes: Mapping[int, Sequence[Episode]]
 ) -> Figures:
     """The figures of a completed distillation; one pass over the benchmark where they are not there."""
-    student = run.folder / run.outputs["student"]
+    student = run.path("student")
 
     def work() -> Mapping[str, float]:
         passes = {"student": pool_pass(load_student(student), benchmark.source, question)}
@@ -181,18 +169,14 @@ def _evaluated(
         }
         return {
             f"{metric}_{shots}shot": float(getattr(found, metric).mean())
-            for metric in _METRICS
+            for metric in ("accuracy", "map50_95")
             for shots, found in scores.items()
         }
 
     identity = Identity(
         stage=EVALUATION,
         config={name: getattr(question, name) for name in _QUESTION},
-        inputs={
-            "student": file_digest(student / DETECTOR_FILE),
-            "translation": file_digest(student / TRANSLATION_FILE),
-            "benchmark": benchmark.fingerprint(),
-        },
+        inputs={**student_digests(student), "benchmark": benchmark.fingerprint()},
     )
     # Another question replaces the last answer, as in the few-shot stage.
     done = run_stage(run.folder / EVALUATION, identity, work, flag=_FLAG, replace=True)

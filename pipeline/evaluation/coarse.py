@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from mocha_pipe.data.errors import DatasetError
-from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
+from mocha_pipe.data.types import PersonalBenchmark
 
 
 def with_coarse_classes(
@@ -25,13 +25,6 @@ def with_coarse_classes(
         )
     ids_of_coarse = np.array([ids[name.casefold()] for name in benchmark.coarse_names], np.int64)
     return replace(benchmark, coarse_names=tuple(class_names), coarse_of=ids_of_coarse[benchmark.coarse_of])
-
-
-def in_coarse_classes(benchmark: PersonalBenchmark) -> DetectionSource:
-    """The boxes of a benchmark under their coarse classes."""
-    source = benchmark.source
-    records = tuple(replace(record, class_ids=benchmark.coarse_of[record.class_ids]) for record in source.records)
-    return replace(source, class_names=benchmark.coarse_names, records=records)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,11 +15,11 @@ from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import file_digest, write_json
 from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import PersonalBenchmark
-from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.evaluation.methods import base_weights, pool_passes
 from mocha_pipe.pipeline.evaluation.results import STUDENT, shot_result, unknown_figures
 from mocha_pipe.pipeline.report.page import NamedBox, ReportMaterial, Scene, read_curves, write_html
-from mocha_pipe.pipeline.run.inputs import BASE, CACHE, FEWSHOT, WORLD
+from mocha_pipe.pipeline.run.datasets import named
+from mocha_pipe.pipeline.run.inputs import BASE, CACHE, DISTILL, FEWSHOT, WORLD
 from mocha_pipe.pipeline.rundir import COMPLETE, Completion, Identity, is_complete, read_json, versions
 from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig
 from mocha_pipe.student.errors import StudentModelError
@@ -40,59 +40,55 @@ def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
         ConfigError, StageMissingError: there is no base detector to compare with.
         DatasetNotFoundError: there is no benchmark.
     """
-    settings = config.fewshot
-    assert settings.benchmark is not None, "the configuration is resolved"
-    student = run.folder / run.outputs["student"]
+    settings, benchmark = config.fewshot, named(config.fewshot.benchmark)
     names = (
         "shots", "episodes", "queries", "seed", "learner", "confidence", "head_epochs", "false_accept_rate", "teacher",
     )  # fmt: skip
-    strangers = student / STRANGERS_FILE
-    training = open_training(settings.benchmark, settings.benchmark_data) if settings.head_epochs else None
-    return Identity(
-        stage=FEWSHOT,
-        config={name: getattr(settings, name) for name in names},
-        inputs={
-            "student": file_digest(student / DETECTOR_FILE),
-            "translation": file_digest(student / TRANSLATION_FILE),
-            **({"strangers": file_digest(strangers)} if strangers.is_file() else {}),
-            "base": file_digest(base_weights(settings, run)),
-            "benchmark": open_benchmark(settings.benchmark, settings.benchmark_data).fingerprint(),
-            "cache": run.inputs["cache"],
-            **({"head": training.fingerprint()} if training else {}),
-        },
-    )
+    inputs = {
+        **student_digests(run.path("student")),
+        "base": file_digest(base_weights(settings, run)),
+        "benchmark": open_benchmark(benchmark, settings.benchmark_data).fingerprint(),
+        "cache": run.inputs["cache"],
+    }
+    strangers = run.path("student") / STRANGERS_FILE
+    if strangers.is_file():
+        inputs["strangers"] = file_digest(strangers)
+    if settings.head_epochs:
+        inputs["head"] = open_training(benchmark, settings.benchmark_data).fingerprint()
+    return Identity(stage=FEWSHOT, config={name: getattr(settings, name) for name in names}, inputs=inputs)
+
+
+def student_digests(folder: Path) -> dict[str, str]:
+    """Digests of the files that a student's detections and embeddings follow from."""
+    files = {"student": DETECTOR_FILE, "translation": TRANSLATION_FILE}
+    return {name: file_digest(folder / file) for name, file in files.items()}
 
 
 def evaluate(config: RunConfig, run: Completion, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     """Write report.json and report.html of a completed distillation, made from these inputs; the outputs of the stage.
 
     Raises:
-        ConfigError: the false-accept rate makes no sense.
         DatasetError: student or base detector does not know all coarse classes of the benchmark.
         EpisodeError: the benchmark has too few images for so many shots.
     """
     started = time.perf_counter()
-    settings = config.fewshot
-    folder, benchmark_folder = settings.folder, settings.benchmark
-    assert folder is not None and benchmark_folder is not None, "the configuration is resolved"  # noqa: PT018
-    if not 0 < settings.false_accept_rate < 1:
-        raise ConfigError(
-            f"--false-accept-rate must be above 0 and below 1, found {settings.false_accept_rate:g}: 0.05 lets one of "
-            "twenty strangers pass"
-        )
-    benchmark = open_benchmark(benchmark_folder, settings.benchmark_data, progress=True)
-    synthetic = not settings.benchmark_data and is_complete(benchmark_folder.resolve().parent, stage=WORLD)
+    settings, folder, place = config.fewshot, named(config.fewshot.folder), named(config.fewshot.benchmark)
+    benchmark = open_benchmark(place, settings.benchmark_data, progress=True)
+    synthetic = not settings.benchmark_data and is_complete(place.resolve().parent, stage=WORLD)
     if synthetic:
         benchmark = replace(benchmark, name=WORLD)
     episodes = {shots: drawn_episodes(benchmark, settings, shots) for shots in settings.shots}
     benchmark, passes, remarks = pool_passes(settings, run, benchmark)
-    notes = [*benchmark.notes, *_episode_notes(benchmark, settings), *remarks]
-    results, left_out = _results(benchmark, settings, episodes, passes, run.folder / run.outputs["student"])
-    notes += left_out
+    results, left_out = _results(benchmark, settings, episodes, passes, run.path("student"))
+    notes = [*benchmark.notes, *_episode_notes(benchmark, settings), *remarks, *left_out]
+    markers = _earlier_markers(config, run)
+    base = markers.get(BASE, {}).get("outputs", {})
+    detection = {"base": base.get("map50_95"), "student": run.outputs["map50_95"]}
+    seconds = {stage: marker["seconds"] for stage, marker in markers.items() if "seconds" in marker}
     report: dict[str, Any] = {
         "results": results,
-        "detection": _detection(run),
-        "seconds": {**_stage_seconds(run, config), FEWSHOT: round(time.perf_counter() - started, 2)},
+        "detection": {name: value for name, value in detection.items() if value is not None},
+        "seconds": {**seconds, DISTILL: run.seconds, FEWSHOT: round(time.perf_counter() - started, 2)},
         "versions": versions(),
         "inputs": {**run.inputs, **inputs},
     }
@@ -117,10 +113,9 @@ def _results(
         notes.append(f"What the student's threshold accepts is left out: {error}")
     results = []
     for shots, drawn in episodes.items():
+        result = shot_result(benchmark, settings, shots, drawn, passes)
         unknown, remarks = unknown_figures(benchmark, settings, drawn, passes, strangers)
-        results.append(
-            {**shot_result(benchmark, settings, shots, drawn, passes), **({"unknown": unknown} if unknown else {})}
-        )
+        results.append({**result, "unknown": unknown} if unknown else result)
         notes += remarks
     return results, list(dict.fromkeys(notes))
 
@@ -165,11 +160,11 @@ def _scenes(benchmark: PersonalBenchmark, episode: Episode, pool: PoolPass, lear
 
 
 def _material(run: Completion, scenes: Sequence[Scene], synthetic: bool, notes: Sequence[str]) -> ReportMaterial:
-    curves = {"distillation": read_curves(run.folder / run.outputs["curves"])}
+    curves = {"distillation": read_curves(run.path("curves"))}
     if run.outputs["base_run"]:
-        curves = {"base detector": read_curves(Path(run.outputs["base_run"]) / "train/results.csv"), **curves}
+        curves = {"base detector": read_curves(run.path("base_run") / "train/results.csv"), **curves}
     try:
-        projection = RegionCache.open(Path(run.outputs["cache"])).projection()
+        projection = RegionCache.open(run.path("cache")).projection()
     except MochaError:  # the cache may be gone by now: the page then has no spectrum
         projection = None
     return ReportMaterial(
@@ -182,17 +177,9 @@ def _material(run: Completion, scenes: Sequence[Scene], synthetic: bool, notes: 
     )
 
 
-def _detection(run: Completion) -> dict[str, float]:
-    """Validation mAP50-95 of the base detector, where its run is known, and of the student."""
-    base = read_json(Path(run.outputs["base_run"]) / COMPLETE) if run.outputs["base_run"] else {}
-    figures = {"base": base.get("outputs", {}).get("map50_95"), "student": run.outputs["map50_95"]}
-    return {name: value for name, value in figures.items() if value is not None}
-
-
-def _stage_seconds(run: Completion, config: RunConfig) -> dict[str, float]:
-    """Seconds of the stages behind a distillation whose markers are still there."""
-    folders = {WORLD: config.miniature_folder, CACHE: Path(run.outputs["cache"])}
+def _earlier_markers(config: RunConfig, run: Completion) -> dict[str, dict[str, Any]]:
+    """The completion markers of the stages behind a distillation, by stage; empty where one is gone."""
+    folders = {WORLD: config.miniature_folder, CACHE: run.path("cache")}
     if run.outputs["base_run"]:
-        folders[BASE] = Path(run.outputs["base_run"])
-    seconds = {stage: read_json(folder / COMPLETE).get("seconds") for stage, folder in folders.items()}
-    return {**{stage: value for stage, value in seconds.items() if value is not None}, run.stage: run.seconds}
+        folders[BASE] = run.path("base_run")
+    return {stage: read_json(folder / COMPLETE) for stage, folder in folders.items()}

@@ -8,15 +8,15 @@ FEWSHOT/heads/<detector>-<digest>   a run of ultralytics, found again by whoever
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mocha_pipe.data.benchmarks.opening import open_training
 from mocha_pipe.data.files import file_digest
-from mocha_pipe.data.types import PersonalBenchmark
-from mocha_pipe.pipeline.evaluation.coarse import in_coarse_classes, with_coarse_classes
-from mocha_pipe.pipeline.run.inputs import torch_device
+from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
+from mocha_pipe.pipeline.run.datasets import named
+from mocha_pipe.pipeline.run.devices import torch_device
 from mocha_pipe.pipeline.settings.sections import FewshotConfig
 from mocha_pipe.student.network.student_files import Student
 from mocha_pipe.student.training.head_tuning import tune_classification
@@ -24,47 +24,41 @@ from mocha_pipe.student.training.head_tuning import tune_classification
 _BATCH = 16
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Contender:
-    """A detector of the comparison."""
+def tune_heads(
+    settings: FewshotConfig, detectors: Mapping[str, tuple[Student, Path]]
+) -> tuple[list[Student], list[str]]:
+    """Let the classification branches of detectors learn for `head_epochs`, where that was not done before.
 
-    name: str
-    student: Student
-    weights: Path
-    """The `.pt` that it was read from."""
+    Args:
+        settings: benchmark, epochs, seed and device.
+        detectors: by name, each with the `.pt` that it was read from.
 
-
-def tune_heads(settings: FewshotConfig, contenders: Sequence[Contender]) -> tuple[list[Student], list[str]]:
-    """The detectors with branches that learnt for `head_epochs`, trained where that was not done, and a note on it.
+    Returns:
+        The detectors in their order, and a note on what was done.
 
     Raises:
         DatasetError: the benchmark has no images for that, or a detector does not know all coarse classes of them.
     """
-    assert settings.benchmark is not None, "the configuration is resolved"
+    students = [student for student, _ in detectors.values()]
     if not settings.head_epochs:
-        return [contender.student for contender in contenders], []
-    training = open_training(settings.benchmark, settings.benchmark_data, progress=True)
+        return students, []
+    training = open_training(named(settings.benchmark), settings.benchmark_data, progress=True)
+    tuned = []
+    for name, (student, weights) in detectors.items():
+        known = with_coarse_classes(training, student.class_names, name, "leave its head as it is with --head-epochs 0")
+        records = tuple(replace(record, class_ids=known.coarse_of[record.class_ids]) for record in known.source.records)
+        source = replace(known.source, class_names=known.coarse_names, records=records)
+        arguments = {
+            "epochs": settings.head_epochs, "imgsz": student.image_size, "batch": _BATCH, "seed": settings.seed,
+        }  # fmt: skip
+        made_from = json.dumps([arguments, file_digest(weights), source.fingerprint()])
+        digest = hashlib.blake2b(made_from.encode(), digest_size=6).hexdigest()
+        run = named(settings.folder) / "heads" / f"{name}-{digest}"
+        device = torch_device(settings.device).removeprefix("cuda:")
+        detector = tune_classification(weights, source, run, {**arguments, "device": device})
+        tuned.append(replace(student, detector=detector))
     note = (
         f"The classification branches of both detectors first learnt the coarse classes for {settings.head_epochs} "
         f"epochs from {len(training.source.records)} images that no episode is about"
     )
-    return [_tuned(contender, training, settings) for contender in contenders], [note]
-
-
-def _tuned(contender: Contender, training: PersonalBenchmark, settings: FewshotConfig) -> Student:
-    student = contender.student
-    known = with_coarse_classes(
-        training, student.class_names, contender.name, "leave its head as it is with --head-epochs 0"
-    )
-    source = in_coarse_classes(known)
-    arguments = {
-        "epochs": settings.head_epochs, "imgsz": student.image_size, "batch": _BATCH, "seed": settings.seed,
-    }  # fmt: skip
-    made_from = json.dumps([arguments, file_digest(contender.weights), source.fingerprint()])
-    digest = hashlib.blake2b(made_from.encode(), digest_size=6).hexdigest()
-    assert settings.folder is not None, "the configuration is resolved"
-    run = settings.folder / "heads" / f"{contender.name}-{digest}"
-    device = torch_device(settings.device).removeprefix("cuda:")
-    return replace(
-        student, detector=tune_classification(contender.weights, source, run, {**arguments, "device": device})
-    )
+    return tuned, [note]

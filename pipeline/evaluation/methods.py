@@ -5,7 +5,7 @@ the base detector with its own detections and the means of its own P3-P5.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
 from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
 from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
-from mocha_pipe.pipeline.evaluation.heads import Contender, tune_heads
-from mocha_pipe.pipeline.run.inputs import teacher_config, teacher_of_cache, torch_device
+from mocha_pipe.pipeline.evaluation.heads import tune_heads
+from mocha_pipe.pipeline.run.devices import torch_device
+from mocha_pipe.pipeline.run.inputs import teacher_config, teacher_of_cache
 from mocha_pipe.pipeline.rundir import Completion
 from mocha_pipe.pipeline.settings.sections import FewshotConfig
 from mocha_pipe.student.fewshot.histogram import colour_histogram
@@ -26,6 +27,7 @@ from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.pool_pass import PoolPass
 from mocha_pipe.student.network.student_files import DETECTOR_FILE, Student, load_student
 from mocha_pipe.teacher_cache.crops import cut_crop
+from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
@@ -33,15 +35,6 @@ _HISTOGRAM_SIDE = 64  # pixels; the histogram of a crop hardly depends on it
 
 Describe = Callable[[Sequence[NDArray[np.uint8]], Sequence[str]], NDArray[np.float32]]
 """Crops (h, w, 3) and the coarse name of each -> (n, D) embeddings."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Oracle:
-    """The live teacher behind the cache's projection."""
-
-    describe: Describe
-    margin: float
-    size: int
 
 
 def pool_passes(
@@ -55,7 +48,7 @@ def pool_passes(
         DatasetError: the student or the base detector does not know all coarse classes of the benchmark.
         ConfigError, StageMissingError: there is no base detector to compare with.
     """
-    folder, weights = run.folder / run.outputs["student"], base_weights(settings, run)
+    folder, weights = run.path("student"), base_weights(settings, run)
     student = load_student(folder)
     base = replace(load_student(weights), image_size=student.image_size)
     own = "" if settings.benchmark_data else "mend its coarse classes in data.yaml or coarse.yaml, or "
@@ -69,11 +62,7 @@ def pool_passes(
         benchmark, base.class_names, "base detector", "name one trained on them with --base (see mocha-pipe pretrain)"
     )
     benchmark = in_students
-    contenders = (
-        Contender(name="mocha", student=student, weights=folder / DETECTOR_FILE),
-        Contender(name="yolo", student=base, weights=weights),
-    )
-    (student, base), notes = tune_heads(settings, contenders)
+    (student, base), notes = tune_heads(settings, {"mocha": (student, folder / DETECTOR_FILE), "yolo": (base, weights)})
     mocha = pool_pass(student, benchmark.source, settings)
     passes = {
         "histogram": _described(
@@ -84,12 +73,12 @@ def pool_passes(
     }
     if settings.teacher:
         try:
-            oracle = _load_oracle(Path(run.outputs["cache"]))
+            describe, spec = _load_oracle(run.path("cache"))
         except (MochaError, ImportError) as error:
             notes.append(f"The row 'teacher' is left out: {error}")
         else:
             passes["teacher"] = _described(
-                mocha, benchmark, oracle.describe, margin=oracle.margin, size=oracle.size, title="live teacher"
+                mocha, benchmark, describe, margin=spec.crop_margin, size=spec.crop_size, title="live teacher"
             )
     return benchmark, passes, notes
 
@@ -126,17 +115,16 @@ def _histograms(crops: Sequence[NDArray[np.uint8]], _names: Sequence[str]) -> ND
     return np.stack([colour_histogram(crop) for crop in crops])
 
 
-def _load_oracle(cache_folder: Path) -> _Oracle:
-    """The teacher that made a cache, checked against the cache's spec.
+def _load_oracle(cache_folder: Path) -> tuple[Describe, TeacherSpec]:
+    """The teacher that made a cache, behind the cache's projection.
 
     Raises:
         MochaError: cache or teacher cannot be loaded, or the teacher is another one.
     """
     cache = RegionCache.open(cache_folder)
-    projection, spec = cache.projection(), cache.spec
-    config = teacher_of_cache(cache, None)
+    projection, config = cache.projection(), teacher_of_cache(cache, None)
     teacher = load_teacher(teacher_config(config))
-    differences = spec.differences(teacher.spec)
+    differences = cache.spec.differences(teacher.spec)
     if differences:
         raise ConfigError(
             f"the teacher {config.model} is not the one that made {cache_folder} ({'; '.join(differences)})"
@@ -146,7 +134,7 @@ def _load_oracle(cache_folder: Path) -> _Oracle:
         embeddings = teacher.embed(crops, names)
         return projection.apply(embeddings.hidden, embeddings.visual)
 
-    return _Oracle(describe=describe, margin=spec.crop_margin, size=spec.crop_size)
+    return describe, cache.spec
 
 
 def base_weights(settings: FewshotConfig, run: Completion) -> Path:
@@ -155,15 +143,15 @@ def base_weights(settings: FewshotConfig, run: Completion) -> Path:
     Raises:
         ConfigError, StageMissingError: there is none, or it is gone.
     """
-    named = settings.base or run.outputs["base"]
-    if named is None:
+    if not (settings.base or run.outputs["base"]):
         raise ConfigError(
             f"{run.folder} was distilled from random weights, so there is no base detector to compare with: "
             "name one with --base weights.pt"
         )
-    if not Path(named).is_file():
-        raise StageMissingError(f"the base detector {named} is not there: name its weights with --base weights.pt")
-    return Path(named)
+    weights = Path(settings.base) if settings.base else run.path("base")
+    if not weights.is_file():
+        raise StageMissingError(f"the base detector {weights} is not there: name its weights with --base weights.pt")
+    return weights
 
 
 def _in_classes(pool: PoolPass, own: Sequence[str], wanted: Sequence[str]) -> PoolPass:

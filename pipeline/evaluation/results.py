@@ -10,9 +10,9 @@ from mocha_pipe.data.benchmarks.episodes import Episode
 from mocha_pipe.data.types import PersonalBenchmark
 from mocha_pipe.pipeline.report.tables import METRIC_TITLES
 from mocha_pipe.pipeline.settings.sections import FewshotConfig
-from mocha_pipe.student.fewshot.bootstrap import mean_interval, paired_gain
+from mocha_pipe.student.fewshot.bootstrap import mean_interval
 from mocha_pipe.student.fewshot.confusion import confusion_by_coarse
-from mocha_pipe.student.fewshot.episodes import EpisodeScores, evaluate_episodes
+from mocha_pipe.student.fewshot.episodes import evaluate_episodes
 from mocha_pipe.student.fewshot.openset import (
     FALSE_ACCEPT_G,
     OpenEpisode,
@@ -40,21 +40,17 @@ def shot_result(
 ) -> dict[str, Any]:
     """Figures of the methods, what they take for what, and the student's gain over its base detector; 0..100."""
     scores = evaluate_episodes(benchmark, episodes, passes, learner=settings.learner, progress=True)
-
-    def figures(method: EpisodeScores) -> dict[str, Any]:
-        return {name: mean_interval(getattr(method, name), seed=settings.seed).to_json() for name in METRICS}
-
-    def gain(name: str) -> dict[str, Any]:
-        ours, baseline = (getattr(scores[method], name) for method in (STUDENT, BASELINE))
-        return paired_gain(ours, baseline, seed=settings.seed).to_json()
-
+    ours, baseline = scores[STUDENT], scores[BASELINE]
     return {
         "benchmark": benchmark.name,
         "shots": shots,
         "episodes": len(episodes),
         "seed": settings.seed,
-        "methods": {method: figures(found) for method, found in scores.items()},
-        "gain": {name: gain(name) for name in GAINS},
+        "methods": {
+            method: {name: _figure(getattr(found, name), settings.seed) for name in METRICS}
+            for method, found in scores.items()
+        },
+        "gain": {name: _figure(getattr(ours, name) - getattr(baseline, name), settings.seed) for name in GAINS},
         "confusion": {
             method: confusion_figures(benchmark, found.confusion, seed=settings.seed)
             for method, found in scores.items()
@@ -85,7 +81,7 @@ def confusion_figures(
                 name: getattr(classes, name).sum(axis=0).tolist()
                 for name in ("taken_for", "elsewhere", "unknown", "missed")
             },
-            "shares": {outcome: mean_interval(share, seed=seed).to_json() for outcome, share in shares.items()},
+            "shares": {outcome: _figure(share, seed) for outcome, share in shares.items()},
         }
     return found
 
@@ -127,8 +123,8 @@ def unknown_figures(
 def _separated(episodes: Sequence[OpenEpisode], seed: int) -> dict[str, Any]:
     found = separation(episodes)
     return {
-        "auroc": mean_interval(found.auroc, seed=seed).to_json(),
-        "false_accept_at_95_recall": mean_interval(found.false_accept, seed=seed).to_json(),
+        "auroc": _figure(found.auroc, seed),
+        "false_accept_at_95_recall": _figure(found.false_accept, seed),
         "roc": {
             "false_accept": FALSE_ACCEPT_G.round(4).tolist(),
             "recall": found.recall.mean(axis=0).round(4).tolist(),
@@ -147,10 +143,10 @@ def _calibrated(
         accepted = acceptance(episodes, lambda candidates: accept_above(strangers_U, rate, candidates))
     except CalibrationError as error:
         return {}, [f"What the student's threshold accepts is left out: {error}"]
-    measured = {name: getattr(accepted, name) for name in ("false_accept", "recall")}
-    return {
-        "calibrated": {
-            "rate": rate,
-            **{name: mean_interval(shares, seed=settings.seed).to_json() for name, shares in measured.items()},
-        }
-    }, []
+    measured = {name: _figure(getattr(accepted, name), settings.seed) for name in ("false_accept", "recall")}
+    return {"calibrated": {"rate": rate, **measured}}, []
+
+
+def _figure(values_E: NDArray[np.floating], seed: int) -> dict[str, Any]:
+    """Mean over episodes with its interval, as reports have it."""
+    return mean_interval(values_E, seed=seed).to_json()

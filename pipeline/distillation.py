@@ -1,0 +1,132 @@
+"""Distillations: what they start from, opened once, and one run from that. A sweep makes many (sweep.py)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mocha_pipe.data.packing.remote import RemoteShard
+from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.data.types import DetectionSource, RegionTargets
+from mocha_pipe.pipeline.run.datasets import distill_data, named
+from mocha_pipe.pipeline.run.inputs import (
+    BASE,
+    DISTILL,
+    cache_digest,
+    device_argument,
+    map50_95,
+    train_arguments,
+    weights_digest,
+)
+from mocha_pipe.pipeline.rundir import Completion, Identity, is_complete, run_stage, told_path
+from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.student.choices import BEST_OBJECTIVE
+from mocha_pipe.student.distil.settings import DistillSettings
+from mocha_pipe.student.distil.trainer import distill
+from mocha_pipe.student.fewshot.strangers import STRANGERS_FILE
+from mocha_pipe.student.training.starting_model import find_model
+from mocha_pipe.teacher_cache.sharing import mirror
+from mocha_pipe.teacher_cache.store.cache import RegionCache
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DistillInputs:
+    """What distillations start from."""
+
+    model: str
+    """Detector to start from."""
+    cache: RegionCache
+    targets: RegionTargets
+    train: DetectionSource
+    table: RegionTable
+    val: DetectionSource
+    shards: Sequence[RemoteShard]
+    """Where the training images are streamed from; empty where they lie on a disk."""
+
+
+def cache_place(config: RunConfig) -> Path:
+    """The folder of the cache to learn from; of one behind a URL, a copy of what distillation needs.
+
+    Raises:
+        CacheNotFoundError, CacheFormatError, CacheCorruptError, CacheIncompleteError: there is none to learn from.
+    """
+    folder = named(config.cache.folder)
+    if config.cache.url:
+        folder = mirror(config.cache.url, config.root / "remote", progress=True)
+    return RegionCache.open(folder).path
+
+
+def open_inputs(config: RunConfig, cache_folder: Path, model: str) -> DistillInputs:
+    """Open what distillations of this data set start from.
+
+    Args:
+        config: resolved.
+        cache_folder: of the teacher cache.
+        model: detector to start from, `.pt` or `.yaml`.
+
+    Raises:
+        CacheMismatchError, CacheIncompleteError: it is no cache of these very boxes.
+        StudentModelError, StudentModelNotFoundError: there is no such detector.
+    """
+    model = find_model(model)
+    train, table, val, shards = distill_data(config)
+    cache = RegionCache.open(cache_folder, expect_table=table)
+    return DistillInputs(
+        model=model, cache=cache, targets=cache.targets(), train=train, table=table, val=val, shards=shards
+    )
+
+
+def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Completion:
+    """One distillation in `config.distill.folder`.
+
+    Args:
+        inputs: what it starts from.
+        config: resolved; `[distill]` says how.
+        flag: the command-line flag that names another folder, for the error's remedy.
+
+    Raises:
+        StageMismatchError: the folder holds a run with other settings or other inputs.
+    """
+    settings, cache, model = config.distill, inputs.cache, inputs.model
+    folder = named(settings.folder)
+    recipe: dict[str, Any] = {
+        name: getattr(settings, name) for name in ("features", "objective", "schedule", "lambda_dist", "lambda_emb")
+    }
+    if settings.objective == "best":
+        recipe["objective"] = BEST_OBJECTIVE
+    arguments = train_arguments(settings)
+    made_from = {"teacher": cache.teacher_digest, "regions": inputs.table.digest, "cache": cache_digest(cache)}
+
+    def work() -> Mapping[str, Any]:
+        result = distill(
+            DistillSettings(
+                **recipe, window=config.data.window, train_arguments={**arguments, **device_argument(settings)}
+            ),
+            model=model, train=inputs.train, val=inputs.val, targets=inputs.targets, first_row=inputs.table.first_row,
+            run=folder, shards=inputs.shards, resume=True, meta=made_from,
+        )  # fmt: skip
+        links = {
+            "base_run": _base_run(model),
+            "base": Path(model) if model.endswith(".pt") else None,
+            "cache": cache.path,
+        }
+        return {
+            "student": str(result.folder.resolve().relative_to(folder.resolve())),
+            "map50_95": map50_95(result.metrics),
+            "curves": "train/results.csv",
+            **{name: path and told_path(path, folder=folder, root=config.root) for name, path in links.items()},
+        }
+
+    identity = Identity(
+        stage=DISTILL,
+        config={**recipe, **arguments, **({"window": config.data.window} if inputs.shards else {})},
+        inputs={**made_from, "val": inputs.val.fingerprint(), **weights_digest(model)},
+    )
+    strangers = folder / "student" / STRANGERS_FILE  # written after all others
+    return run_stage(folder, identity, work, flag=flag, is_whole=strangers.is_file)
+
+
+def _base_run(model: str) -> Path | None:
+    """The folder of the pretraining that weights come from; None where they are from elsewhere."""
+    run = Path(model).resolve().parent.parent.parent
+    return run if Path(model).is_file() and is_complete(run, stage=BASE) else None
