@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mocha_pipe.data.miniature import WorldSize
 from mocha_pipe.data.regions import RegionTable
@@ -10,7 +11,9 @@ from mocha_pipe.pipeline.run.datasets import make_world, training_regions
 from mocha_pipe.pipeline.run.inputs import MINIATURE_TEACHER, teacher_config
 from mocha_pipe.pipeline.settings.recipes import miniature
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+
+if TYPE_CHECKING:
+    from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
 WORLD = WorldSize(train_scenes=1000, val_scenes=40, objects_per_shape=2, scenes_per_object=1)
 
@@ -33,6 +36,8 @@ def bench_inputs(root: Path) -> BenchInputs:
     return BenchInputs(data=config.miniature_folder / "data.yaml", source=source, table=table)
 
 
-def shipped_teacher(**options: object) -> LlavaTeacher:
+def shipped_teacher(**options: object) -> "LlavaTeacher":
     """The miniature teacher on the CPU."""
-    return LlavaTeacher(teacher_config(TeacherConfig(model=MINIATURE_TEACHER, device="cpu", **options)))  # type: ignore[arg-type]
+    from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+
+    return LlavaTeacher.load(teacher_config(TeacherConfig(model=MINIATURE_TEACHER, device="cpu", **options)))  # type: ignore[arg-type]

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,8 @@ from bench.inputs import BenchInputs, bench_inputs, shipped_teacher
 from bench.teachers.one_by_one import describe_one, never_end
 from bench.timing import seconds
 from mocha_pipe.teacher_cache.building.feed import CropFeed
-from mocha_pipe.teacher_cache.teachers.greedy import GreedyAnswers
+from mocha_pipe.teacher_cache.teachers import llava
+from mocha_pipe.teacher_cache.teachers.greedy import greedy_answers
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
 ROUNDS = 3
@@ -96,15 +99,11 @@ def _answers(teacher: LlavaTeacher, crops: Crops, names: list[str]) -> list[list
 def _overheard() -> Iterator[list[list[int]]]:
     """The answers of the batches that are described meanwhile."""
     said: list[list[int]] = []
-    original = GreedyAnswers.pooled
 
-    def pooled(self: GreedyAnswers, inputs_NLD: Tensor, mask_NL: Tensor) -> tuple[Tensor, list[list[int]]]:
-        states_ND, answers = original(self, inputs_NLD, mask_NL)
+    def overhear(*arguments: Any, **options: Any) -> tuple[Tensor, list[list[int]]]:
+        states_ND, answers = greedy_answers(*arguments, **options)
         said.extend(answers)
         return states_ND, answers
 
-    GreedyAnswers.pooled = pooled  # type: ignore[method-assign]
-    try:
+    with patch.object(llava, "greedy_answers", overhear):
         yield said
-    finally:
-        GreedyAnswers.pooled = original  # type: ignore[method-assign]

@@ -27,18 +27,25 @@ from mocha_pipe.student.training.dataset import RegionDataset
 from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
 
 STEP_IMAGES = 16
-HIDDEN_DIM, VISUAL_DIM, DIM, IMAGE_SIZE = 4096, 1024, 512, 160
+HIDDEN_DIM, VISUAL_DIM, DIM = 4096, 1024, 512
+MODEL, IMAGE_SIZE = "yolov8n.yaml", 160
 STEPS, WARM_UP = 15, 2
 READ_IMAGES, READ_STEPS, ROUNDS = 500, 40, 7
 
 
 def measure(
-    root: Path, *, steps: int = STEPS, images: int = READ_IMAGES, inputs: BenchInputs | None = None
+    root: Path,
+    *,
+    model: str = MODEL,
+    image_size: int = IMAGE_SIZE,
+    steps: int = STEPS,
+    images: int = READ_IMAGES,
+    inputs: BenchInputs | None = None,
 ) -> dict[str, Figure]:
     """Target fetch within real training steps, and random reads of the widest array."""
     inputs = inputs or bench_inputs(root)
     with tempfile.TemporaryDirectory(dir=root) as name:
-        fetch = _target_fetch(inputs, Path(name) / "targets", steps)
+        fetch = _target_fetch(inputs, Path(name) / "targets", model, image_size, steps)
         return {"target_fetch_overhead": fetch, "random_read_vs_pth": _random_reads(Path(name), images)}
 
 
@@ -56,18 +63,16 @@ class _TimedDataset(RegionDataset):
         return found
 
 
-def _target_fetch(inputs: BenchInputs, folder: Path, steps: int) -> Figure:
+def _target_fetch(inputs: BenchInputs, folder: Path, model_name: str, image_size: int, steps: int) -> Figure:
     """Steps as a trainer without loader workers takes them: nothing hides the fetch behind other work."""
     cache = synthetic_cache(folder, inputs.table, hidden_dim=32, visual_dim=32, dim=DIM)
-    arguments: Any = get_cfg(overrides={"imgsz": IMAGE_SIZE, "task": "detect"})
+    arguments: Any = get_cfg(overrides={"imgsz": image_size, "task": "detect"})
     dataset = _TimedDataset(
-        inputs.source, first_row=inputs.table.first_row, targets=cache.targets(), imgsz=IMAGE_SIZE,
+        inputs.source, first_row=inputs.table.first_row, targets=cache.targets(), imgsz=image_size,
         batch_size=STEP_IMAGES, augment=True, hyp=arguments, task="detect",
         data={"names": dict(enumerate(inputs.table.class_names)), "channels": 3},
     )  # fmt: skip
-    model: Any = DistillModel(
-        "yolov8n.yaml", num_classes=len(inputs.table.class_names), features="fine", target_dim=DIM
-    )
+    model: Any = DistillModel(model_name, num_classes=len(inputs.table.class_names), features="fine", target_dim=DIM)
     model.args = arguments
     model.train()
     optimizer = torch.optim.AdamW(model.parameters())
@@ -90,7 +95,8 @@ def _target_fetch(inputs: BenchInputs, folder: Path, steps: int) -> Figure:
     return Figure(
         value=statistics.median(ratios), target=1.01, better="lower",
         note=f"training step of {STEP_IMAGES} images / the same less its fetch: {1e6 * statistics.median(fetch):.0f} "
-        f"us of {1e3 * statistics.median(whole):.0f} ms; v8n, {IMAGE_SIZE} px, {DIM} targets, no loader workers",
+        f"us of {1e3 * statistics.median(whole):.0f} ms; {Path(model_name).stem}, {image_size} px, {DIM} targets, no "
+        "loader workers",
     )  # fmt: skip
 
 

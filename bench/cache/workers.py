@@ -5,6 +5,7 @@ import os
 import shutil
 import statistics
 import tempfile
+from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from time import perf_counter
@@ -16,19 +17,28 @@ from bench.figures import Figure
 from bench.inputs import BenchInputs, bench_inputs, shipped_teacher
 from mocha_pipe.teacher_cache.building.build import build_cache
 from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.teachers.base import Teacher
 
 ROUNDS = 3
 ROWS_PER_SHARD = 64
 """So many shards that who gets the last one hardly matters."""
+PRELOADED = [__name__, "mocha_pipe.teacher_cache.teachers.llava"]
+"""What every process finds imported."""
 _TIMEOUT = 120.0
 
 
-def measure(root: Path, *, rounds: int = ROUNDS, inputs: BenchInputs | None = None) -> dict[str, Figure]:
+def measure(
+    root: Path,
+    *,
+    rounds: int = ROUNDS,
+    inputs: BenchInputs | None = None,
+    load_teacher: Callable[[], Teacher] = shipped_teacher,
+) -> dict[str, Figure]:
     """Wall time from the moment when all processes have loaded and warmed their teacher to the end of the last."""
     inputs = inputs or bench_inputs(root)
     ratios, both = [], []
     for _ in range(rounds):
-        one, two = (_build_seconds(inputs, root, processes) for processes in (1, 2))
+        one, two = (_build_seconds(inputs, load_teacher, root, processes) for processes in (1, 2))
         ratios.append(one / two)
         both.append((one, two))
     seconds = " / ".join(f"{statistics.median(times):.1f}" for times in zip(*both, strict=True))
@@ -41,16 +51,16 @@ def measure(root: Path, *, rounds: int = ROUNDS, inputs: BenchInputs | None = No
     }  # fmt: skip
 
 
-def _build_seconds(inputs: BenchInputs, root: Path, processes: int) -> float:
+def _build_seconds(inputs: BenchInputs, load_teacher: Callable[[], Teacher], root: Path, processes: int) -> float:
     folder = Path(tempfile.mkdtemp(dir=root)) / "cache"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.inputs", "mocha_pipe.teacher_cache.building.build"])
+    context.set_forkserver_preload(PRELOADED)
     barrier = context.Barrier(processes + 1)
     cores = sorted(os.sched_getaffinity(0))
-    workers = [
-        context.Process(target=_build, args=(inputs, folder, cores[index % len(cores)], barrier), daemon=True)
-        for index in range(processes)
-    ]
+    workers = []
+    for index in range(processes):
+        arguments = (inputs, load_teacher, folder, cores[index % len(cores)], barrier)
+        workers.append(context.Process(target=_build, args=arguments, daemon=True))
     try:
         for worker in workers:
             worker.start()
@@ -66,11 +76,11 @@ def _build_seconds(inputs: BenchInputs, root: Path, processes: int) -> float:
     return elapsed
 
 
-def _build(inputs: BenchInputs, folder: Path, core: int, barrier: Barrier) -> None:
+def _build(inputs: BenchInputs, load_teacher: Callable[[], Teacher], folder: Path, core: int, barrier: Barrier) -> None:
     """What each process does."""
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
-    teacher = shipped_teacher()
+    teacher = load_teacher()
     size, names = teacher.spec.crop_size, inputs.table.class_names
     crops = [np.zeros((size, size, 3), np.uint8)] * 32
     teacher.embed(crops, [names[index % len(names)] for index in range(len(crops))])

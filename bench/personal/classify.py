@@ -58,18 +58,16 @@ def milliseconds(rounds: int) -> dict[str, float]:
     )
     taught = np.arange(SHOTS * OBJECTS) % OBJECTS
     spread, alone = (
-        make_learner("conditional").fit(prototypes, np.arange(PROTOTYPES) % classes, np.arange(PROTOTYPES))
+        make_learner("conditional").learn(prototypes, np.arange(PROTOTYPES) % classes, np.arange(PROTOTYPES))
         for classes in (COARSE_CLASSES, 1)
     )
     seen = np.arange(BOXES) % COARSE_CLASSES
     work: dict[str, Callable[[], object]] = {
         "classify": lambda: spread.predict(queries, seen),
         "classify_one_class": lambda: alone.predict(queries, np.zeros(BOXES, np.int64)),
-        "fit": lambda: make_learner("conditional").fit(support, taught % COARSE_CLASSES, taught),
+        "fit": lambda: make_learner("conditional").learn(support, taught % COARSE_CLASSES, taught),
     }
-    return {
-        name: 1000 * statistics.median(thread_seconds(call) for _ in range(rounds)) for name, call in work.items()
-    }
+    return {name: 1000 * statistics.median(thread_seconds(call) for _ in range(rounds)) for name, call in work.items()}
 
 
 def _profile_bytes() -> int:

@@ -74,7 +74,7 @@ class LiveTargets:
 
 
 def measure(
-    root: Path, *, rounds: int = ROUNDS, steps: int = STEPS, inputs: BenchInputs | None = None
+    root: Path, *, model: str = MODEL, rounds: int = ROUNDS, steps: int = STEPS, inputs: BenchInputs | None = None
 ) -> dict[str, Figure]:
     """Paired runs, one kind after the other, round by round."""
     inputs = inputs or bench_inputs(root)
@@ -85,14 +85,14 @@ def measure(
     try:
         for _ in range(rounds):
             for kind in kinds:
-                runs[kind].append(in_a_process(kind, _train, kind, inputs, folder, steps))
+                runs[kind].append(in_a_process(kind, _train, kind, inputs, folder, model, steps))
     finally:
         shutil.rmtree(folder)
     step = {kind: statistics.median(run.median for run in found) for kind, found in runs.items()}
     peak = {kind: statistics.median(run.peak_bytes for run in found) / 2**20 for kind, found in runs.items()}
     epoch_steps = -(-len(inputs.source.records) // BATCH)
     saved = (step["live"] - step["cached"]) * epoch_steps
-    what = f"{MODEL.removesuffix('.yaml')}, {IMAGE_SIZE} px, batch {BATCH}, CPU"
+    what = f"{Path(model).stem}, {IMAGE_SIZE} px, batch {BATCH}, CPU"
     return {
         "distill_step_vs_plain": Figure(
             value=_ratio(runs, "cached", "plain"), target=1.08, better="lower",
@@ -123,7 +123,7 @@ def _build_cache(inputs: BenchInputs, folder: Path) -> None:
     build_cache(inputs.source, inputs.table, folder, spec=teacher.spec, load_teacher=lambda: teacher)
 
 
-def _train(kind: Kind, inputs: BenchInputs, folder: Path, steps: int) -> Run:
+def _train(kind: Kind, inputs: BenchInputs, folder: Path, model: str, steps: int) -> Run:
     from mocha_pipe.student.training.resumable import quiet_ultralytics
 
     targets: RegionTargets | None = None
@@ -131,7 +131,7 @@ def _train(kind: Kind, inputs: BenchInputs, folder: Path, steps: int) -> Run:
         cache = RegionCache.open(folder / "cache")
         targets = cache.targets() if kind == "cached" else LiveTargets(inputs, cache)
     trainer = make_trainer(
-        inputs, targets, folder, name=kind, model=MODEL, image_size=IMAGE_SIZE, batch=BATCH, steps=steps, device="cpu"
+        inputs, targets, folder, name=kind, model=model, image_size=IMAGE_SIZE, batch=BATCH, steps=steps, device="cpu"
     )
     ends: list[float] = []
     trainer.add_callback("on_train_batch_end", lambda _: ends.append(perf_counter()))

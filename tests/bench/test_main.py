@@ -27,11 +27,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         module = ModuleType(name)
         module.measure = measure  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, f"bench.{name}", module)
+        monkeypatch.setitem(sys.modules, f"bench.cache.{name}", module)
 
     for name, value in (("met", 2.0), ("missed", 0.5), ("broken", -1.0)):
         stand_in(name, value)
-    monkeypatch.setattr(command, "MEASUREMENTS", ("met", "missed", "broken"))
+    monkeypatch.setattr(command, "MEASUREMENTS", dict.fromkeys(("met", "missed", "broken"), "cache"))
     return ran
 
 
@@ -70,5 +70,5 @@ def test_an_unknown_measurement_is_refused_before_any_runs(measured: list[str], 
 
 
 def test_every_measurement_has_its_function() -> None:
-    for name in command.MEASUREMENTS:
-        assert callable(importlib.import_module(f"bench.{name}").measure)
+    for name, room in command.MEASUREMENTS.items():
+        assert callable(importlib.import_module(f"bench.{room}.{name}").measure)

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,8 @@ from typer.testing import CliRunner
 
 from bench.gpu import __main__ as gpu
 from bench.gpu import training as gpu_training
-from bench.gpu.pictures import picture_inputs
 from bench.gpu.training import Kind, Pair, TrainingSettings
 from bench.gpu.watched_steps import TrainingRun, Window
-from bench.synthetic import synthetic_cache
 
 PAIR = Pair("yolov8n.yaml", "yolov8s.yaml")
 SETTINGS = TrainingSettings(
@@ -33,12 +31,29 @@ def runs(**values: Any) -> Mapping[Pair, Mapping[Kind, TrainingRun]]:
     return {PAIR: {"plain": training_run(**values), "ours": training_run(**{**ours, **values})}}
 
 
-def test_the_command_trains_in_three_ways_prints_and_keeps(tiny_detector: Path, tmp_path: Path) -> None:
+def test_the_command_trains_in_three_ways_prints_and_keeps(
+    tiny_detector: Path, tmp_path: Path, in_this_process: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: dict[Kind, dict[str, float]] = {}
+
+    def train(name: str, work: Callable[..., Any], kind: Kind, *arguments: Any) -> Any:
+        run = in_this_process(name, work, kind, *arguments)
+        assert (len(run.step_seconds), run.idle, run.peak_bytes, run.mixed) == (1, None, None, False)
+        with (tmp_path / "bench-gpu-training" / f"tiny-{kind}" / "results.csv").open() as stream:
+            [row] = csv.DictReader(stream)
+        losses[kind] = {name: float(value) for name, value in row.items() if name.startswith("train/")}
+        return run
+
+    monkeypatch.setattr(gpu_training, "in_a_process", train)
     place = ["--device", "cpu", "--root", str(tmp_path)]
-    options = "--image-size 64 --batch 2 --warm-up 1 --timed 2 --profiled 1"
+    options = "--image-size 64 --batch 1 --workers 0 --warm-up 1 --timed 1 --profiled 1"
     pair = f"{tiny_detector}:{tiny_detector}"
     ran = CliRunner().invoke(gpu.app, [*place, "training", "--model", pair, *options.split()])
     assert ran.exit_code == 0, ran.output
+    detectors = {f"train/{name}_loss" for name in ("box", "cls", "dfl")}
+    own = {kind: found.keys() - detectors for kind, found in losses.items()}
+    assert own == {"plain": set(), "distill_model": {"train/dis_loss"}, "ours": {"train/dist_loss", "train/emb_loss"}}
+    assert all(losses[kind][name] > 0 for kind, names in own.items() for name in names)
     content = json.loads((tmp_path / "bench-gpu.json").read_text())
     assert set(content["figures"]) == {
         "gpu_tiny_plain_images_per_s", "gpu_tiny_distill_model_images_per_s", "gpu_tiny_ours_images_per_s",
@@ -46,31 +61,10 @@ def test_the_command_trains_in_three_ways_prints_and_keeps(tiny_detector: Path, 
     }  # fmt: skip
     assert all(figure["value"] > 0 for figure in content["figures"].values())
     assert content["devices"]["training"] == {"name": "cpu"}
-    assert "64 px, batch 2, float32" in ran.stdout
+    assert "64 px, batch 1, float32" in ran.stdout
     [line] = [line for line in ran.stdout.splitlines() if line.startswith("| tiny | ours |")]
     assert line.endswith("| - | - |")  # memory of a GPU, and how long it was idle
     assert [path.name for path in tmp_path.iterdir()] == ["bench-gpu.json"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "terms"),
-    [("plain", set()), ("distill_model", {"train/dis_loss"}), ("ours", {"train/dist_loss", "train/emb_loss"})],
-)
-def test_each_way_trains_its_own_loss(kind: Kind, terms: set[str], tiny_detector: Path, tmp_path: Path) -> None:
-    window = Window(warm_up=1, timed=1, profiled=1)
-    pair = Pair(str(tiny_detector), str(tiny_detector))
-    settings = TrainingSettings(pairs=[pair], device="cpu", image_size=64, batch=1, workers=0, window=window)
-    inputs = picture_inputs(tmp_path / "data", images=3, side=64)
-    synthetic_cache(tmp_path / "cache", inputs.table, hidden_dim=8, visual_dim=8, dim=gpu_training.TARGET_DIM)
-    run = gpu_training._train(kind, pair, inputs, tmp_path, settings)
-    assert (len(run.step_seconds), run.idle, run.peak_bytes, run.mixed) == (1, None, None, False)
-    with (tmp_path / f"tiny-{kind}" / "results.csv").open() as stream:
-        [row] = csv.DictReader(stream)
-    distilled = {name for name in row if name.startswith("train/")} - {
-        f"train/{name}_loss" for name in ("box", "cls", "dfl")
-    }
-    assert distilled == terms
-    assert all(float(row[name]) > 0 for name in terms)
 
 
 def test_figures_are_rates_memory_idle_time_and_the_ratio_of_median_steps() -> None:
