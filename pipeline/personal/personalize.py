@@ -1,7 +1,6 @@
 """Learning an object from photos: which student looks at them, which profile it goes into, and a picture to look at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,12 @@ from mocha_pipe.data.images import read_image
 from mocha_pipe.pipeline.errors import StageMissingError
 from mocha_pipe.pipeline.personal.photos import PersonalizeError, Shown, find_object
 from mocha_pipe.pipeline.run.inputs import DISTILL
-from mocha_pipe.pipeline.run.last import last_distillation
+from mocha_pipe.pipeline.run.last import DISTILL_COMMAND, last_distillation
 from mocha_pipe.pipeline.rundir import read_completion
 from mocha_pipe.student.personal.profile import Profile, student_digest
 
 PROFILE_FILE = "profile.safetensors"
 _PICTURE_SIDE = 640  # pixels
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Lesson:
-    """What photos teach about an object; nothing is written yet."""
-
-    name: str
-    shown: Sequence[Shown]
-    """The object in each photo."""
-    profile: Profile
-    """With what was learnt."""
 
 
 def learn(
@@ -35,37 +23,39 @@ def learn(
     *,
     profile: Path,
     folder: Path,
-    learner: str | None = None,
-    boxes: Sequence[str] = (),
-    class_name: str | None = None,
-    confidence: float = 0.25,
-    device: str = "",
-) -> Lesson:
-    """Learn an object; more photos of one that the profile knows refine it.
+    learner: str | None,
+    boxes: Sequence[str],
+    class_name: str | None,
+    confidence: float,
+    device: str,
+) -> tuple[Profile, list[Shown]]:
+    """Learn an object; more photos of one that the profile knows refine it. Nothing is written.
 
     Args:
         name: what the user calls it.
         photos: image files that show it.
-        profile: file of the user's objects; it need not exist, and stays as it is.
+        profile: file of the user's objects; it need not exist.
         folder: of the student.
         learner: what a new profile learns with; None is `conditional`.
         boxes: where the object is in each photo as `left,top,width,height`; none leaves that to the detector.
         class_name: what it is to the detector; None is what it detects.
         confidence: detections need more than this; where it is that of later detection, what is not seen now would not
             be seen then either.
-        device: as ultralytics names devices; empty chooses.
+        device: torch device.
+
+    Returns:
+        The profile with what was learnt, and the object in each photo.
 
     Raises:
         DatasetError, DatasetNotFoundError: a photo is missing or damaged.
         PersonalizeError: it is not clear what to learn.
-        student.profile.ProfileError: the profile is another student's or no whole file, or the name is none.
-        student.learner.PrototypeError: there is no such learner.
+        ProfileError: the profile is another student's or no whole file, or the name is none.
+        PrototypeError: there is no such learner.
         StudentModelError, StudentModelNotFoundError: no student.
     """
     from mocha_pipe.student.network.student_files import load_student
 
-    digest = student_digest(folder)
-    student = load_student(folder)
+    digest, student = student_digest(folder), load_student(folder)
     known = _open_profile(profile, digest, student.class_names, learner)
     if name in student.class_names:
         raise PersonalizeError(
@@ -74,8 +64,7 @@ def learn(
         )
     shown = find_object(student, photos, boxes=boxes, class_name=class_name, confidence=confidence, device=device)
     embeddings = np.stack([photo.embedding for photo in shown])
-    learnt = known.add(name, embeddings, np.array([photo.coarse for photo in shown]))
-    return Lesson(name=name, shown=shown, profile=learnt)
+    return known.add(name, embeddings, np.array([photo.coarse for photo in shown])), shown
 
 
 def student_folder(root: Path, named: Path | None) -> Path:
@@ -86,14 +75,14 @@ def student_folder(root: Path, named: Path | None) -> Path:
     """
     if named:
         return named
-    command = "mocha-pipe distill"
     try:
-        run = read_completion(last_distillation(root), stage=DISTILL, command=command)
+        run = read_completion(last_distillation(root), stage=DISTILL, command=DISTILL_COMMAND)
     except StageMissingError:
         raise StageMissingError(
-            f"no distillation was completed under {root}: run {command}, or name a student's folder with --student"
+            f"no distillation was completed under {root}: run {DISTILL_COMMAND}, or name a student's folder with "
+            "--student"
         ) from None
-    return run.folder / str(run.outputs["student"])
+    return run.path("student")
 
 
 def _open_profile(path: Path, digest: str, class_names: Sequence[str], learner: str | None) -> Profile:

@@ -15,7 +15,6 @@ from mocha_pipe.data.boxes import box_iou, xywh_to_xyxy
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, MochaError
 from mocha_pipe.data.images import inspect_image
 from mocha_pipe.data.types import DetectionSource, ImageRecord
-from mocha_pipe.pipeline.run.inputs import torch_device
 
 if TYPE_CHECKING:
     from mocha_pipe.student.network.pool_pass import PoolPass
@@ -71,7 +70,7 @@ def find_object(
         boxes: `x,y,w,h` of the object in each photo, or none.
         class_name: the object's class: only its detections count, and a box is of it.
         confidence: detections need more than this.
-        device: as ultralytics names devices; empty chooses.
+        device: torch device.
 
     Raises:
         DatasetError, DatasetNotFoundError: a photo is missing or damaged.
@@ -88,9 +87,7 @@ def find_object(
     drawn: Sequence[str | None] = boxes or [None] * len(photos)
     records = [_record(photo, box) for photo, box in zip(photos, drawn, strict=True)]
     coarse = None if class_name is None else _class_id(class_name, student.class_names)
-    embedder = RegionEmbedder(
-        student, image_size=student.image_size, confidence=confidence, device=torch_device(device)
-    )
+    embedder = RegionEmbedder(student, image_size=student.image_size, confidence=confidence, device=device)
     source = DetectionSource(root=Path(), split="photos", class_names=student.class_names, records=tuple(records))
     found = embedder.embed_pool(source)
     choose = _drawn if boxes else _detected

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rich import filesize
 from rich.table import Table
 
-from mocha_pipe.pipeline.report.tables import plain_table
+from mocha_pipe.pipeline.report.tables import plain_table, values_table
 from mocha_pipe.teacher_cache.building.duration import duration
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ _NESTED = ("arrays", "teacher", "versions", "bytes")
 
 def plan_table(plan: "BuildPlan") -> Table:
     """What a build would do and cost."""
-    table = plain_table("", "", title=f"plan of the teacher cache {plan.cache}", justify="left")
     total = sum(plan.bytes.values())
     sizes = ", ".join(f"{name} {file_size(size)}" for name, size in plan.bytes.items())
     rows = {
@@ -33,9 +33,7 @@ def plan_table(plan: "BuildPlan") -> Table:
         "teacher's time": f"{plan.teacher_time}, from a sample of {plan.sample} regions",
         "projection": f"about {duration(plan.projection_seconds)}",
     }
-    for name, text in rows.items():
-        table.add_row(name, text)
-    return table
+    return values_table(f"plan of the teacher cache {plan.cache}", rows)
 
 
 def build_values(done: "Completion") -> dict[str, Any]:
@@ -112,11 +110,8 @@ def listings_table(place: str, listings: Iterable["CacheListing"]) -> Table:
 
 def file_size(size: float) -> str:
     """Bytes in words, in powers of 1024."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    unit, name = filesize.pick_unit_and_suffix(int(size), ["B", "KiB", "MiB", "GiB"], 1024)
+    return f"{size / unit:.1f} {name}" if unit > 1 else f"{size:.0f} B"
 
 
 def _with_distinct(number: int, distinct: int) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mocha_pipe.data.files import atomic_path
 from mocha_pipe.pipeline.report import plots
 from mocha_pipe.pipeline.report.matrices import matrices
-from mocha_pipe.pipeline.report.tables import METHOD_TITLES, METRIC_TITLES, interval, share_interval, shots_in_words
+from mocha_pipe.pipeline.report.tables import METHOD_TITLES, METRIC_TITLES, interval, shots_in_words
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_MATRICES = 12  # the others are folded
@@ -87,8 +87,7 @@ def write_html(path: Path, report: Mapping[str, Any], material: ReportMaterial) 
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {
-        "interval": interval, "share_interval": share_interval, "percent_interval": _percent_interval,
-        "shots": shots_in_words,
+        "interval": interval, "percent_interval": _percent_interval, "shots": shots_in_words,
     }  # fmt: skip
     largest = max(report["results"], key=lambda result: int(result["shots"]))
     unknown = [result for result in report["results"] if "unknown" in result]

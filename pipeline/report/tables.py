@@ -1,7 +1,7 @@
 """The summary that a command prints at its end: one rich table each, from plain numbers."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,31 +39,31 @@ def results_tables(report: Mapping[str, Any]) -> tuple[Table, Table]:
     """
     first = report["results"][0]
     title = f"few-shot on {first['benchmark']}, {first['episodes']} episodes"
-    keys = list(METRIC_TITLES)
-    first_keys, more_keys = keys[:3], keys[3:]
+    titles = dict(METRIC_TITLES)
     if any("unknown" in result for result in report["results"]):
-        more_keys.append("auroc")
-    return _sections(report, first_keys, title=title), _sections(report, more_keys)
-
-
-def _sections(report: Mapping[str, Any], keys: Sequence[str], *, title: str | None = None) -> Table:
-    table = plain_table("", *({**METRIC_TITLES, "auroc": "AUROC unknown"}[key] for key in keys), title=title)
-    table.padding = (0, 1, 0, 0)  # three signed figures of 20 characters fill a line
-    for result in report["results"]:
-        table.add_row(Text(shots_in_words(result["shots"]), style="bold"))
-        for name in result["methods"]:
-            cells = [_figure(result, name, key) for key in keys]
-            table.add_row(f"  {name}", *cells, style="bold" if name == "mocha" else None)
-        gain = result["gain"]
-        gains = [interval(gain[key], signed=True) if key in gain else "" for key in keys]
-        table.add_row("  gain", *gains, style="cyan", end_section=True)
-    return table
+        titles["auroc"] = "AUROC unknown"
+    keys = list(titles)
+    tables = (
+        plain_table("", *(titles[key] for key in keys[:3]), title=title),
+        plain_table("", *(titles[key] for key in keys[3:])),
+    )
+    for table, shown in zip(tables, (keys[:3], keys[3:]), strict=True):
+        table.padding = (0, 1, 0, 0)  # three signed figures of 20 characters fill a line
+        for result in report["results"]:
+            table.add_row(Text(shots_in_words(result["shots"]), style="bold"))
+            for name in result["methods"]:
+                cells = [_figure(result, name, key) for key in shown]
+                table.add_row(f"  {name}", *cells, style="bold" if name == "mocha" else None)
+            gain = result["gain"]
+            gains = [interval(gain[key], signed=True) if key in gain else "" for key in shown]
+            table.add_row("  gain", *gains, style="cyan", end_section=True)
+    return tables
 
 
 def _figure(result: Mapping[str, Any], method: str, key: str) -> str:
-    if key == "auroc":
-        return share_interval(result["unknown"]["methods"][method][key]) if "unknown" in result else ""
-    return interval(result["methods"][method][key])
+    if key != "auroc":
+        return interval(result["methods"][method][key])
+    return interval(result["unknown"]["methods"][method][key], decimals=3) if "unknown" in result else ""
 
 
 def legend(report: Mapping[str, Any]) -> str:
@@ -134,6 +134,24 @@ def doctor_table(checks: Iterable["Check"]) -> Table:
     return table
 
 
+def photos_table(title: str, photos: Iterable[Mapping[str, Any]]) -> Table:
+    """One row per photo that an object was learnt from: the object's box, class and confidence in it."""
+    table = plain_table("photo", "left,top,width,height", "class", "confidence", title=title, justify="left")
+    for photo in photos:
+        confidence = "box given" if photo["confidence"] is None else f"{photo['confidence']:.2f}"
+        table.add_row(str(photo["photo"]), ",".join(map(str, photo["box"])), photo["class"], confidence)
+    return table
+
+
+def profile_table(title: str, objects: Iterable[Mapping[str, Any]]) -> Table:
+    """One row per object of a profile: its classes, and how many photos it was learnt from."""
+    table = plain_table("name", "class", "photos", title=title)
+    table.columns[1].justify = "left"
+    for thing in objects:
+        table.add_row(thing["name"], ", ".join(thing["classes"]), str(sum(thing["classes"].values())))
+    return table
+
+
 def sweep_table(report: Mapping[str, Any]) -> Table:
     """Rows = variants of a sweep, best first, told by their settings; means over seeds with half their intervals."""
     means = {variant: row["mean"] for variant, row in report["variants"].items()}
@@ -179,10 +197,7 @@ def plus_minus(figure: Mapping[str, Any] | None, *, signed: bool = False) -> str
     if figure is None:
         return "-"
     mean = f"{figure['mean']:{'+' if signed else ''}.1f}"
-    if figure["ci95"] is None:
-        return mean
-    low, high = figure["ci95"]
-    return f"{mean} ± {(high - low) / 2:.1f}"
+    return f"{mean} ± {(figure['ci95'][1] - figure['ci95'][0]) / 2:.1f}" if figure["ci95"] else mean
 
 
 def _figure_title(name: str, between: str) -> str:
@@ -193,17 +208,11 @@ def _figure_title(name: str, between: str) -> str:
     return f"{metric.replace('map50_95', 'mAP50-95')}{between}{shots_in_words(int(shots.removesuffix('shot')))}"
 
 
-def interval(figure: Mapping[str, Any], signed: bool = False) -> str:
-    """`mean [low, high]` with one decimal, as every table shows points of 0..100."""
+def interval(figure: Mapping[str, Any], *, signed: bool = False, decimals: int = 1) -> str:
+    """`mean [low, high]`: points of 0..100 with one decimal, shares of 0..1 with three."""
+    form = f"{'+' if signed else ''}.{decimals}f"
     low, high = figure["ci95"]
-    sign = "+" if signed else ""
-    return f"{figure['mean']:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
-
-
-def share_interval(figure: Mapping[str, Any]) -> str:
-    """`mean [low, high]` with three decimals, as every table shows a figure of 0..1."""
-    low, high = figure["ci95"]
-    return f"{figure['mean']:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{figure['mean']:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def shots_in_words(shots: int) -> str:

@@ -10,14 +10,14 @@ import pytest
 
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.pipeline import doctor
-from mocha_pipe.teacher_cache.teachers import base
+from mocha_pipe.teacher_cache.teachers import loading
 
 
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], dict[str, doctor.Check]]:
     """Run all checks with a teacher that loads at once."""
     monkeypatch.setattr(
-        base, "load_teacher", lambda _config: SimpleNamespace(spec=SimpleNamespace(hidden_dim=128, visual_dim=64))
+        loading, "load_teacher", lambda _config: SimpleNamespace(spec=SimpleNamespace(hidden_dim=128, visual_dim=64))
     )
     return lambda: {check.name: check for check in doctor.examine(tmp_path / "work", tmp_path / "work/cache")}
 
@@ -44,7 +44,7 @@ def test_a_teacher_that_does_not_load_fails_with_its_reason(
     def refuse(_config: object) -> None:
         raise MochaError("no weights")
 
-    monkeypatch.setattr(base, "load_teacher", refuse)
+    monkeypatch.setattr(loading, "load_teacher", refuse)
     check = checks()["miniature teacher"]
     assert (check.status, check.found) == ("fail", "no weights")
 

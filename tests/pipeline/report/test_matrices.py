@@ -26,19 +26,19 @@ def only(given: dict[str, Any]) -> Matrix:
 
 
 def shares(matrix: Matrix) -> list[list[float]]:
-    return [[cell.share for cell in cells] for _, cells in matrix.rows]
+    return [[share for _, share in cells] for cells in matrix.rows.values()]
 
 
 def test_a_row_is_what_one_object_was_taken_for() -> None:
     given = counts(3)
     found = only(given)
     assert found.columns == ("1", "2", "3", "elsewhere", "unknown", "missed")
-    assert [name for name, _ in found.rows] == ["1 object 0", "2 object 1", "3 object 2"]
+    assert list(found.rows) == ["1 object 0", "2 object 1", "3 object 2"]
     for number, row in enumerate(shares(found)):
         counted = [*given["taken_for"][number], *(given[name][number] for name in ("elsewhere", "unknown", "missed"))]
         assert row == pytest.approx([100 * count / sum(counted) for count in counted])
         assert sum(row) == pytest.approx(100)
-    assert [cell.kind for cell in found.rows[1][1]] == ["wrong", "right", "wrong", "wrong", "lost", "lost"]
+    assert [kind for kind, _ in found.rows["2 object 1"]] == ["wrong", "right", "wrong", "wrong", "lost", "lost"]
 
 
 def test_what_never_happened_has_no_column() -> None:
@@ -51,7 +51,7 @@ def test_of_a_large_class_the_objects_with_the_fewest_right_names_are_shown() ->
     everything = np.column_stack([given["taken_for"], *(given[name] for name in ("elsewhere", "unknown", "missed"))])
     right = everything.diagonal() / everything.sum(axis=1)
     hardest = sorted(np.argsort(right)[:MOST_OBJECTS].tolist())
-    assert [name for name, _ in found.rows] == [f"{number + 1} object {number}" for number in hardest]
+    assert list(found.rows) == [f"{number + 1} object {number}" for number in hardest]
     assert found.columns == (*(str(number + 1) for number in hardest), "others", "elsewhere", "unknown", "missed")
     assert found.left_out == 12
     for row, number in zip(shares(found), hardest, strict=True):
@@ -65,7 +65,7 @@ def test_an_object_that_nobody_asked_about_gives_way() -> None:
     given["taken_for"][0] = [0] * (MOST_OBJECTS + 1)
     for name in ("elsewhere", "unknown", "missed"):
         given[name][0] = 0
-    assert "1 object 0" not in [name for name, _ in only(given).rows]
+    assert "1 object 0" not in only(given).rows
     alone = counts(1, taken_for=[[0]], elsewhere=[0], unknown=[0], missed=[0])
     assert shares(only(alone)) == [[0.0]]
 
