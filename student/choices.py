@@ -1,17 +1,19 @@
-"""What a distillation chooses from, by name; settings and `--help` read it without torch."""
+"""What the student's stages choose from, by name; settings and `--help` read it without torch."""
 
 from typing import Literal, get_args
 
 FeatureSet = Literal["fine", "paper"]
-"""features.py"""
+"""network/features.py"""
 FEATURE_SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
 
 ObjectiveName = Literal["paper", "calibrated", "local", "cosine", "smooth-l1", "rkd", "contrastive", "graph", "linear"]
-"""objectives.py"""
+"""network/objectives.py"""
 OBJECTIVE_NAMES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
 BEST_OBJECTIVE: ObjectiveName = "smooth-l1"
 """First on the miniature's validation world over three training seeds, if only just (docs/objectives.md)."""
 
 ScheduleName = Literal["joint", "alternate"]
-"""schedule.py"""
-SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
+"""distil/alternation.py"""
+
+LearnerName = Literal["conditional", "gallery", "protonet", "simpleshot"]
+"""fewshot/prototypes.py"""

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from mocha_pipe.data.miniature.objects import COLOURS, PATTERNS, SHAPES
-from mocha_pipe.teacher_cache.teachers.prompt import DEFAULT_PROMPT
+from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT
 
 IMAGE_SIZE, PATCH_SIZE, WIDTH = 64, 8, 128
 CHAT_TEMPLATE = (

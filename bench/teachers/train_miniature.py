@@ -20,7 +20,7 @@ from bench.teachers.miniature_model import IMAGE_SIZE, PATCH_SIZE, build_model, 
 from mocha_pipe.data.miniature.objects import SHAPES, PersonalObject, random_object
 from mocha_pipe.data.miniature.scenes import render_scene
 from mocha_pipe.teacher_cache.crops import cut_crop
-from mocha_pipe.teacher_cache.teachers.prompt import DEFAULT_PROMPT
+from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT
 
 
 def sample_crops(scenes: int, seed: int) -> tuple[list[NDArray[np.uint8]], list[PersonalObject]]:

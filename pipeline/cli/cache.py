@@ -1,35 +1,15 @@
 """The `mocha-pipe cache` commands: forecast, build, look into, check and share a teacher cache."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mocha_pipe.pipeline.cli.console import print_json, print_table, print_values
-from mocha_pipe.pipeline.cli.options import (
-    NO_COMPLETION,
-    Batch,
-    Cache,
-    Compile,
-    CropMargin,
-    Data,
-    Dim,
-    Dtype,
-    Json,
-    Layer,
-    MaxNewTokens,
-    Mode,
-    NumBeams,
-    Prompt,
-    Revision,
-    Root,
-    Seed,
-    TeacherName,
-    Toml,
-    TorchDevice,
-    Visual,
-)
+from mocha_pipe.pipeline.cli.flags import takes_settings
+from mocha_pipe.pipeline.cli.options import GROUP, Json
+from mocha_pipe.pipeline.settings.sections import RunConfig
 
 if TYPE_CHECKING:
     from mocha_pipe.teacher_cache.sharing import TransferReport
@@ -40,35 +20,26 @@ _MINIATURE_TEACHER_NOTE = (
 )
 
 CacheFolder = Annotated[Path, typer.Argument(help="Folder of a teacher cache.")]
+OtherTeacher = Annotated[
+    str | None, typer.Option(help="Hub id or folder of the teacher [default: the one that made the cache].")
+]
 Place = Annotated[str, typer.Argument(help="Folder or URL: s3://, gs://, hf://, ssh://, ...")]
 _DEFAULT = Path("work/cache")
 
-cache_app = typer.Typer(
-    help="Phase 1: run the teacher once over every box; check and share the result.", **NO_COMPLETION
-)
+cache = typer.Typer(help="Phase 1: run the teacher once over every box; check and share the result.", **GROUP)
 
 
-@cache_app.command("plan")
+@cache.command("plan")
+@takes_settings("data.path", "cache.folder", "cache.dim", "teacher")
 def cache_plan(
-    data: Data = None,
-    teacher: TeacherName = None,
-    cache: Cache = None,
-    root: Root = None,
-    config: Toml = None,
-    mode: Mode = None,
-    device: TorchDevice = None,
-    batch: Batch = None,
-    dim: Dim = None,
+    config: RunConfig,
     sample: Annotated[int, typer.Option(min=1, help="Regions to time, at least.")] = 512,
     as_json: Json = False,
 ) -> None:
     """What a build would cost: regions, shards, bytes, and the time that a sample of boxes takes on this machine."""
     from mocha_pipe.pipeline.caching import plan_cache
-    from mocha_pipe.pipeline.settings.loading import load_config
 
-    teacher_flags = {"model": teacher, "mode": mode, "device": device, "batch": batch}
-    flags = {"root": root, "data": {"path": data}, "cache": {"folder": cache, "dim": dim}, "teacher": teacher_flags}
-    plan = plan_cache(load_config(config, flags), sample)
+    plan = plan_cache(config, sample)
     if as_json:
         print_json(plan.to_json())
     else:
@@ -77,61 +48,22 @@ def cache_plan(
         print_table(plan_table(plan))
 
 
-@cache_app.command("build")
-def cache_build(
-    data: Data = None,
-    teacher: TeacherName = None,
-    cache: Cache = None,
-    root: Root = None,
-    config: Toml = None,
-    revision: Revision = None,
-    mode: Mode = None,
-    prompt: Prompt = None,
-    layer: Layer = None,
-    crop_margin: CropMargin = None,
-    visual: Visual = None,
-    dtype: Dtype = None,
-    device: TorchDevice = None,
-    batch: Batch = None,
-    max_new_tokens: MaxNewTokens = None,
-    num_beams: NumBeams = None,
-    compile_: Compile = None,
-    dim: Dim = None,
-    reuse: Annotated[
-        list[Path] | None, typer.Option(help="Cache of the same teacher to copy equal regions from; repeatable.")
-    ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what was set aside.")] = False,
-    part: Annotated[
-        str | None, typer.Option(metavar="INDEX/COUNT", help="Only this part of the shards, counted from 0.")
-    ] = None,
-    engine: Annotated[str | None, typer.Option(help="local, or ray (a Ray cluster).")] = None,
-    as_json: Json = False,
-) -> None:
+@cache.command("build")
+@takes_settings(
+    "data.path", "cache.folder", "cache.dim", "cache.reuse", "cache.engine", "cache.part", "cache.retry_failed",
+    "teacher",
+)  # fmt: skip
+def cache_build(config: RunConfig, as_json: Json = False) -> None:
     """Embed every ground-truth box of the training split; stopped builds go on, builds side by side share the work.
 
     Exit code 1 when regions had to be set aside.
     """
     from mocha_pipe.pipeline.run.inputs import is_first_rank
-    from mocha_pipe.pipeline.settings.loading import load_config
     from mocha_pipe.pipeline.stages import build_teacher_cache
 
-    flags = {
-        "root": root,
-        "data": {"path": data},
-        "cache": {
-            "folder": cache, "dim": dim, "reuse": reuse or None, "part": part, "engine": engine,
-            "retry_failed": retry_failed or None,
-        },
-        "teacher": {
-            "model": teacher, "revision": revision, "mode": mode, "prompt": prompt, "layer": layer,
-            "crop_margin": crop_margin, "visual": visual, "dtype": dtype, "device": device, "batch": batch,
-            "max_new_tokens": max_new_tokens, "num_beams": num_beams, "compile": compile_,
-        },
-    }  # fmt: skip
-    settings = load_config(config, flags)
-    if is_first_rank() and settings.teacher.model == "miniature" and not settings.uses_miniature:
+    if is_first_rank() and config.teacher.model == "miniature" and not config.uses_miniature:
         typer.echo(f"note: {_MINIATURE_TEACHER_NOTE}", err=True)
-    done = build_teacher_cache(settings)
+    done = build_teacher_cache(config)
     if not is_first_rank():
         return
     if as_json:
@@ -145,7 +77,7 @@ def cache_build(
         raise typer.Exit(1)
 
 
-@cache_app.command("info")
+@cache.command("info")
 def cache_info(cache: CacheFolder = _DEFAULT, as_json: Json = False) -> None:
     """What a cache holds, which teacher made it, and whether it is complete."""
     from mocha_pipe.teacher_cache.store.cache import RegionCache
@@ -159,21 +91,17 @@ def cache_info(cache: CacheFolder = _DEFAULT, as_json: Json = False) -> None:
         print_values(f"teacher cache {cache}", info_values(info))
 
 
-@cache_app.command("verify")
+@cache.command("verify")
+@takes_settings("data.path", "teacher.device", "teacher.batch")
 def cache_verify(
+    config: RunConfig,
     cache: CacheFolder = _DEFAULT,
     repair: Annotated[bool, typer.Option("--repair", help="Compute again just the shards at fault.")] = False,
-    data: Data = None,
-    teacher: TeacherName = None,
-    root: Root = None,
-    config: Toml = None,
-    device: TorchDevice = None,
-    batch: Batch = None,
+    teacher: OtherTeacher = None,
     as_json: Json = False,
 ) -> None:
     """Check every byte, row and key of a cache; exit code 1 if something is at fault and was not repaired."""
     from mocha_pipe.pipeline.caching import repair_cache
-    from mocha_pipe.pipeline.settings.loading import load_config
     from mocha_pipe.teacher_cache.checking.verify import verify_cache
 
     report = verify_cache(cache, progress=True)
@@ -188,33 +116,25 @@ def cache_verify(
         return
     if not repair:
         raise typer.Exit(1)
-    teacher_flags = {"model": teacher, "device": device, "batch": batch}
-    flags = {"root": root, "data": {"path": data}, "cache": {"folder": cache}, "teacher": teacher_flags}
-    built = repair_cache(load_config(config, flags), report, teacher_is_named=teacher is not None)
+    built = repair_cache(_of(config, cache), report, teacher)
     shards, regions = built.outputs["computed_shards"], built.outputs["embedded"]
     typer.echo(f"repaired: {shards} shards computed again, {regions} regions embedded", err=as_json)
 
 
-@cache_app.command("audit")
+@cache.command("audit")
+@takes_settings("data.path", "teacher.device", "teacher.batch")
 def cache_audit(
+    config: RunConfig,
     cache: CacheFolder = _DEFAULT,
     rows: Annotated[int, typer.Option(min=1, help="Regions to compute again.")] = 64,
-    seed: Seed = None,
-    data: Data = None,
-    teacher: TeacherName = None,
-    root: Root = None,
-    config: Toml = None,
-    device: TorchDevice = None,
-    batch: Batch = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of their choice.")] = 0,
+    teacher: OtherTeacher = None,
     as_json: Json = False,
 ) -> None:
     """Compute random rows again with the live teacher and compare; exit code 1 if they are not what it says."""
     from mocha_pipe.pipeline.caching import audit
-    from mocha_pipe.pipeline.settings.loading import load_config
 
-    teacher_flags = {"model": teacher, "device": device, "batch": batch}
-    flags = {"root": root, "data": {"path": data}, "cache": {"folder": cache}, "teacher": teacher_flags}
-    report = audit(load_config(config, flags), rows, seed or 0, teacher_is_named=teacher is not None)
+    report = audit(_of(config, cache), rows, seed, teacher)
     if as_json:
         print_json({"cache": str(cache), "ok": report.ok, **asdict(report)})
     else:
@@ -225,7 +145,7 @@ def cache_audit(
         raise typer.Exit(1)
 
 
-@cache_app.command("push")
+@cache.command("push")
 def cache_push(cache: CacheFolder, to: Place) -> None:
     """Copy what a folder or URL lacks of a cache."""
     from mocha_pipe.teacher_cache.sharing import push
@@ -233,7 +153,7 @@ def cache_push(cache: CacheFolder, to: Place) -> None:
     _print_transfer(push(cache, to, progress=True))
 
 
-@cache_app.command("pull")
+@cache.command("pull")
 def cache_pull(
     source: Place,
     cache: CacheFolder,
@@ -245,19 +165,20 @@ def cache_pull(
     _print_transfer(pull(source, cache, targets_only=targets, progress=True))
 
 
-@cache_app.command("merge")
+@cache.command("merge")
+@takes_settings("cache.dim")
 def cache_merge(
+    config: RunConfig,
     into: CacheFolder,
     sources: Annotated[list[str], typer.Argument(help="Folders or URLs of other parts of the same cache.")],
-    dim: Dim = None,
 ) -> None:
     """Join the shards that several members computed; with the last shard, the targets are derived."""
     from mocha_pipe.pipeline.caching import merge_caches
 
-    _print_transfer(merge_caches(into, sources, dim))
+    _print_transfer(merge_caches(into, sources, config.cache.dim))
 
 
-@cache_app.command("ls")
+@cache.command("ls")
 def cache_ls(place: Place = "work", as_json: Json = False) -> None:
     """List the caches in or below a folder or URL."""
     from mocha_pipe.teacher_cache.sharing import list_caches
@@ -269,6 +190,11 @@ def cache_ls(place: Place = "work", as_json: Json = False) -> None:
         from mocha_pipe.pipeline.report.cache_tables import listings_table
 
         print_table(listings_table(place, found))
+
+
+def _of(config: RunConfig, folder: Path) -> RunConfig:
+    """The configuration with another cache."""
+    return replace(config, cache=replace(config.cache, folder=folder))
 
 
 def _print_transfer(report: "TransferReport") -> None:
@@ -288,7 +214,7 @@ def _report_set_aside(folder: Path) -> None:
         typer.echo(f"set aside: and {len(regions) - 10} more, listed in {folder / 'quarantine'}", err=True)
     number = f"{len(regions)} region{'s have' if len(regions) != 1 else ' has'} no embedding"
     typer.echo(
-        f"{number}, and training leaves that out; when the images are mended, build in a new folder with "
-        f"--reuse {folder}, or where nothing in them changed, add --retry-failed to the same command",
+        f"{number}; training leaves them out. Mend the images and build in a new folder with --reuse {folder}, "
+        "or add --retry-failed to the same command where nothing in the images changed",
         err=True,
     )

@@ -1,21 +1,23 @@
 """The `mocha-pipe data` commands: look at a data set, import, pack or make one."""
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mocha_pipe.pipeline.cli.console import print_json, print_stages, print_table, print_values
-from mocha_pipe.pipeline.cli.options import NO_COMPLETION, Data, Json, Root, Seed, Toml
+from mocha_pipe.pipeline.cli.flags import takes_settings
+from mocha_pipe.pipeline.cli.options import GROUP, Json
+from mocha_pipe.pipeline.settings.sections import RunConfig
 
-data_app = typer.Typer(help="Look at a data set, import, pack or make one.", **NO_COMPLETION)
-import_app = typer.Typer(help="Turn a published data set into one in YOLO layout.", **NO_COMPLETION)
-data_app.add_typer(import_app, name="import")
+data = typer.Typer(help="Look at a data set, import, pack or make one.", **GROUP)
+import_app = typer.Typer(help="Turn a published data set into one in YOLO layout.", **GROUP)
+data.add_typer(import_app, name="import")
 
 
-@data_app.command("check")
+@data.command("check")
 def data_check(data: Annotated[Path, typer.Argument(help="data.yaml or COCO json.")], as_json: Json = False) -> None:
     """Read every split, decode every image and list what is wrong; exit code 2 if an error is among it."""
     from mocha_pipe.data.check import check_dataset
@@ -55,22 +57,19 @@ def import_openimages(
     typer.echo(f"look at it: mocha-pipe data check {shlex.quote(str(out / 'data.yaml'))}")
 
 
-@data_app.command("pack")
+@data.command("pack")
+@takes_settings("data.path")
 def data_pack(
+    config: RunConfig,
     out: Annotated[Path, typer.Option(help="Folder for the shards; other splits in it stay.")],
-    data: Data = None,
     split: Annotated[list[str] | None, typer.Option(help="Split to pack; repeatable [default: train and val].")] = None,
     shard_size: Annotated[float | None, typer.Option(min=0.001, help="Megabytes in a shard [default: 256].")] = None,
-    root: Root = None,
-    config: Toml = None,
     as_json: Json = False,
 ) -> None:
     """Write images and boxes as WebDataset tar shards, which train like the folder, also from a bucket."""
-    from mocha_pipe.pipeline.run.packing import pack_shards
-    from mocha_pipe.pipeline.settings.loading import load_config
+    from mocha_pipe.pipeline.run.datasets import pack_shards
 
-    settings = load_config(config, {"root": root, "data": {"path": data}})
-    packed = pack_shards(settings, out, splits=split or (), shard_mb=shard_size)
+    packed = pack_shards(config, out, splits=split or (), shard_mb=shard_size)
     if as_json:
         print_json([asdict(part) for part in packed])
         return
@@ -82,16 +81,14 @@ def data_pack(
 _PACKED = ("images", "regions", "shards", "bytes", "written")
 
 
-@data_app.command("miniature")
+@data.command("miniature")
+@takes_settings("miniature.seed")
 def data_miniature(
+    config: RunConfig,
     out: Annotated[Path | None, typer.Argument(help="Folder to write [default: ROOT/miniature].")] = None,
-    root: Root = None,
-    config: Toml = None,
-    seed: Seed = None,
 ) -> None:
     """Write the miniature world: a detection data set in YOLO layout, and a personal benchmark."""
     from mocha_pipe.pipeline.run.datasets import make_world
-    from mocha_pipe.pipeline.settings.loading import load_config
 
-    settings = load_config(config, {"root": root, "miniature": {"folder": out, "seed": seed}})
-    print_stages([make_world(settings)])
+    folder = out or config.miniature_folder
+    print_stages([make_world(replace(config, miniature=replace(config.miniature, folder=folder)))])

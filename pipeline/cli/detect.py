@@ -11,9 +11,9 @@ from mocha_pipe.pipeline.cli.options import (
     DetectionConfidence,
     Device,
     FalseAcceptRate,
+    ProfileFile,
     Root,
     StudentFolder,
-    root_folder,
 )
 
 Save = Annotated[
@@ -25,12 +25,12 @@ JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of json 
 
 def detect(
     source: Annotated[str, typer.Argument(help="Image, folder, glob, video, camera index or URL of a stream.")],
-    profile: Annotated[Path | None, typer.Option(help="Your objects [default: ROOT/profile.safetensors].")] = None,
+    profile: ProfileFile = None,
     student: StudentFolder = None,
-    root: Root = None,
+    root: Root = Path("work"),
     confidence: DetectionConfidence = 0.25,
     false_accept_rate: FalseAcceptRate = 0.05,
-    device: Device = None,
+    device: Device = "auto",
     save: Save = None,
     as_json: JsonLines = False,
 ) -> None:
@@ -40,15 +40,15 @@ def detect(
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from mocha_pipe.pipeline.personal.detect import detect, find_profile
     from mocha_pipe.pipeline.personal.personalize import student_folder
-    from mocha_pipe.pipeline.run.inputs import torch_device
+    from mocha_pipe.pipeline.run.devices import torch_device
 
-    root = root_folder(root)
+    place = torch_device(device)
     mine = find_profile(root, profile)
     folder = student_folder(root, student)
     from mocha_pipe.student.personal.detector import PersonalDetector
 
     detector = PersonalDetector.load(
-        folder, mine, false_accept_rate=false_accept_rate, confidence=confidence, device=torch_device(device or "")
+        folder, mine, false_accept_rate=false_accept_rate, confidence=confidence, device=place
     )
     frames, seconds = 0, 0.0
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mocha_pipe.pipeline.cli.console import print_values
-from mocha_pipe.pipeline.cli.options import FalseAcceptRate, Root, StudentFolder, root_folder
+from mocha_pipe.pipeline.cli.options import FalseAcceptRate, Root, StudentFolder
 
 
 def export(
@@ -16,7 +16,7 @@ def export(
     ] = None,
     file_format: Annotated[str, typer.Option("--format", help="onnx, or torchscript.")] = "onnx",
     student: StudentFolder = None,
-    root: Root = None,
+    root: Root = Path("work"),
     imgsz: Annotated[
         int | None, typer.Option(min=32, help="Side of the images in pixels [default: as it was trained].")
     ] = None,
@@ -29,7 +29,7 @@ def export(
     from mocha_pipe.pipeline.personal.personalize import student_folder
     from mocha_pipe.student.personal.export import export_student
 
-    folder = student_folder(root_folder(root), student)
+    folder = student_folder(root, student)
     path = out or folder / f"student.{file_format}"
     about = export_student(
         folder, path, file_format=file_format, image_size=imgsz, learner=learner, false_accept_rate=false_accept_rate

@@ -8,13 +8,16 @@ from typing import Any
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import exclusive
 from mocha_pipe.data.miniature import make_miniature, make_validation
+from mocha_pipe.data.packing.pack import DEFAULT_SHARD_MB, PackedSplit, pack
 from mocha_pipe.data.packing.remote import RemoteShard, copy_split, open_shards
 from mocha_pipe.data.readers.packed import find_shards, is_packed
 from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.data.shards.layout import recipe_of
 from mocha_pipe.data.source import open_source
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.pipeline.run.inputs import VALIDATION, WORLD, is_first_rank, remote_copy
 from mocha_pipe.pipeline.rundir import BEGUN, COMPLETE, Completion, Identity, run_stage
+from mocha_pipe.pipeline.settings.loading import is_miniature
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
 _WORLD_ENTRIES = {"images", "labels", "data.yaml", "benchmark", BEGUN, COMPLETE}
@@ -85,6 +88,19 @@ def distill_data(
     remote = open_shards(config.data.url, copy, config.data.train)
     val = copy_split(config.data.url, copy, config.data.val, progress=True)
     return remote.source, remote.table, open_source(val, config.data.val, keep_unreadable=True), remote.shards
+
+
+def pack_shards(
+    config: RunConfig, out: Path, *, splits: Sequence[str] = (), shard_mb: float | None = None
+) -> tuple[PackedSplit, ...]:
+    """Pack splits of the data set as tar shards; the miniature world is made where it is wanted and not there.
+
+    Raises:
+        DatasetNotFoundError, DatasetError: as `data.packing.pack.pack`.
+    """
+    data = data_path(config)
+    recipe = WORLD if is_miniature(config) else recipe_of(data)
+    return pack(data, out, splits=splits, shard_mb=shard_mb or DEFAULT_SHARD_MB, recipe=recipe, progress=True)
 
 
 def split_digests(config: RunConfig) -> dict[str, str]:

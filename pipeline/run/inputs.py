@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mocha_pipe.data.files import file_digest
-from mocha_pipe.pipeline.errors import ConfigError
-from mocha_pipe.pipeline.rundir import COMPLETE, is_complete, read_json
+from mocha_pipe.data.files import file_digest, write_json
+from mocha_pipe.pipeline.run.devices import torch_device, trainer_device
+from mocha_pipe.pipeline.rundir import COMPLETE, read_json
 from mocha_pipe.pipeline.settings.sections import RunConfig, TrainingConfig
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
@@ -20,13 +20,19 @@ WORLD, CACHE, BASE, DISTILL, FEWSHOT = "miniature", "cache", "base", "distill", 
 VALIDATION, EVALUATION = "validation", "evaluation"
 """Names of the stages, and of their folders."""
 MINIATURE_TEACHER = "miniature"
+TEACHER_NOTE = "teacher.json"
 _METRIC = "metrics/mAP50-95(B)"
-_OWN_FLAGS = {"epochs": "--epochs", "imgsz": "--imgsz", "batch": "--batch", "seed": "--seed", "device": "--device"}
 
 
 def teacher_config(teacher: TeacherConfig) -> TeacherConfig:
-    """The same teacher on this process's device, the name `miniature` replaced by the folder of the shipped weights."""
-    if teacher.device == "auto" and "LOCAL_RANK" in os.environ and torch_device("auto") == "cuda":
+    """The same teacher on this process's device, the name `miniature` replaced by the folder of the shipped weights.
+
+    Raises:
+        ConfigError: its device has no such name, or is not there.
+    """
+    if teacher.device not in ("", "auto"):
+        teacher = replace(teacher, device=torch_device(teacher.device))
+    elif "LOCAL_RANK" in os.environ and torch_device("auto") == "cuda":
         teacher = replace(teacher, device=f"cuda:{os.environ['LOCAL_RANK']}")
     if teacher.model != MINIATURE_TEACHER:
         return teacher
@@ -40,22 +46,6 @@ def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def part_of(text: str | None) -> tuple[int, int] | None:
-    """Index and count of `2/8`.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    if text is None:
-        return None
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ConfigError(
-            f"a part is INDEX/COUNT, counted from 0; found {text!r}: write --part 0/8 to --part 7/8 for eight parts"
-        )
-    return int(index), int(count)
-
-
 def teacher_of_cache(
     cache: "RegionCache", named: str | None, *, device: str = "auto", batch: int = 16
 ) -> TeacherConfig:
@@ -67,19 +57,30 @@ def teacher_of_cache(
         device: torch device to load it on.
         batch: regions per forward pass.
     """
-    spec = cache.spec
-    model = named or read_json(cache.path / COMPLETE).get("outputs", {}).get("teacher", spec.model)
+    spec, note = cache.spec, read_json(cache.path / TEACHER_NOTE)
+    # Before there were notes, the marker told where the teacher lies.
+    model = named or note.get("model") or read_json(cache.path / COMPLETE).get("outputs", {}).get("teacher", spec.model)
     is_folder = Path(teacher_config(TeacherConfig(model=model)).model).is_dir()
     return TeacherConfig(
         model=model, revision=None if is_folder else spec.revision, mode=spec.mode, prompt=spec.prompt,
-        layer=spec.layer, crop_margin=spec.crop_margin, visual=spec.visual, dtype=spec.dtype,  # type: ignore[arg-type]
+        layer=spec.layer, crop_margin=spec.crop_margin,
+        visual=note.get("visual", spec.visual), dtype=spec.dtype,  # type: ignore[arg-type]
         device=device, batch=batch, max_new_tokens=max(spec.max_new_tokens, 1), num_beams=spec.num_beams,
     )  # fmt: skip
 
 
+def note_teacher(cache: Path, teacher: TeacherConfig) -> None:
+    """Write down where a teacher of local folders lies. The note stays on this machine: a cache is shared without."""
+    built_in = {"model": MINIATURE_TEACHER, "visual": "tower"}  # words, even where a folder of that name lies here
+    places = {name: getattr(teacher, name) for name, word in built_in.items() if getattr(teacher, name) != word}
+    folders = {name: Path(place).expanduser().resolve() for name, place in places.items()}
+    if note := {name: str(folder) for name, folder in folders.items() if folder.is_dir()}:
+        write_json(cache / TEACHER_NOTE, note)
+
+
 def cache_digest(cache: "RegionCache") -> str:
     """Identity of a cache's targets: teacher, regions and projection."""
-    parts = (cache.spec.digest(), cache.table_digest, cache.projection_digest)
+    parts = (cache.teacher_digest, cache.table_digest, cache.projection_digest)
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -94,33 +95,20 @@ def remote_copy(config: RunConfig) -> Path:
     return config.root / "remote" / f"data-{hashlib.blake2b(folder.encode(), digest_size=8).hexdigest()}"
 
 
-def base_run(model: str) -> str | None:
-    """The folder of the pretraining that weights come from; None where they are from elsewhere."""
-    run = Path(model).resolve().parents[2] if Path(model).is_file() and len(Path(model).resolve().parents) > 2 else None
-    return str(run) if run and is_complete(run, stage=BASE) else None
-
-
 def train_arguments(settings: TrainingConfig) -> dict[str, Any]:
     """What ultralytics' trainer is told and what decides the result."""
-    for name in settings.train:
-        if name in _OWN_FLAGS:
-            raise ConfigError(f"{name} has a setting of its own: use {_OWN_FLAGS[name]} in place of --set {name}=...")
     own = {"epochs": settings.epochs, "imgsz": settings.image_size, "batch": settings.batch, "seed": settings.seed}
     return {**settings.train, **own}
 
 
 def device_argument(settings: TrainingConfig) -> dict[str, str]:
-    """The trainer's device, apart from the arguments above: it does not decide what is learned."""
-    return {"device": settings.device} if settings.device else {}
+    """The trainer's device, apart from the arguments above: it does not decide what is learned.
 
-
-def torch_device(name: str) -> str:
-    """What torch calls a device; CUDA where there is one when the name is empty or `auto`."""
-    import torch
-
-    if name in ("", "auto"):
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return f"cuda:{name}" if name.isdigit() else name
+    Raises:
+        ConfigError: that is no name of a device, or this machine has no such device.
+    """
+    device = trainer_device(settings.device)
+    return {"device": device} if device else {}
 
 
 def map50_95(metrics: Mapping[str, float]) -> float | None:

@@ -1,14 +1,14 @@
-"""Reads settings from outside, a TOML file or flags, into the dataclasses of sections.py, and checks them."""
+"""Reads settings from outside, a TOML file or flags, into the classes of sections.py, which check them."""
 
-import dataclasses
 import json
 import tomllib
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, fields
+from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from mocha_pipe.data.shards.layout import recipe_of
 from mocha_pipe.pipeline.errors import ConfigError
@@ -17,6 +17,23 @@ from mocha_pipe.pipeline.settings.recipes import miniature, photographs
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
 Values = Mapping[str, Any]
+_RUN_CONFIG = TypeAdapter(RunConfig)
+_MUST = {
+    "bool_type": "be true or false",
+    "dataclass_type": "be a table",
+    "dict_type": "be a table",
+    "finite_number": "be a finite number",
+    "float_type": "be a number",
+    "greater_than": "be above {gt:g}",
+    "greater_than_equal": "be at least {ge:g}",
+    "int_type": "be a whole number",
+    "less_than": "be below {lt:g}",
+    "less_than_equal": "be at most {le:g}",
+    "literal_error": "be {expected}",
+    "string_type": "be a text",
+    "tuple_type": "be a list",
+}
+"""What pydantic's kinds of error mean to a user."""
 
 
 def load_config(path: Path | None, flags: Values, *, recipe: Callable[..., RunConfig] | None = None) -> RunConfig:
@@ -24,21 +41,21 @@ def load_config(path: Path | None, flags: Values, *, recipe: Callable[..., RunCo
 
     Args:
         path: the TOML file, if any.
-        flags: nested as in the file; a flag that was not given is None, and changes nothing.
+        flags: those that were given, nested as in the file.
         recipe: what to start from; when not given, `miniature` for the miniature world, `photographs` for other data.
 
     Raises:
         ConfigError: the file or a flag holds what the settings do not know.
     """
     values = read_toml(path) if path else {}
-    given = _given(flags)
-    named = recipe() if recipe else RunConfig()
-    for layer, where in ((values, str(path)), (given, "the command line")):
-        named = apply_values(named, layer, where=where)
+
+    def over(config: RunConfig) -> RunConfig:
+        return apply_values(apply_values(config, values, where=str(path)), flags, where="the command line")
+
+    named = over(recipe() if recipe else RunConfig())
     # The miniature's small settings would starve a detector on photographs, and the other way round.
     recipe = recipe or (miniature if is_miniature(named) else photographs)
-    config = apply_values(recipe(named.root), values, where=str(path))
-    return apply_values(config, given, where="the command line").resolved()
+    return over(recipe(named.root)).resolved()
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -56,7 +73,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def apply_values(config: RunConfig, values: Values, *, where: str) -> RunConfig:
-    """The configuration with the given values laid over it.
+    """The configuration with the given values laid over it, table by table.
 
     Args:
         config: what to change.
@@ -64,14 +81,15 @@ def apply_values(config: RunConfig, values: Values, *, where: str) -> RunConfig:
         where: what to call their origin in an error: a file's name, or "the command line".
 
     Raises:
-        ConfigError: unknown names or values of the wrong type; one line for each.
+        ConfigError: unknown names, or values of the wrong type or out of range; one line for each.
     """
-    problems: list[str] = []
-    result = _apply(config, values, where, "", problems)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    assert isinstance(result, RunConfig)
-    return result
+    # Checked as json, which like TOML has lists for tuples and texts for paths; all else has to be of its very type.
+    text = json.dumps(_merged(asdict(config), values), default=str)
+    try:
+        return _RUN_CONFIG.validate_json(text)
+    except ValidationError as error:
+        lines = [f"{where}: {_in_words(config, problem)}" for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -113,65 +131,20 @@ def is_miniature(config: RunConfig) -> bool:
     return is_complete(path.parent, stage="miniature") or recipe_of(path) == "miniature"
 
 
-def _given(flags: Values) -> dict[str, Any]:
-    """The flags without those that are None and without the tables that this leaves empty."""
-    nested = {key: _given(value) if isinstance(value, Mapping) else value for key, value in flags.items()}
-    return {key: value for key, value in nested.items() if value is not None and value != {}}
+def _merged(base: Any, over: Any) -> Any:
+    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
+        return over
+    return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
 
 
-def _apply(section: Any, values: Values, where: str, name: str, problems: list[str]) -> Any:
-    hints = typing.get_type_hints(type(section))
-    changed = {}
-    for key, value in values.items():
-        dotted = f"{name}.{key}" if name else key
-        if key not in hints:
-            place = f"[{name}]" if name else "the top level"
-            problems.append(f"{where}: {place} has no {key!r}; it knows {', '.join(sorted(hints))}")
-        elif dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            changed[key] = _apply(getattr(section, key), value, where, dotted, problems)
-        else:
-            try:
-                changed[key] = _convert(value, hints[key])
-            except TypeError:
-                problems.append(f"{where}: {dotted} must be {_words(hints[key])}, found {value!r}")
-    if "train" in changed and isinstance(changed["train"], dict):
-        changed["train"] = {**section.train, **changed["train"]}  # the recipe's arguments hold until one is named
-    return replace(section, **changed)
-
-
-def _convert(value: Any, hint: Any) -> Any:
-    """The value as the annotated type; TypeError where it is not one."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        for option in arguments:
-            try:
-                return _convert(value, option)
-            except TypeError:
-                continue
-    elif origin is Literal:
-        if value in arguments:
-            return value
-    elif origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(item, arguments[0]) for item in value)
-    elif (origin is dict and isinstance(value, Mapping)) or (hint is type(None) and value is None):
-        return value if value is None else dict(value)
-    elif hint is Path and isinstance(value, str | Path):
-        return Path(value)
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif isinstance(hint, type) and type(value) is hint:
-        return value
-    raise TypeError
-
-
-def _words(hint: Any) -> str:
-    """The annotated type in words."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_words(option) for option in arguments if option is not type(None))
-    if origin is Literal:
-        return "one of " + ", ".join(map(repr, arguments))
-    if origin is tuple:
-        return f"a list, each item {_words(arguments[0])}"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
-    return names.get(hint, "a table")
+def _in_words(config: RunConfig, problem: Any) -> str:
+    """One of pydantic's errors: which setting, what it must be, what was found."""
+    kind, place, context = problem["type"], problem["loc"], problem.get("ctx", {})
+    if kind == "unexpected_keyword_argument":
+        table = f"[{'.'.join(place[:-1])}]" if place[:-1] else "the top level"
+        known = sorted(field.name for field in fields(reduce(getattr, place[:-1], config)))
+        return f"{table} has no {place[-1]!r}; it knows {', '.join(known)}"
+    dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    if kind in _MUST:
+        return f"{dotted} must {_MUST[kind].format(**context)}, found {problem['input']!r}"
+    return f"{dotted} {context.get('error', problem['msg'])}"  # a function of sections.py says what was found

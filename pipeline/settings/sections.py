@@ -1,20 +1,45 @@
-"""The settings of a run, one dataclass per section of the TOML file.
+"""The settings of a run, one class for each section of the TOML file.
 
-A recipe (recipes.py) gives a whole configuration; loading.py lays the TOML file and then the
-command line's flags over it; `RunConfig.resolved` fills in the folders that nobody named.
+A field is all that there is to a setting. Its type and range are checked wherever a value comes from: Python, a recipe
+(recipes.py), the TOML file or a flag (loading.py lays one over the other). Its docstring is what `--help` says. A text
+such as "--run" in an annotation is the name of a flag that is not called after its field; a field `url` shares the flag
+of another field, and the flag then takes a path or a URL.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mocha_pipe.data.benchmarks.opening import PUBLISHED
-from mocha_pipe.data.miniature import WorldSize
-from mocha_pipe.student.choices import FeatureSet, ObjectiveName, ScheduleName
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from mocha_pipe.data.config import SETTINGS, AtLeastOne, DeviceName, NotNegative, WorldSize
+from mocha_pipe.student.choices import FeatureSet, LearnerName, ObjectiveName, ScheduleName
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
+_OWN_ARGUMENTS = {"epochs": "epochs", "imgsz": "image_size", "batch": "batch", "seed": "seed", "device": "device"}
 
-@dataclass(frozen=True, kw_only=True)
+
+def _different(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(numbers)) < max(len(numbers), 1):
+        raise ValueError(f"must be one number or several different ones, found {list(numbers)}")
+    return numbers
+
+
+def _is_part(text: str | None) -> str | None:
+    index, slash, count = ("0/1" if text is None else text).partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ValueError(f"must be INDEX/COUNT, counted from 0, found {text!r}: eight parts are 0/8, 1/8 ... 7/8")
+    return text
+
+
+def _without_own(arguments: dict[str, Any]) -> dict[str, Any]:
+    for name in arguments.keys() & _OWN_ARGUMENTS:
+        raise ValueError(f"must not hold {name!r}, which has a setting of its own: {_OWN_ARGUMENTS[name]} (--{name})")
+    return arguments
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class MiniatureConfig:
     """The procedural world."""
 
@@ -22,20 +47,20 @@ class MiniatureConfig:
     """Where it lies; ROOT/miniature when not given."""
     size: WorldSize = field(default_factory=WorldSize)
     """Numbers of scenes and objects."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Seed of the whole world; its three parts take disjoint streams of it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class DataConfig:
     """The detection data set that both phases read."""
 
-    path: Path | None = None
-    """`data.yaml` (whatever `yolo train` accepts), a COCO json, or shards of `data pack` (dataset.json, or the tars as
-    `train-{000000..000031}.tar`); the miniature world when not given."""
-    url: str = ""
-    """Shards behind a URL (`s3://.../train-{000000..000031}.tar`), which `distill` streams in place of that."""
-    window: int = 1000
+    path: Annotated[Path | None, "--data"] = None
+    """data.yaml (whatever `yolo train` accepts), a COCO json, or shards of `data pack` (dataset.json, or the tars as
+    'train-{000000..000031}.tar'); the miniature world when not given."""
+    url: Annotated[str, "--data"] = ""
+    """URL of shards (s3://.../train-{000000..000031}.tar), which are streamed."""
+    window: AtLeastOne = 1000
     """Images that each worker of a stream draws the next one from; more mix better and take more memory."""
     train: str = "train"
     """Split whose boxes the teacher embeds and the student learns from."""
@@ -43,138 +68,146 @@ class DataConfig:
     """Split on which the detectors are measured."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class CacheConfig:
     """The teacher's cache."""
 
-    folder: Path | None = None
-    """Where the cache lies; ROOT/cache when not given."""
-    url: str | None = None
-    """A cache elsewhere (`s3://...`), whose targets `distill` reads in place of the folder's."""
-    dim: int | None = None
+    folder: Annotated[Path | None, "--cache"] = None
+    """Folder of the teacher cache; ROOT/cache when not given."""
+    url: Annotated[str, "--cache"] = ""
+    """URL of a cache (s3://...), whose targets are fetched."""
+    dim: AtLeastOne | None = None
     """Width of the targets after PCA; when not given 512, the paper's best, or less for a small teacher."""
     reuse: tuple[Path, ...] = ()
-    """Other caches of the same teacher; rows with equal keys are copied from them."""
+    """Cache of the same teacher, from which rows with equal keys are copied; repeatable."""
     engine: Literal["local", "ray"] = "local"
     """Who embeds: this process (and others like it, each for itself), or the workers of a Ray cluster."""
-    part: str | None = None
-    """`2/8`: only the third of eight parts of the shards, counted from 0."""
+    part: Annotated[str | None, AfterValidator(_is_part)] = None
+    """INDEX/COUNT: only this part of the shards; 2/8 is the third of eight, counted from 0."""
     retry_failed: bool = False
     """First try again the regions that were set aside."""
 
+    @property
+    def part_numbers(self) -> tuple[int, int] | None:
+        """Index and count of `part`."""
+        if self.part is None:
+            return None
+        index, _, count = self.part.partition("/")
+        return int(index), int(count)
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class TrainingConfig:
     """What both training stages tell ultralytics."""
 
-    folder: Path | None = None
-    """Where the run lies; ROOT/base or ROOT/distill when not given."""
-    epochs: int = 50
+    folder: Annotated[Path | None, "--run"] = None
+    """Folder of the training run; ROOT/base or ROOT/distill when not given."""
+    epochs: AtLeastOne = 50
     """Passes over the training split."""
-    image_size: int = 640
+    image_size: Annotated[int, Field(ge=32), "--imgsz"] = 640
     """Side of the square that images are letterboxed into, pixels."""
-    batch: int = 16
+    batch: AtLeastOne = 16
     """Images per step."""
-    seed: int = 0
-    """Seed of weights and augmentation."""
-    device: str = ""
-    """As ultralytics names devices: `cpu`, `0`, `0,1`; empty lets it choose."""
-    train: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of ultralytics' trainer, passed on untouched."""
+    seed: NotNegative = 0
+    """Seed of weights and augmentation; equal seeds repeat a run."""
+    device: DeviceName = "auto"
+    """cpu, mps, cuda, cuda:1 or 1, several as 0,1; `auto` is CUDA where there is one, else the CPU."""
+    train: Annotated[dict[str, Any], AfterValidator(_without_own), "--set"] = field(default_factory=dict)
+    """Any other argument of `yolo train`, passed on untouched; repeatable."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class PretrainConfig(TrainingConfig):
     """Stage 1 of the paper: a plain ultralytics run that makes the base detector."""
 
     model: str = "yolov8n.yaml"
-    """An ultralytics model: `.yaml` starts from scratch, `.pt` goes on from its weights."""
-    epochs: int = 100
+    """An ultralytics model: .yaml starts from scratch, .pt goes on from its weights."""
+    epochs: AtLeastOne = 100
     """Passes over the training split."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class DistillConfig(TrainingConfig):
     """Stage 2 of the paper: the detector learns the cached targets beside its own task."""
 
     student: str | None = None
-    """Detector to start from, `.pt` or `.yaml`; the base detector (pretrained first if need be) when not given."""
+    """Detector to start from, .pt or .yaml; the base detector (pretrained first if need be) when not given."""
     features: FeatureSet = "fine"
     """What a region's features are made of: `paper` is the means of P3-P5, `fine` adds patches of strides 2 and 4."""
     objective: Literal[ObjectiveName, "best"] = "paper"
-    """What the student's embeddings are asked to have in common with the teacher's (objectives.py); `best` is
-    the one that came first on the miniature's validation world (docs/objectives.md)."""
+    """What the student's embeddings are asked to have in common with the teacher's (docs/objectives.md); `best` is the
+    one that came first on the miniature's validation world."""
     schedule: ScheduleName = "joint"
-    """Whether the detector learns in every epoch, or in every fourth as in the paper (alternation.py)."""
-    lambda_dist: float = 1.0
+    """Whether the detector learns in every epoch (`joint`), or in every fourth as in the paper (`alternate`)."""
+    lambda_dist: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the objective's local loss; L_dist in `paper`."""
-    lambda_emb: float = 1.0
+    lambda_emb: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the objective's relational loss; L_emb in `paper`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class FewshotConfig:
     """Stage 3 of the paper: prototypes from a few images of each personal object."""
 
     benchmark: Path | None = None
-    """Folder of the personal benchmark, or with `benchmark_data` a published one's name; the miniature's when not
-    given."""
-    benchmark_data: Path | None = None
-    """Folder of the published benchmark."""
-    folder: Path | None = None
-    """Where report.json and report.html go; ROOT/fewshot when not given."""
+    """Folder of the personal benchmark, or with --data (benchmark_data) the name of a published one; the miniature's
+    when not given."""
+    benchmark_data: Annotated[Path | None, "--data"] = None
+    """Folder of a published benchmark: perseg, pod, core50 ..."""
+    folder: Annotated[Path | None, "--out"] = None
+    """Folder for report.json and report.html; ROOT/fewshot when not given."""
     run: Path | None = None
     """Folder of the distillation to evaluate; the last one completed under ROOT when not given."""
     base: str | None = None
-    """Weights of the base detector; those that the distillation started from when not given."""
-    shots: tuple[int, ...] = (1,)
+    """Weights of the base detector (.pt); those that the distillation started from when not given."""
+    shots: Annotated[tuple[AtLeastOne, ...], AfterValidator(_different)] = (1,)
     """Images per personal object; one result for each number, all on the same episodes."""
-    episodes: int = 100
+    episodes: AtLeastOne = 100
     """Draws of support and query."""
-    queries: int | None = None
+    queries: AtLeastOne | None = None
     """Query images per episode; all images outside the support when not given."""
-    seed: int = 0
-    """Seed of the episodes, of the bootstrap and of what `head_epochs` trains."""
-    learner: str = "conditional"
-    """Prototype learner: `conditional` (the reference's), `gallery`, `protonet` or `simpleshot`."""
-    confidence: float | None = None
+    seed: NotNegative = 0
+    """Seed of the episodes, of the bootstrap and of what --head-epochs trains."""
+    learner: LearnerName = "conditional"
+    """Prototype learner; `conditional` is the reference's."""
+    confidence: Annotated[float | None, Field(ge=0, le=1)] = None
     """Least score of a detection that is evaluated; when not given the reference's for a published benchmark, 0.1 for
     others."""
-    head_epochs: int | None = None
+    head_epochs: NotNegative | None = None
     """Passes in which the classification branches of student and base detector first learn the benchmark's coarse
     classes, on images that no episode is about; when not given the reference's 10 for core50 and icubworld, else 0."""
-    false_accept_rate: float = 0.05
-    """Of the threshold above which the student gives a name: share of strangers that may get one."""
+    false_accept_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of strangers that may get a name, which sets the threshold above which the student gives one."""
     teacher: bool = True
-    """Also run the live teacher as the oracle row."""
-    device: str = ""
-    """As ultralytics names devices; empty lets it choose."""
+    """Whether the live teacher is run as the oracle row."""
+    device: DeviceName = "auto"
+    """cpu, mps, cuda, cuda:1 or 1; `auto` is CUDA where there is one, else the CPU."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class SweepConfig:
     """Students that differ in a few settings of [distill], compared by the few-shot figures that [fewshot] asks for."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Annotated[tuple[NotNegative, ...], AfterValidator(_different)] = (0, 1, 2)
     """Training seeds of the distillations; each variant is trained once with each."""
-    shots: tuple[int, ...] = (1, 5)
+    shots: Annotated[tuple[AtLeastOne, ...], AfterValidator(_different)] = (1, 5)
     """Images per personal object, in place of [fewshot]'s; the table is sorted by accuracy at the first number."""
     benchmark: Path | None = None
-    """Folder of the personal benchmark to measure on; ROOT/validation, which a sweep makes where the data set is the
-    miniature world, when not given."""
-    folder: Path | None = None
-    """Where the runs and sweep.json go; ROOT/sweep when not given."""
+    """Folder of the personal benchmark to measure on; when not given ROOT/validation, which a sweep on the miniature
+    world makes."""
+    folder: Annotated[Path | None, "--out"] = None
+    """Folder for the runs and sweep.json; ROOT/sweep when not given."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class RunConfig:
     """Everything that a run is made from."""
 
     root: Path = Path("work")
-    """Folder for whatever was not given a folder of its own."""
+    """Folder for whatever has no folder of its own."""
     miniature: MiniatureConfig = MiniatureConfig()
     data: DataConfig = DataConfig()
-    teacher: TeacherConfig = field(default_factory=lambda: TeacherConfig(model="miniature"))
+    teacher: TeacherConfig = TeacherConfig(model="miniature")
     cache: CacheConfig = CacheConfig()
     pretrain: PretrainConfig = PretrainConfig()
     distill: DistillConfig = DistillConfig()
@@ -219,6 +252,8 @@ class RunConfig:
 
 def _reference_settings(settings: FewshotConfig) -> dict[str, Any]:
     """What the reference evaluates a published benchmark with, where nothing else was given."""
+    from mocha_pipe.data.benchmarks.opening import PUBLISHED
+
     published = PUBLISHED.get(str(settings.benchmark)) if settings.benchmark_data else None
     confidence, head_epochs = settings.confidence, settings.head_epochs
     if confidence is None:

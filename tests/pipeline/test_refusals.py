@@ -16,9 +16,8 @@ from mocha_pipe.pipeline import stages
 from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
 from mocha_pipe.pipeline.evaluation import methods
 from mocha_pipe.pipeline.run import datasets
-from mocha_pipe.pipeline.run.inputs import train_arguments
 from mocha_pipe.pipeline.rundir import Completion
-from mocha_pipe.pipeline.settings.sections import FewshotConfig, PretrainConfig, RunConfig
+from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig
 
 
 def run_with(**outputs: Any) -> Completion:
@@ -37,12 +36,6 @@ def test_an_interruption_is_one_line_and_exit_code_130(
     result = command("data", "miniature", "world")
     assert result.exit_code == 130
     assert result.stderr == "stopped; the same command goes on where this one was\n"
-
-
-def test_an_argument_with_a_flag_of_its_own_is_refused() -> None:
-    with pytest.raises(ConfigError) as refused:
-        train_arguments(PretrainConfig(train={"imgsz": 64}))
-    assert str(refused.value) == "imgsz has a setting of its own: use --imgsz in place of --set imgsz=..."
 
 
 def test_a_folder_with_other_things_is_not_overwritten_by_a_world(tmp_path: Path) -> None:

@@ -155,19 +155,15 @@ def test_mended_images_are_built_with_reuse(
     assert abs(hidden.block(0, values["rows"]) - expected.block(0, values["rows"])).max() < 5e-3
 
 
-@pytest.mark.parametrize("part", ["2/2", "x", "1", "-1/2", "0/0"])
-def test_a_part_that_is_none_is_refused(command: Command, world: Path, tmp_path: Path, part: str) -> None:
-    result = command("cache", "build", *on(world, tmp_path / "c"), f"--part={part}")
-    assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1] == (
-        f"error: a part is INDEX/COUNT, counted from 0; found '{part}': write --part 0/8 to --part 7/8 for eight parts"
+def test_flags_are_checked_before_anything_is_read(command: Command) -> None:
+    result = command("cache", "build", "--data", "nowhere.yaml", "--part=-1/2", "--engine", "spark", "--batch", "0")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: the command line: teacher.batch must be at least 1, found 0\n"
+        "error: the command line: cache.engine must be 'local' or 'ray', found 'spark'\n"
+        "error: the command line: cache.part must be INDEX/COUNT, counted from 0, found '-1/2': eight parts are "
+        "0/8, 1/8 ... 7/8\n",
     )
-
-
-def test_an_unknown_engine_is_refused_by_name(command: Command, world: Path, tmp_path: Path) -> None:
-    result = command("cache", "build", *on(world, tmp_path / "c"), "--engine", "spark")
-    assert result.exit_code == 2
-    assert "cache.engine must be one of 'local', 'ray', found 'spark'" in result.stderr
 
 
 def test_verify_of_a_sound_cache(command: Command, built: Path) -> None:

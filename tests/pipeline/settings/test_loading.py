@@ -1,13 +1,18 @@
 """Settings from a TOML file and from flags: who wins, and what is refused with which words."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
 from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.settings.loading import apply_values, load_config, parse_assignments
 from mocha_pipe.pipeline.settings.recipes import demo, miniature, photographs
-from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.pipeline.settings.sections import CacheConfig, RunConfig
+from mocha_pipe.student.choices import LearnerName
+from mocha_pipe.student.fewshot.prototypes import LEARNERS
 
 
 def toml(tmp_path: Path, text: str) -> Path:
@@ -29,7 +34,7 @@ def test_without_file_and_flags_it_is_the_miniature_with_all_folders_named() -> 
 
 
 def test_the_demo_keeps_to_a_folder_of_its_own() -> None:
-    config = load_config(None, {"root": None}, recipe=demo)
+    config = load_config(None, {}, recipe=demo)
     assert config.fewshot.shots == (1, 5)
     assert config.fewshot.folder == Path("work/demo")
     assert config.distill.folder == Path("work/demo/distill")
@@ -52,7 +57,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) ->
     path = toml(
         tmp_path, 'root = "r"\n[distill]\nepochs = 2\nbatch = 8\n[distill.train]\nlr0 = 0.5\n[teacher]\nbatch = 3\n'
     )
-    config = load_config(path, {"distill": {"epochs": 9, "batch": None, "train": {"mixup": 0.1}}})
+    config = load_config(path, {"distill": {"epochs": 9, "train": {"mixup": 0.1}}})
     assert (config.distill.epochs, config.distill.batch, config.teacher.batch) == (9, 8, 3)
     assert config.distill.folder == Path("r/distill")
     assert config.distill.train["lr0"] == 0.5
@@ -82,7 +87,7 @@ def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
     assert str(refused.value).splitlines() == [
         f"{path}: [cache] has no 'foldr'; it knows dim, engine, folder, part, retry_failed, reuse, url",
         f"{path}: distill.epochs must be a whole number, found 'many'",
-        f"{path}: distill.features must be one of 'fine', 'paper', found 'all'",
+        f"{path}: distill.features must be 'fine' or 'paper', found 'all'",
         f"{path}: distill.lambda_emb must be a number, found True",
         f"{path}: the top level has no 'bananas'; it knows "
         "cache, data, distill, fewshot, miniature, pretrain, root, sweep, teacher",
@@ -92,14 +97,20 @@ def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[cache]\nfolder = 3", "cache.folder must be a path, found 3"),
-        ("[fewshot]\nshots = 1", "fewshot.shots must be a list, each item a whole number, found 1"),
+        ("[cache]\nfolder = 3", "cache.folder must be a text, found 3"),
+        ("[fewshot]\nshots = 1", "fewshot.shots must be a list, found 1"),
         ("[fewshot]\nteacher = 1", "fewshot.teacher must be true or false, found 1"),
         ("[distill]\ntrain = 1", "distill.train must be a table, found 1"),
         ("distill = 1", "distill must be a table, found 1"),
         ("[distill]\nstudent = 1", "distill.student must be a text, found 1"),
+        ('[fewshot]\nshots = [1, "x"]', "fewshot.shots[1] must be a whole number, found 'x'"),
+        ('[pretrain]\nepochs = "3"', "pretrain.epochs must be a whole number, found '3'"),
+        ("[pretrain]\nepochs = 2.0", "pretrain.epochs must be a whole number, found 2.0"),
+        ("[pretrain]\nseed = true", "pretrain.seed must be a whole number, found True"),
+        ("[miniature.size]\ntrain = 1", "[miniature.size] has no 'train'; it knows objects_per_shape, "
+         "scenes_per_object, train_scenes, val_scenes"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_type_is_said_in_words(tmp_path: Path, text: str, message: str) -> None:
     path = toml(tmp_path, text)
     with pytest.raises(ConfigError) as refused:
@@ -107,10 +118,82 @@ def test_a_wrong_type_is_said_in_words(tmp_path: Path, text: str, message: str) 
     assert str(refused.value) == f"{path}: {message}"
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("distill.epochs", -3, "must be at least 1, found -3"),
+        ("distill.batch", 0, "must be at least 1, found 0"),
+        ("distill.image_size", 31, "must be at least 32, found 31"),
+        ("distill.seed", -1, "must be at least 0, found -1"),
+        ("distill.lambda_dist", -0.5, "must be at least 0, found -0.5"),
+        ("distill.lambda_emb", float("nan"), "must be a finite number, found nan"),
+        ("distill.objective", "x", "must be 'paper', 'calibrated', 'local', 'cosine', 'smooth-l1', 'rkd', "
+         "'contrastive', 'graph', 'linear' or 'best', found 'x'"),
+        ("distill.schedule", "x", "must be 'joint' or 'alternate', found 'x'"),
+        ("distill.train", {"imgsz": 64},
+         "must not hold 'imgsz', which has a setting of its own: image_size (--imgsz)"),
+        ("data.window", 0, "must be at least 1, found 0"),
+        ("miniature.seed", -1, "must be at least 0, found -1"),
+        ("cache.dim", 0, "must be at least 1, found 0"),
+        ("cache.part", "8/8", "must be INDEX/COUNT, counted from 0, found '8/8': eight parts are 0/8, 1/8 ... 7/8"),
+        ("fewshot.episodes", 0, "must be at least 1, found 0"),
+        ("fewshot.queries", 0, "must be at least 1, found 0"),
+        ("fewshot.shots", [1, 1], "must be one number or several different ones, found [1, 1]"),
+        ("fewshot.learner", "svm",
+         "must be 'conditional', 'gallery', 'protonet' or 'simpleshot', found 'svm'"),
+        ("fewshot.confidence", 1.5, "must be at most 1, found 1.5"),
+        ("fewshot.head_epochs", -1, "must be at least 0, found -1"),
+        ("fewshot.false_accept_rate", 0, "must be above 0, found 0"),
+        ("fewshot.false_accept_rate", 1, "must be below 1, found 1"),
+        ("sweep.seeds", [], "must be one number or several different ones, found []"),
+        ("sweep.shots", [0, 1], None),
+        ("teacher.mode", "ask", "must be 'prompt' or 'generate', found 'ask'"),
+        ("teacher.dtype", "int8", "must be 'auto', 'float32', 'bfloat16' or 'float16', found 'int8'"),
+        ("teacher.prompt", "What?",
+         "must name the class with {label}, found 'What?': write for example 'Describe the {label}.'"),
+        ("teacher.crop_margin", 11, "must be at most 10, found 11"),
+        ("teacher.num_beams", 0, "must be at least 1, found 0"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_refused_in_file_and_flags(setting: str, value: object, message: str | None) -> None:
+    section, _, name = setting.partition(".")
+    with pytest.raises(ConfigError) as refused:
+        load_config(None, {section: {name: value}})
+    expected = f"{setting} {message}" if message else f"{setting}[0] must be at least 1, found 0"
+    assert str(refused.value) == f"the command line: {expected}"
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("0/1", (0, 1)), ("7/8", (7, 8)), ("02/10", (2, 10))])
+def test_a_part_is_an_index_and_a_count(text: str, numbers: tuple[int, int]) -> None:
+    assert CacheConfig(part=text).part_numbers == numbers
+    assert CacheConfig().part_numbers is None
+
+
+@pytest.mark.parametrize("text", ["8/8", "1", "/", "1/", "/2", "-1/2", "1/2/3", "0/0", "a/b", "²/3", ""])
+def test_other_texts_are_no_part(text: str) -> None:
+    with pytest.raises(ValidationError, match="must be INDEX/COUNT"):
+        CacheConfig(part=text)
+
+
+def test_a_device_may_be_a_number_in_a_file(tmp_path: Path) -> None:
+    assert load_config(toml(tmp_path, "[fewshot]\ndevice = 1\n"), {}).fewshot.device == "1"
+
+
+def test_replaced_values_are_checked() -> None:
+    config = RunConfig()
+    with pytest.raises(ValidationError):
+        replace(config.distill, epochs=0)
+    assert replace(config, distill=replace(config.distill, epochs=3)).distill.epochs == 3
+
+
+def test_names_of_learners_are_those_that_there_are() -> None:
+    assert sorted(LEARNERS) == sorted(get_args(LearnerName))
+
+
 def test_a_flag_that_does_not_fit_is_said_to_be_a_flag() -> None:
     with pytest.raises(ConfigError) as refused:
         load_config(None, {"distill": {"features": "all"}})
-    assert str(refused.value) == "the command line: distill.features must be one of 'fine', 'paper', found 'all'"
+    assert str(refused.value) == "the command line: distill.features must be 'fine' or 'paper', found 'all'"
 
 
 def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
@@ -134,20 +217,6 @@ def test_an_assignment_needs_a_name_and_an_equals_sign(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_assignments([text])
     assert str(refused.value) == f"--set takes key=value, found {text!r}: write for example --set lr0=0.001"
-
-
-def test_every_setting_has_a_sentence() -> None:
-    """Docstrings under fields are the reference of the TOML file."""
-    import ast
-    import inspect
-
-    from mocha_pipe.pipeline.settings import sections as config
-
-    for node in ast.parse(inspect.getsource(config)).body:
-        if isinstance(node, ast.ClassDef) and node.name != "RunConfig":
-            for field, after in zip(node.body, [*node.body[1:], None], strict=True):
-                if isinstance(field, ast.AnnAssign):
-                    assert isinstance(after, ast.Expr), f"{node.name}.{ast.unparse(field.target)}"
 
 
 def test_applying_nothing_changes_nothing() -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import mocha_pipe.student.environment  # noqa: F401
 
@@ -19,7 +19,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.utils.torch_utils import unwrap_model
 
 from mocha_pipe.data.types import DetectionSource
-from mocha_pipe.student.choices import SCHEDULE_NAMES, ScheduleName
+from mocha_pipe.student.choices import ScheduleName
 from mocha_pipe.student.distil.alternation import detector_learns, ends_turn, keep_statistics, warn_if_never
 from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
 from mocha_pipe.student.distil.trainer import DistillTrainer, distill
@@ -135,9 +135,10 @@ def distance(states: tuple[dict[str, Tensor], dict[str, Tensor]], part: str) -> 
 
 
 def test_the_detector_learns_in_every_epoch_or_in_every_fourth() -> None:
-    learns = {name: [epoch + 1 for epoch in range(9) if detector_learns(name, epoch)] for name in SCHEDULE_NAMES}
+    names = get_args(ScheduleName)
+    learns = {name: [epoch + 1 for epoch in range(9) if detector_learns(name, epoch)] for name in names}
     assert learns == {"joint": [1, 2, 3, 4, 5, 6, 7, 8, 9], "alternate": [4, 8]}
-    ends = {name: [epoch + 1 for epoch in range(9) if ends_turn(name, epoch)] for name in SCHEDULE_NAMES}
+    ends = {name: [epoch + 1 for epoch in range(9) if ends_turn(name, epoch)] for name in names}
     assert ends == {"joint": [], "alternate": [3, 4, 7, 8]}
 
 

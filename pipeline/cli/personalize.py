@@ -1,0 +1,95 @@
+"""The `mocha-pipe personalize` command: learn an object from photos."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mocha_pipe.pipeline.cli.console import print_json, print_table
+from mocha_pipe.pipeline.cli.options import (
+    DetectionConfidence,
+    Device,
+    Json,
+    ObjectName,
+    ProfileFile,
+    Root,
+    StudentFolder,
+)
+
+if TYPE_CHECKING:
+    from mocha_pipe.pipeline.personal.photos import Shown
+    from mocha_pipe.student.personal.profile import Profile
+
+
+def personalize(
+    name: ObjectName,
+    photos: Annotated[list[Path], typer.Argument(show_default=False, help="Photos of the object, one or more.")],
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="Where the object is: left, top, width, height in pixels of the upright photo; once per photo, in "
+            "their order [default: the most confident detection].",
+        ),
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="What the object is to the detector [default: what it detects].")
+    ] = None,
+    profile: ProfileFile = None,
+    student: StudentFolder = None,
+    learner: Annotated[
+        str | None,
+        typer.Option(help="Of a new profile: conditional, gallery, protonet or simpleshot [default: conditional]."),
+    ] = None,
+    confidence: DetectionConfidence = 0.25,
+    save: Annotated[Path | None, typer.Option(help="Folder for a picture of what was learnt from each photo.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether the right thing was detected.")] = False,
+    root: Root = Path("work"),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Learn an object from photos; more photos of a name that the profile knows refine it."""
+    from mocha_pipe.pipeline.personal.personalize import PROFILE_FILE, draw, learn, student_folder
+    from mocha_pipe.pipeline.personal.photos import PersonalizeError
+    from mocha_pipe.pipeline.report.tables import photos_table
+    from mocha_pipe.pipeline.run.devices import torch_device
+
+    path = profile or root / PROFILE_FILE
+    learnt, lessons = learn(
+        name, photos, profile=path, folder=student_folder(root, student), learner=learner, boxes=box or (),
+        class_name=class_name, confidence=confidence, device=torch_device(device),
+    )  # fmt: skip
+    rows = [_row(shown, learnt) for shown in lessons]
+    if not as_json:
+        print_table(photos_table(name, rows))
+    if not (box or yes or as_json) and _is_terminal() and not typer.confirm("Is that it?"):
+        raise PersonalizeError("nothing was learnt; say where the object is with --box, once for each photo")
+    learnt.save(path)
+    if save:
+        for number, (shown, row) in enumerate(zip(lessons, rows, strict=True), 1):
+            row["picture"] = save / f"{number:02d}-{shown.photo.stem}.jpg"
+            draw(shown, f"{name} ({row['class']})", row["picture"])
+    count = sum(learnt.photos(name).values())
+    if as_json:
+        print_json({"profile": path, "name": name, "photos": rows, "photos_in_all": count})
+        return
+    for row in rows:
+        if "picture" in row:
+            typer.echo(f"look at it: {row['picture']}")
+    typer.echo(f"{name}: learnt from {count} photo{'s' * (count > 1)}, in {path}")
+    where = f" --student {shlex.quote(str(student))}" if student else ""
+    typer.echo(f"find it: mocha-pipe detect IMAGE --profile {shlex.quote(str(path))}{where}")
+
+
+def _is_terminal() -> bool:
+    """Whether somebody sits there who can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _row(shown: "Shown", profile: "Profile") -> dict[str, Any]:
+    """One photo as tables and json tell it."""
+    confidence = None if shown.confidence is None else round(shown.confidence, 3)
+    what = {"class": profile.class_names[shown.coarse], "confidence": confidence}
+    return {"photo": shown.photo, "box": shown.xywh, **what}
