@@ -4,8 +4,8 @@
     paper     the paper's own: means of P3-P5, L_emb with T = 1
     plain     no distillation: as many more epochs by the detection loss alone
 
-STUDY/<recipe>/seed-<n>           a distillation like any other (stages.py): goes on, and is skipped when complete
-STUDY/<recipe>/seed-<n>/fewshot   its few-shot report, on the same episodes for every run
+STUDY/<recipe>/seed-<n>           a distillation like any other (stages.py): resumed if stopped, skipped if complete
+STUDY/<recipe>/seed-<n>/fewshot   its few-shot report; the episodes are the same for every run
 """
 
 import math
@@ -32,6 +32,7 @@ from mocha_pipe.pipeline.stages import build_teacher_cache, distill_inputs, eval
 from mocha_pipe.student.fewshot.bootstrap import Interval
 from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.store.projection import Projection
+from mocha_pipe.teacher_cache.store.whitening import whiten
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
@@ -45,7 +46,7 @@ _MIRRORED_IMAGES = 400
 
 @dataclass(frozen=True, kw_only=True)
 class RunFigures:
-    """One student on the benchmark; 0..100 where it does not say otherwise."""
+    """One student on the benchmark; 0..100 unless a field says otherwise."""
 
     gain_1shot: float
     """mAP50-95 at 1 shot over the base detector."""
@@ -56,7 +57,7 @@ class RunFigures:
     detection: float
     """mAP50-95 of the coarse classes."""
     unknown_auroc: float
-    """At the largest number of shots, of held-out look-alikes; 0..1."""
+    """Taught objects against held-out look-alikes, at the largest number of shots; 0..1."""
 
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
@@ -88,7 +89,7 @@ def measure(config: RunConfig, seeds: Sequence[int]) -> dict[str, Figure]:
 
 
 def _measured(config: RunConfig, inputs: DistillInputs, recipe: str, seed: int) -> RunFigures:
-    """The figures of one run, which is trained and evaluated where that was not done."""
+    """The figures of one run. What is complete on disk is neither trained nor evaluated again."""
     folder = config.root / recipe / f"seed-{seed}"
     distill = replace(config.distill, **RECIPES[recipe], seed=seed, folder=folder)
     run = distill_from(inputs, replace(config, distill=distill), flag="--root")
@@ -160,7 +161,7 @@ def mirror_cosine(
     """
     flipped = [np.ascontiguousarray(crop[:, ::-1]) for crop in crops]
     embeddings = [teacher.embed(views, class_names) for views in (crops, flipped)]
-    left_nD, right_nD = (projection.apply(found.hidden, found.visual) for found in embeddings)
+    left_nD, right_nD = (whiten(projection, found.hidden, found.visual) for found in embeddings)
     norms_n = np.linalg.norm(left_nD, axis=1) * np.linalg.norm(right_nD, axis=1)
     return float(((left_nD * right_nD).sum(axis=1) / norms_n).mean())
 

@@ -29,6 +29,7 @@ from mocha_pipe.student.network.student_files import DETECTOR_FILE, Student, loa
 from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.store.whitening import whiten
 from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
 _HISTOGRAM_SIDE = 64  # pixels; the histogram of a crop hardly depends on it
@@ -132,7 +133,7 @@ def _load_oracle(cache_folder: Path) -> tuple[Describe, TeacherSpec]:
 
     def describe(crops: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> NDArray[np.float32]:
         embeddings = teacher.embed(crops, names)
-        return projection.apply(embeddings.hidden, embeddings.visual)
+        return whiten(projection, embeddings.hidden, embeddings.visual)
 
     return describe, cache.spec
 

@@ -11,7 +11,7 @@ from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.duration import duration
 from mocha_pipe.teacher_cache.building.feed import BATCHES_AHEAD, CropFeed, RegionCrop
-from mocha_pipe.teacher_cache.store.projection import Moments
+from mocha_pipe.teacher_cache.store.whitening import Moments
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 
 MIN_WINDOWS, SAMPLE_WINDOWS = 4, 8

@@ -186,9 +186,9 @@ class RegionCache:
                 f"remove that folder and run `{build_command(self.path)}`"
             )
         for shard in range(len(reader.plan)):
-            reader.check(shard)
+            reader.block(*reader.plan.span(shard))
         set_aside = np.array([region.row for region in self.quarantine()], np.int64)
-        return CachedTargets(reader.folder, reader.plan, reader.dim, set_aside)
+        return CachedTargets(reader, set_aside)
 
     def _without_targets(self) -> CacheIncompleteError:
         return CacheIncompleteError(

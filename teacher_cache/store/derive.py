@@ -22,7 +22,8 @@ from mocha_pipe.teacher_cache.store.layout import (
     remove_array,
     write_shard,
 )
-from mocha_pipe.teacher_cache.store.projection import Moments, Projection, default_dim, joint_embedding
+from mocha_pipe.teacher_cache.store.projection import Projection, default_dim
+from mocha_pipe.teacher_cache.store.whitening import Moments, fit_projection, joint_embedding, whiten
 
 
 def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, device: str, progress: bool) -> None:
@@ -71,13 +72,13 @@ def _fit(cache: RegionCache, dim: int | None, *, device: str, progress: bool) ->
             moments.add(joint_embedding(hidden_nH, visual_nZ))
     if dim is None:
         dim = default_dim(len(moments.mean_J), moments.count)
-    return Projection.fit(moments, hidden_dim=hidden_dim, dim=dim)
+    return fit_projection(moments, hidden_dim=hidden_dim, dim=dim)
 
 
 def _targets(projection: Projection, hidden: NDArray[np.float16], visual: NDArray[np.float16]) -> NDArray[np.float16]:
     is_there = _is_there(hidden, visual)
     targets = np.full((len(hidden), projection.dim), np.nan, np.float16)
-    values = projection.apply(hidden[is_there], visual[is_there])
+    values = whiten(projection, hidden[is_there], visual[is_there])
     if (np.abs(values) > FLOAT16_MAX).any():
         raise EmbeddingError(
             f"targets must be at most {FLOAT16_MAX:.0f} in size; found {np.abs(values).max():.3g}; the regions hardly "

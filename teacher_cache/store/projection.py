@@ -1,26 +1,19 @@
-"""Projection: exact PCA with whitening of the joint embedding, the paper's step from (h, z) to the target u'.
+"""Projection: the map from a teacher's two embeddings to the target of a region, as it is kept in a cache.
 
-u = [h ; z |h| / |z|] for every region (paper, section 3.2: the visual embedding takes the norm of the hidden state).
-mean = E[u],   C = E[(u - mean)(u - mean)^T] with divisor N - 1,   C = V diag(l) V^T,   l falling
-u' = diag(l)^(-1/2) V_d^T (u - mean): over the regions of the cache it has mean 0 and covariance I.
-
-Everything here is float64: the mean and the covariance of a cache come from one pass over its shards, whose moments are
-merged without cancellation (Chan, Golub and LeVeque 1979), not from an incremental approximation of the components.
-Legend: N regions, n rows of one call, H width of h, Z width of z, J = H + Z, d width of a target.
+whitening.py has its equations, fits it and applies it. This file needs no torch, so that commands which only look at a
+cache start quickly.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from mocha_pipe.data.files import atomic_path
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, ProjectionError, build_command
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, build_command
 
 _FORMAT = "mocha-pipe projection 1"
 _TENSORS = ("components", "eigenvalues", "hidden_dim", "mean", "rows")
@@ -30,44 +23,17 @@ def default_dim(joint_dim: int, rows: int) -> int:
     """Width of a target unless one is asked for: 512 (best in the paper), or a quarter of J where that is smaller.
 
     Few regions vary in few directions, so it is at most N - 1; never below 1.
+
+    Args:
+        joint_dim: J, the widths of both embeddings together.
+        rows: N, the number of regions.
     """
     return max(1, min(512, joint_dim // 4, rows - 1))
 
 
-def joint_embedding(hidden_nH: torch.Tensor, visual_nZ: torch.Tensor) -> torch.Tensor:
-    """Row by row u = [h ; z |h| / |z|], float64 (n, J); a row with z = 0 keeps zeros there."""
-    hidden_nH, visual_nZ = hidden_nH.double(), visual_nZ.double()
-    norm_h = torch.linalg.vector_norm(hidden_nH, dim=1, keepdim=True)
-    norm_z = torch.linalg.vector_norm(visual_nZ, dim=1, keepdim=True)
-    scale = torch.where(norm_z > 0, norm_h / torch.where(norm_z > 0, norm_z, 1.0), 0.0)
-    return torch.cat([hidden_nH, visual_nZ * scale], dim=1)
-
-
-class Moments:
-    """Count, mean and scatter of joint embeddings, block by block; their order matters only in the last bits."""
-
-    def __init__(self, joint_dim: int, device: str = "cpu") -> None:
-        """Start empty, on a torch device."""
-        self.count = 0
-        self.mean_J = torch.zeros(joint_dim, dtype=torch.float64, device=device)
-        self.scatter_JJ = torch.zeros(joint_dim, joint_dim, dtype=torch.float64, device=device)
-
-    def add(self, joint_nJ: torch.Tensor) -> None:
-        """Take n more rows in."""
-        count = len(joint_nJ)
-        mean_J = joint_nJ.mean(dim=0)
-        centred_nJ = joint_nJ - mean_J
-        shift_J = mean_J - self.mean_J
-        total = self.count + count
-        self.scatter_JJ.addmm_(centred_nJ.T, centred_nJ)
-        self.scatter_JJ.addr_(shift_J, shift_J, alpha=self.count * count / total)
-        self.mean_J += shift_J * (count / total)
-        self.count = total
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Projection:
-    """The map from a teacher's two embeddings to a whitened target, and the spectrum that it was cut from."""
+    """Mean, principal directions and spectrum of joint embeddings; letters as in whitening.py."""
 
     mean: NDArray[np.float64]  # (J,)
     """Mean joint embedding."""
@@ -90,49 +56,9 @@ class Projection:
         """Share of the joint embedding's variance that the d directions keep, 0 to 1."""
         return float(self.eigenvalues[: self.dim].sum() / self.eigenvalues.sum())
 
-    @classmethod
-    def fit(cls, moments: Moments, *, hidden_dim: int, dim: int) -> "Projection":
-        """Eigenvectors of the covariance, fixed in order and sign.
-
-        Args:
-            moments: of all regions of a cache.
-            hidden_dim: H.
-            dim: d, the width of a target.
-
-        Raises:
-            ProjectionError: the embeddings vary in fewer than d directions.
-        """
-        eigenvalues_J, vectors_JJ = torch.linalg.eigh(moments.scatter_JJ / max(1, moments.count - 1))
-        eigenvalues_J = eigenvalues_J.flip(0).clamp(min=0)
-        _check_rank(eigenvalues_J, moments.count, dim)
-        components_dJ = vectors_JJ.flip(1)[:, :dim].T
-        largest_d1 = components_dJ.abs().argmax(dim=1, keepdim=True)
-        components_dJ = components_dJ * components_dJ.gather(1, largest_d1).sign()
-        return cls(
-            mean=moments.mean_J.cpu().numpy().copy(),
-            components=np.ascontiguousarray(components_dJ.cpu().numpy()),
-            eigenvalues=eigenvalues_J.cpu().numpy().copy(),
-            hidden_dim=hidden_dim,
-            rows=moments.count,
-        )
-
-    def apply(self, hidden_nH: NDArray[Any], visual_nZ: NDArray[Any]) -> NDArray[np.float32]:  # -> (n, d)
-        """Whitened targets u' of a teacher's embeddings, of any floating type."""
-        assert hidden_nH.shape[1] == self.hidden_dim
-        assert visual_nZ.shape[1] == len(self.mean) - self.hidden_dim
-        joint_nJ = joint_embedding(torch.tensor(hidden_nH), torch.tensor(visual_nZ)).numpy()
-        scores_nd = (joint_nJ - self.mean) @ self.components.T
-        return np.asarray(scores_nd / np.sqrt(self.eigenvalues[: self.dim]), np.float32)
-
     def save(self, path: Path) -> None:
         """Write a safetensors file, atomically; equal projections give equal bytes."""
-        tensors = {
-            "mean": torch.from_numpy(self.mean),
-            "components": torch.from_numpy(self.components),
-            "eigenvalues": torch.from_numpy(self.eigenvalues),
-            "hidden_dim": torch.tensor(self.hidden_dim),
-            "rows": torch.tensor(self.rows),
-        }
+        tensors = {name: np.asarray(getattr(self, name), order="C") for name in _TENSORS}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={"format": _FORMAT})  # one key: the order of several is random
 
@@ -154,18 +80,3 @@ class Projection:
             ) from error
         hidden_dim, rows = int(tensors.pop("hidden_dim")), int(tensors.pop("rows"))
         return cls(**tensors, hidden_dim=hidden_dim, rows=rows)
-
-
-def _check_rank(eigenvalues_J: torch.Tensor, rows: int, dim: int) -> None:
-    tolerance = eigenvalues_J[0] * max(len(eigenvalues_J), rows) * torch.finfo(torch.float64).eps
-    rank = int((eigenvalues_J > tolerance).sum())
-    if rank == 0:
-        raise ProjectionError(
-            f"a projection needs at least two different embeddings; the {rows} regions all have the same; "
-            "use a data set with more regions: --data"
-        )
-    if dim > rank:
-        raise ProjectionError(
-            f"targets can have at most as many dimensions as the embeddings vary in; asked for {dim}, "
-            f"but the {rows} regions vary in {rank}; pass --dim {rank} or less"
-        )

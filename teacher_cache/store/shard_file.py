@@ -1,74 +1,119 @@
-"""One shard file in our layout: whether its bytes are those that were written.
+"""One shard file in our layout: whether its bytes are those that were written, and the rows in it.
 
-Without compression, chunk c of a shard lies at c times the chunk's bytes; the index behind the chunks must say so.
-Legend: D width, C rows per chunk.
+Without compression, chunk c of a shard lies at c times the bytes of a chunk. The index behind the chunks must say so.
+Legend: D width, n rows of the shard, C rows per chunk (`CHUNK_ROWS`).
 """
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-import google_crc32c
 import numpy as np
+from numcodecs.checksum32 import CRC32C
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.store.layout import CHUNK_ROWS, ShardPlan
 
-ITEM = 2  # bytes of a float16
-CHECKSUM = 4  # bytes of a crc32c
+_ITEM = 2  # bytes of a float16
+_CHECKSUM = 4  # bytes of a crc32c
 _ABSENT = np.uint64(2**64 - 1)
 
 
-def check_shard_file(path: Path, plan: ShardPlan, shard: int, dim: int) -> None:
-    """Verify a shard file in our layout, under its own name or a temporary one: size, index, every chunk's checksum.
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """A file that holds a shard, under its own name or a temporary one. Nothing is opened before it is read."""
 
-    Args:
-        path: the file.
-        plan: rows and shards of its array.
-        shard: which shard it should hold.
-        dim: D.
+    path: Path
+    plan: ShardPlan
+    """Rows and shards of its array."""
+    shard: int
+    """Which shard it should hold."""
+    dim: int
+    """D."""
 
-    Raises:
-        CacheCorruptError: something of it is damaged.
-        FileNotFoundError: there is no such file.
-    """
-    chunk_bytes = CHUNK_ROWS * dim * ITEM + CHECKSUM
-    with path.open("rb") as stream:
-        if not has_plain_index(stream.fileno(), path, plan, shard, chunk_bytes, CHUNK_ROWS):
-            raise damaged_file(path, "its size or its index is not that of its shard")
-        start, stop = plan.span(shard)
-        chunks = np.fromfile(stream, np.uint8, -(-(stop - start) // CHUNK_ROWS) * chunk_bytes)
-    check_chunks(chunks.reshape(-1, chunk_bytes), path)
+    def read(self) -> NDArray[np.float16] | None:  # (n, D)
+        """Its rows, every checksum verified; None where the index is sound and describes another order of chunks.
 
+        Raises:
+            CacheCorruptError: something of the file is damaged.
+            FileNotFoundError: there is no such file.
+        """
+        with self.path.open("rb") as stream:
+            if not self._has_plain_index(stream):
+                return None
+            content = np.fromfile(stream, np.uint8, self._num_chunks * self._chunk_bytes)
+        if len(content) < self._num_chunks * self._chunk_bytes:
+            raise self._damaged("it became shorter while it was read")
+        chunks = content.reshape(self._num_chunks, self._chunk_bytes)
+        for number, chunk in enumerate(chunks):
+            # The checksum alone: the codec's `decode` also copies each chunk, which takes a quarter longer if D is 512.
+            if CRC32C.checksum(chunk[:-_CHECKSUM]) != int(chunk[-_CHECKSUM:].view("<u4")[0]):
+                raise self._damaged(f"chunk {number} fails its checksum")
+        rows = np.ascontiguousarray(chunks[:, :-_CHECKSUM]).view(np.float16).reshape(-1, self.dim)
+        return rows[: self._num_rows]
 
-def has_plain_index(
-    descriptor: int, path: Path, plan: ShardPlan, shard: int, chunk_bytes: int, chunk_rows: int
-) -> bool:
-    """Whether the shard's index, itself verified, says that chunk c lies at c times the chunk's bytes."""
-    start, stop = plan.span(shard)
-    num_chunks = plan.rows_per_shard // chunk_rows
-    num_used = -(-(stop - start) // chunk_rows)
-    expected = np.full((num_chunks, 2), _ABSENT, "<u8")
-    expected[:num_used, 0] = np.arange(num_used) * chunk_bytes
-    expected[:num_used, 1] = chunk_bytes
-    size = os.fstat(descriptor).st_size
-    index = os.pread(descriptor, expected.nbytes + CHECKSUM, max(0, size - expected.nbytes - CHECKSUM))
-    if len(index) < expected.nbytes + CHECKSUM:
-        raise damaged_file(path, f"{size} bytes are too few to hold its index")
-    if google_crc32c.value(index[:-CHECKSUM]) != int.from_bytes(index[-CHECKSUM:], "little"):
-        raise damaged_file(path, "its index fails the checksum")
-    is_whole = size == num_used * chunk_bytes + len(index)
-    return is_whole and index[:-CHECKSUM] == expected.tobytes()
+    def check(self) -> None:
+        """Verify size, index and every chunk's checksum.
 
+        Raises:
+            CacheCorruptError: something of the file is damaged.
+            FileNotFoundError: there is no such file.
+        """
+        if self.read() is None:
+            raise self._damaged("its size or its index is not that of its shard")
 
-def check_chunks(chunks: NDArray[np.uint8], path: Path) -> None:  # (chunks, bytes)
-    """Verify the checksum at the end of every chunk; CacheCorruptError names the first that fails."""
-    for number, chunk in enumerate(chunks):
-        if google_crc32c.value(chunk[:-CHECKSUM].tobytes()) != int(chunk[-CHECKSUM:].view("<u4")[0]):
-            raise damaged_file(path, f"chunk {number} fails its checksum")
+    def map(self) -> NDArray[np.float16] | None:  # (chunks, C, D)
+        """Its rows in the system's page cache, read-only, the last chunk filled up; None as in `read`.
 
+        Size and index are verified, the checksums of the chunks are not.
 
-def damaged_file(path: Path, finding: str) -> CacheCorruptError:
-    """What a reader says of a shard file that is not what was written."""
-    remedy = f"run `mocha-pipe cache verify {path.parent.parent} --repair`"
-    return CacheCorruptError(f"{path} is damaged: {finding}; {remedy}")
+        Raises:
+            CacheCorruptError: the index is damaged.
+            FileNotFoundError: there is no such file.
+        """
+        import torch  # imported here since it takes seconds, and most commands on a cache map nothing
+
+        with self.path.open("rb") as stream:
+            if not self._has_plain_index(stream):
+                return None
+        # Not np.memmap: Python's mmap keeps a descriptor per file, and a large cache has more files than descriptors.
+        size = self._num_chunks * self._chunk_bytes
+        content = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8).numpy()
+        shape = (self._num_chunks, CHUNK_ROWS, self.dim)
+        strides = (self._chunk_bytes, self.dim * _ITEM, _ITEM)  # past the checksums between the chunks
+        return as_strided(content.view(np.float16), shape, strides, writeable=False)
+
+    @property
+    def _num_rows(self) -> int:
+        start, stop = self.plan.span(self.shard)
+        return stop - start
+
+    @property
+    def _num_chunks(self) -> int:
+        return -(-self._num_rows // CHUNK_ROWS)
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return CHUNK_ROWS * self.dim * _ITEM + _CHECKSUM
+
+    def _has_plain_index(self, stream: BinaryIO) -> bool:
+        """Whether the index, itself verified, says that chunk c lies at c times the bytes of a chunk."""
+        expected = np.full((self.plan.rows_per_shard // CHUNK_ROWS, 2), _ABSENT, "<u8")
+        expected[: self._num_chunks, 0] = np.arange(self._num_chunks) * self._chunk_bytes
+        expected[: self._num_chunks, 1] = self._chunk_bytes
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - expected.nbytes - _CHECKSUM))
+        index = stream.read(expected.nbytes + _CHECKSUM)
+        stream.seek(0)
+        if len(index) < expected.nbytes + _CHECKSUM:
+            raise self._damaged(f"{size} bytes are too few to hold its index")
+        if CRC32C.checksum(index[:-_CHECKSUM]) != int.from_bytes(index[-_CHECKSUM:], "little"):
+            raise self._damaged("its index fails the checksum")
+        is_whole = size == self._num_chunks * self._chunk_bytes + len(index)
+        return is_whole and index[:-_CHECKSUM] == expected.tobytes()
+
+    def _damaged(self, finding: str) -> CacheCorruptError:
+        remedy = f"run `mocha-pipe cache verify {self.path.parent.parent} --repair`"
+        return CacheCorruptError(f"{self.path} is damaged: {finding}; {remedy}")

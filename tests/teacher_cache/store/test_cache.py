@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
+from mocha_pipe import teacher_cache
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource, RegionTargets
 from mocha_pipe.teacher_cache.errors import (
@@ -18,9 +19,9 @@ from mocha_pipe.teacher_cache.errors import (
     CacheMismatchError,
     CacheNotFoundError,
 )
-from mocha_pipe.teacher_cache.store import cache as cache_module
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import shard_path
+from mocha_pipe.teacher_cache.store.whitening import whiten
 
 
 @pytest.fixture
@@ -60,13 +61,15 @@ def test_targets_are_the_projected_embeddings(finished: Path) -> None:
     found = targets.lookup(rows)
     assert found.dtype == np.float32
     hidden, visual = (cache.rows(name).lookup(rows) for name in ("hidden", "visual"))
-    np.testing.assert_array_equal(found, cache.projection().apply(hidden, visual).astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(
+        found, whiten(cache.projection(), hidden, visual).astype(np.float16).astype(np.float32)
+    )
     np.testing.assert_array_equal(targets.lookup(np.zeros(0, np.int64)), np.zeros((0, 8)))
 
 
 @pytest.mark.parametrize("row", [-1, 85])
 def test_target_outside(finished: Path, row: int) -> None:
-    with pytest.raises(IndexError, match=f"^rows of the targets run from 0 to 84; asked for {row}$"):
+    with pytest.raises(IndexError, match=f"^rows of 'targets' run from 0 to 84; asked for {row}$"):
         RegionCache.open(finished).targets().lookup(np.array([0, row]))
 
 
@@ -266,7 +269,7 @@ def test_info_of_a_cache_on_its_way(copied: Path) -> None:
 
 def test_code_of_the_readme_runs(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(finished, tmp_path / "work" / "cache")  # the working folder of a test is its tmp_path
-    readme = Path(cache_module.__file__).with_name("README.md").read_text()
+    readme = Path(teacher_cache.__file__).with_name("README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:

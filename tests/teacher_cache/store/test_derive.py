@@ -13,7 +13,7 @@ from mocha_pipe.teacher_cache.errors import EmbeddingError, ProjectionError
 from mocha_pipe.teacher_cache.store import derive
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
-from mocha_pipe.teacher_cache.store.projection import Moments, Projection, joint_embedding
+from mocha_pipe.teacher_cache.store.whitening import Moments, fit_projection, joint_embedding, whiten
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 
 ASIDE = (0, 33, 34, 84)
@@ -56,7 +56,7 @@ def test_the_projection_is_that_of_the_other_rows_alone(holed: Path) -> None:
     for start in range(0, 85, 32):
         rows = OTHERS[(start <= OTHERS) & (start + 32 > OTHERS)]
         moments.add(joint_embedding(*map(torch.from_numpy, teacher_rows(cache, rows))))
-    expected = Projection.fit(moments, hidden_dim=24, dim=8)
+    expected = fit_projection(moments, hidden_dim=24, dim=8)
     assert found.rows == 81
     for name in ("mean", "components", "eigenvalues"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
@@ -73,7 +73,7 @@ def test_the_projection_is_that_of_the_other_rows_alone(holed: Path) -> None:
 
 def test_targets_are_the_projection_of_their_rows(holed: Path) -> None:
     cache = RegionCache.open(holed)
-    expected = cache.projection().apply(*teacher_rows(cache, OTHERS)).astype(np.float16)
+    expected = whiten(cache.projection(), *teacher_rows(cache, OTHERS)).astype(np.float16)
     np.testing.assert_array_equal(cache.rows("targets").lookup(OTHERS), expected)
 
 
@@ -182,7 +182,7 @@ def test_what_another_build_derived_meanwhile_stays(
 def test_targets_beyond_float16_are_refused(
     source: DetectionSource, tmp_path: Path, helpers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Projection, "apply", lambda self, hidden, visual: np.full((len(hidden), self.dim), -7e4))
+    monkeypatch.setattr(derive, "whiten", lambda projection, hidden, _: np.full((len(hidden), projection.dim), -7e4))
     with pytest.raises(EmbeddingError) as caught:
         helpers.build(source, tmp_path / "cache", helpers.Teacher())
     assert str(caught.value) == (

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, ProjectionError
-from mocha_pipe.teacher_cache.store.projection import Moments, Projection, default_dim, joint_embedding
+from mocha_pipe.teacher_cache.store.projection import Projection, default_dim
+from mocha_pipe.teacher_cache.store.whitening import Moments, fit_projection, joint_embedding, whiten
 
 ROWS, HIDDEN, VISUAL, DIM = 400, 12, 5, 9
 
@@ -34,7 +35,7 @@ def fit(hidden: NDArray[np.float64], visual: NDArray[np.float64], dim: int = DIM
     for start in range(0, len(hidden), block):
         part = slice(start, start + block)
         moments.add(joint_embedding(torch.tensor(hidden[part]), torch.tensor(visual[part])))
-    return Projection.fit(moments, hidden_dim=hidden.shape[1], dim=dim)
+    return fit_projection(moments, hidden_dim=hidden.shape[1], dim=dim)
 
 
 def distances(points: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -63,7 +64,7 @@ def test_equals_pca_by_singular_values() -> None:
     np.testing.assert_allclose(projection.eigenvalues, singular**2 / (ROWS - 1), rtol=1e-8)
     np.testing.assert_allclose(projection.components, directions[:DIM] * signs[:, None], atol=1e-9)
     expected = centred @ (directions[:DIM] * signs[:, None]).T / (singular[:DIM] / np.sqrt(ROWS - 1))
-    np.testing.assert_allclose(projection.apply(hidden, visual), expected, atol=1e-6)
+    np.testing.assert_allclose(whiten(projection, hidden, visual), expected, atol=1e-6)
     assert projection.explained_variance == pytest.approx((singular[:DIM] ** 2).sum() / (singular**2).sum())
 
 
@@ -75,7 +76,7 @@ def test_repeats_bitwise(tmp_path: Path) -> None:
 
 def test_targets_of_the_training_rows_are_white() -> None:
     hidden, visual = embeddings()
-    targets = fit(hidden, visual).apply(hidden, visual)
+    targets = whiten(fit(hidden, visual), hidden, visual)
     assert targets.dtype == np.float32
     np.testing.assert_allclose(targets.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(np.cov(targets.T), np.eye(DIM), atol=1e-5)
@@ -86,7 +87,7 @@ def test_order_of_rows_and_size_of_blocks_do_not_matter() -> None:
     projection = fit(hidden, visual)
     order = np.random.default_rng(1).permutation(ROWS)
     for other in (fit(hidden[order], visual[order]), fit(hidden, visual, block=7), fit(hidden, visual, block=ROWS)):
-        np.testing.assert_allclose(other.apply(hidden, visual), projection.apply(hidden, visual), atol=1e-6)
+        np.testing.assert_allclose(whiten(other, hidden, visual), whiten(projection, hidden, visual), atol=1e-6)
         np.testing.assert_allclose(other.eigenvalues, projection.eigenvalues, rtol=1e-9)
 
 
@@ -97,21 +98,21 @@ def test_distances_survive_rotation_and_scale_of_the_visual_part(seed: int, scal
     generator = np.random.default_rng(seed)
     turn_h, turn_z = (np.linalg.qr(generator.normal(size=(size, size)))[0] for size in (HIDDEN, VISUAL))
     turned_hidden, turned_visual = hidden @ turn_h, visual @ turn_z * scale
-    turned = fit(turned_hidden, turned_visual).apply(turned_hidden, turned_visual)
-    np.testing.assert_allclose(distances(turned), distances(fit(hidden, visual).apply(hidden, visual)), atol=1e-4)
+    turned = whiten(fit(turned_hidden, turned_visual), turned_hidden, turned_visual)
+    np.testing.assert_allclose(distances(turned), distances(whiten(fit(hidden, visual), hidden, visual)), atol=1e-4)
 
 
 def test_distances_survive_a_common_scale() -> None:
     hidden, visual = embeddings()
-    targets = fit(hidden, visual).apply(hidden, visual)
-    np.testing.assert_allclose(fit(hidden * 1000, visual).apply(hidden * 1000, visual), targets, atol=1e-5)
+    targets = whiten(fit(hidden, visual), hidden, visual)
+    np.testing.assert_allclose(whiten(fit(hidden * 1000, visual), hidden * 1000, visual), targets, atol=1e-5)
 
 
 def test_full_width_gives_mahalanobis_distances() -> None:
     hidden, visual = embeddings()
     joint = reference_joint(hidden, visual)
     root = np.linalg.cholesky(np.linalg.inv(np.cov(joint.T)))
-    targets = fit(hidden, visual, dim=HIDDEN + VISUAL).apply(hidden, visual)
+    targets = whiten(fit(hidden, visual, dim=HIDDEN + VISUAL), hidden, visual)
     np.testing.assert_allclose(distances(targets), distances(joint @ root), rtol=1e-4, atol=1e-3)
 
 
@@ -126,22 +127,22 @@ def test_a_far_mean_does_not_cancel() -> None:
 
 def test_smaller_width_is_a_prefix_of_a_larger_one() -> None:
     hidden, visual = embeddings()
-    small, large = (fit(hidden, visual, dim=dim).apply(hidden, visual) for dim in (3, DIM))
+    small, large = (whiten(fit(hidden, visual, dim=dim), hidden, visual) for dim in (3, DIM))
     np.testing.assert_allclose(small, large[:, :3], atol=1e-6)
 
 
 def test_a_row_alone_equals_the_row_in_a_batch() -> None:
     hidden, visual = embeddings()
     projection = fit(hidden, visual)
-    alone = np.concatenate([projection.apply(hidden[row : row + 1], visual[row : row + 1]) for row in range(20)])
-    np.testing.assert_allclose(alone, projection.apply(hidden[:20], visual[:20]), atol=1e-6)
+    alone = np.concatenate([whiten(projection, hidden[row : row + 1], visual[row : row + 1]) for row in range(20)])
+    np.testing.assert_allclose(alone, whiten(projection, hidden[:20], visual[:20]), atol=1e-6)
 
 
 def test_takes_float16_as_it_is_stored() -> None:
     hidden, visual = (values.astype(np.float16) for values in embeddings())
     projection = fit(hidden.astype(np.float64), visual.astype(np.float64))
-    wide = projection.apply(hidden.astype(np.float64), visual.astype(np.float64))
-    np.testing.assert_array_equal(projection.apply(hidden, visual), wide)
+    wide = whiten(projection, hidden.astype(np.float64), visual.astype(np.float64))
+    np.testing.assert_array_equal(whiten(projection, hidden, visual), wide)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_survives_its_file(tmp_path: Path) -> None:
     projection.save(tmp_path / "projection.safetensors")
     again = Projection.load(tmp_path / "projection.safetensors")
     assert (again.dim, again.rows, again.hidden_dim) == (DIM, ROWS, HIDDEN)
-    np.testing.assert_array_equal(again.apply(hidden, visual), projection.apply(hidden, visual))
+    np.testing.assert_array_equal(whiten(again, hidden, visual), whiten(projection, hidden, visual))
     np.testing.assert_array_equal(again.eigenvalues, projection.eigenvalues)
 
 

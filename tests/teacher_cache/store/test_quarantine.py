@@ -18,6 +18,7 @@ from mocha_pipe.teacher_cache.building import build, embed
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_set_aside, write_set_aside
+from mocha_pipe.teacher_cache.store.whitening import whiten
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 
 BROKEN = "image012.png"
@@ -132,7 +133,7 @@ def test_retry_embeds_only_what_was_set_aside(
     np.testing.assert_array_equal(again[others], targets[others])
     hidden, visual = (cache.rows(name).lookup(np.array(ROWS)) for name in ("hidden", "visual"))
     np.testing.assert_array_equal(
-        again[list(ROWS)], cache.projection().apply(hidden, visual).astype(np.float16).astype(np.float32)
+        again[list(ROWS)], whiten(cache.projection(), hidden, visual).astype(np.float16).astype(np.float32)
     )
 
 

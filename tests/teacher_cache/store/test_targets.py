@@ -44,7 +44,7 @@ def test_rows_equal_those_of_every_other_reader(tmp_path_factory: pytest.TempPat
     values = np.random.default_rng(count).normal(size=(count, dim)).astype(np.float16)
     folder = write_targets(tmp_path_factory.mktemp("cache"), plan, values)
     rows = np.array(data.draw(st.lists(st.integers(0, count - 1), max_size=60), "asked for"), np.int64)
-    targets = CachedTargets(folder, plan, dim, NOTHING)
+    targets = CachedTargets(ShardRows(folder), NOTHING)
     found = targets.lookup(rows)
     assert (found.dtype, found.shape, len(targets), targets.dim) == (np.float32, (len(rows), dim), count, dim)
     np.testing.assert_array_equal(found, values[rows])
@@ -65,7 +65,7 @@ def test_a_cache_hands_out_its_targets(finished: Path) -> None:
 @pytest.mark.parametrize("row", [-1, 85, 2**40])
 def test_row_outside(finished: Path, row: int) -> None:
     targets = RegionCache.open(finished).targets()
-    with pytest.raises(IndexError, match=f"^rows of the targets run from 0 to 84; asked for {row}$"):
+    with pytest.raises(IndexError, match=f"^rows of 'targets' run from 0 to 84; asked for {row}$"):
         targets.lookup(np.array([3, row, 84]))
 
 
@@ -98,7 +98,8 @@ def test_files_are_mapped_and_not_copied(finished: Path) -> None:
 
 
 def test_nothing_can_be_changed(finished: Path) -> None:
-    for mapped in RegionCache.open(finished).targets()._shards:
+    for mapped in RegionCache.open(finished).targets()._reader._mapped.values():
+        assert mapped is not None
         with pytest.raises(ValueError, match="read-only"):
             mapped[0, 0, 0] = 1
 
@@ -115,7 +116,7 @@ def test_pickles_as_the_names_of_its_files(tmp_path: Path) -> None:
     """Whatever their size: 4 MB of targets travel in less than a kilobyte."""
     plan = ShardPlan(8192, 4096)
     values = np.random.default_rng(0).normal(size=(8192, 256)).astype(np.float16)
-    targets = CachedTargets(write_targets(tmp_path, plan, values), plan, 256, NOTHING)
+    targets = CachedTargets(ShardRows(write_targets(tmp_path, plan, values)), NOTHING)
     content = pickle.dumps(targets)
     assert len(content) < 1000
     rows = np.array([8191, 0, 4096, 17])
