@@ -7,14 +7,17 @@ to ~/.config and the working folder, and unpickles whatever a checkpoint names. 
 - restricted loading of checkpoints (`ULTRALYTICS_SAFE_LOAD`), unless the user set it otherwise;
 - settings of its own (`YOLO_CONFIG_DIR`), with telemetry and logging integrations off, unless the user set the folder;
 - all cores for torch, where ultralytics would set `OMP_NUM_THREADS` to 1.
+
+These variables hold for the whole program that imports this package, and for the processes that it starts.
 """
 
 import importlib.util
-import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+
+from mocha_pipe.data.files import atomic_path, write_json
 
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
 _SETTINGS_VERSION = "0.0.8"  # of ultralytics 8.4; another version is migrated by ultralytics, values kept
@@ -25,11 +28,11 @@ def prepare_environment() -> Path:
     os.environ["YOLO_OFFLINE"] = "1"
     os.environ["YOLO_AUTOINSTALL"] = "0"
     os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", str(_usable_cores()))
+    if not os.environ.get("OMP_NUM_THREADS"):
+        os.environ["OMP_NUM_THREADS"] = str(_usable_cores())
     if not os.environ.get("YOLO_CONFIG_DIR"):
         os.environ["YOLO_CONFIG_DIR"] = str(_own_folder())
     folder = Path(os.environ["YOLO_CONFIG_DIR"]).expanduser() / "Ultralytics"
-    folder.mkdir(parents=True, exist_ok=True)
     _place_settings(folder / "settings.json")
     for name in _FONTS:
         _place_font(folder / name)
@@ -48,38 +51,27 @@ def _usable_cores() -> int:
 
 def _own_folder() -> Path:
     """A folder under the user's cache; a fresh temporary one where the cache cannot be written."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "mocha-pipe"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mocha-pipe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
     except OSError:
-        return Path(tempfile.mkdtemp(prefix="mocha-pipe-"))
-    return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="mocha-pipe-"))
+        writable = False
+    return folder if writable else Path(tempfile.mkdtemp(prefix="mocha-pipe-"))
 
 
 def _place_settings(path: Path) -> None:
     """Writes settings where there are none; a file that exists holds the user's choices."""
     if path.exists():
         return
-    home = path.parent
     integrations = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
     settings = {
         "settings_version": _SETTINGS_VERSION,
-        "datasets_dir": str(home / "datasets"),
-        "weights_dir": str(home / "weights"),
-        "runs_dir": str(home / "runs"),
-        "uuid": "",
-        "sync": False,
-        "api_key": "",
-        "openai_api_key": "",
-        **dict.fromkeys(integrations, False),
-        "vscode_msg": False,
-        "openvino_msg": False,
+        **{f"{kind}_dir": str(path.parent / kind) for kind in ("datasets", "weights", "runs")},
+        **dict.fromkeys(("uuid", "api_key", "openai_api_key"), ""),
+        **dict.fromkeys(("sync", *integrations, "vscode_msg", "openvino_msg"), False),
     }
-    handle, name = tempfile.mkstemp(dir=home, suffix=".json")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump(settings, stream, indent=2)
-    Path(name).replace(path)
+    write_json(path, settings)
 
 
 def _place_font(path: Path) -> None:
@@ -87,11 +79,8 @@ def _place_font(path: Path) -> None:
     spec = importlib.util.find_spec("matplotlib")
     if path.exists() or spec is None or spec.origin is None:
         return
-    font = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".ttf")
-    os.close(handle)
-    shutil.copyfile(font, name)
-    Path(name).replace(path)
+    with atomic_path(path) as temporary:
+        shutil.copyfile(Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", temporary)
 
 
 prepare_environment()

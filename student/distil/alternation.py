@@ -1,24 +1,21 @@
 """When the detector learns: in every epoch, or in every fourth one as in MOCHA (arXiv 2509.14001, section 4).
 
-- `joint`: detector and translation module learn together, all the time
-- `alternate`: for three epochs the translation module learns alone, from a detector that holds still; the fourth
-  trains both by the whole loss; and so on
+- `joint`: detector and translation module learn together in every epoch
+- `alternate`: for three epochs the translation module learns alone while the detector stays as it is; in the fourth
+  both learn by the whole loss; and so on
 
-A detector that holds still is run forward only, its batch normalisation in evaluation mode: neither parameters nor
-statistics change by a bit, and the epoch costs less. Its detection losses are still computed, for the table of epochs.
+In an epoch without learning the detector runs forward only, its batch normalisation in evaluation mode. Neither
+parameters nor statistics change by a bit, and the epoch takes a third of the time. The detection losses are still
+computed, for the table of epochs.
 
-What holds it is the missing graph, not `requires_grad`. That belongs to ultralytics' `freeze`, whose layers stay frozen
-in the fourth epoch too, and to the wrap for several processes, which looks at it once. Without a graph a parameter's
-gradient is None, which optimizers skip, momentum and weight decay included; a gradient of zeros they would not. So none
-may wait for a later optimizer step where the detector's turn ends: an epoch before a change ends with a step.
+The detector stays as it is because the loss has no graph to it, so that the gradient of its parameters is None.
+Optimizers skip such parameters, momentum and weight decay included, which they would not for a gradient of zeros.
+(`requires_grad` would not do: ultralytics' `freeze` and the wrap for several processes rely on it.) No gradient of the
+detector may wait for a later optimizer step when its turn ends, so the epoch before a change ends with a step.
 
-The averaged weights go on being averaged. They approach the weights that hold still, for which the translation module
-is learning meanwhile; an average that waited would part the student's two halves.
+The averaged weights go on being averaged. They approach the weights that the translation module now learns for; an
+average that stood still would keep the detector apart from its translation module.
 """
-
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
 
 from torch import nn
 from ultralytics.utils import LOGGER, RANK
@@ -40,7 +37,7 @@ def ends_turn(schedule: ScheduleName, epoch: int) -> bool:
 
 
 def keep_statistics(detector: nn.Module) -> None:
-    """Put the batch normalisation of a model in training mode in evaluation mode, until its mode is set anew."""
+    """Put all batch normalisation in evaluation mode, until `train()` or `eval()` sets the mode of the model anew."""
     for part in detector.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.eval()

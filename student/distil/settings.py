@@ -1,4 +1,4 @@
-"""What a distillation is made from: how it learns, and the images, boxes and targets that it learns from."""
+"""What a distillation is made from: how the student learns, and from which images, boxes and targets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ class DistillSettings:
     features: FeatureSet = "fine"
     """What a region's features are made of: `fine` (P3-P5, and patches of strides 2 and 4) or `paper` (P3-P5)."""
     objective: ObjectiveName = "paper"
-    """What the embeddings are asked to have in common (objectives.py)."""
+    """What the embeddings should have in common with the targets (network/objectives.py)."""
     lambda_dist: float = 1.0
-    """Weight of its local loss, L_dist."""
+    """Weight of the objective's local loss, L_dist."""
     lambda_emb: float = 1.0
-    """Weight of its relational loss, L_emb."""
+    """Weight of the objective's relational loss, L_emb."""
     schedule: ScheduleName = "joint"
-    """Whether the detector learns in every epoch or, `alternate`, in every fourth (schedule.py)."""
+    """Whether the detector learns in every epoch or, `alternate`, in every fourth (alternation.py)."""
     window: int = 1000
     """Images that each worker of a stream draws the next one from; more mix better and take more memory."""
     train_arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class DistillSetup:
     shards: Sequence[RemoteShard] = ()
     """Where the training images come from as a stream; when empty they are read from where their records say."""
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Raises RegionTargetError where boxes and targets, or the two splits, do not belong together."""
         if self.train.class_names != self.val.class_names:
             raise RegionTargetError(

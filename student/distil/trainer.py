@@ -1,8 +1,8 @@
 """Stage 2: distillation of cached targets into a detector; no teacher in memory, on disk or among the imports.
 
 - `run/train/`: ultralytics' own folder; its results.csv has train/dist_loss and train/emb_loss beside detection's
-- `run/student/`: what later stages read (see checkpoint.py), the averaged weights after the last epoch, and how close
-  strangers come to each other (strangers.py)
+- `run/student/`: what later stages read: the averaged weights after the last epoch (network/student_files.py), and how
+  close regions of different things come to each other (fewshot/strangers.py)
 """
 
 import os
@@ -11,10 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
 
 import numpy as np
 import torch
@@ -33,12 +29,12 @@ from mocha_pipe.student.fewshot.strangers import save_strangers, stranger_closen
 from mocha_pipe.student.network.distill_model import DISTILLATION_ITEMS, DistillModel
 from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.student_files import load_checkpoint, load_student, save_student
-from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS, checked_arguments
+from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS, checked_arguments, num_devices
 from mocha_pipe.student.training.dataset import RegionDataset
-from mocha_pipe.student.training.resumable import num_devices, read_metrics, train_to_end
+from mocha_pipe.student.training.resumable import read_metrics, train_to_end
 from mocha_pipe.student.training.source_trainer import SourceTrainer
 
-_STRANGER_IMAGES = 1000  # some thousand regions: a rate of 0.1 % can still be told
+_STRANGER_IMAGES = 1000  # at most, drawn from all; their thousands of regions suffice to tell a rate of 0.1 %
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +48,9 @@ class DistillResult:
 
 
 class DistillTrainer(SourceTrainer):
-    """Trains a DistillModel."""
+    """Trains a DistillModel by the joint loss, on images of a source or of a stream."""
 
     def __init__(self, setup: DistillSetup, overrides: dict[str, Any]) -> None:
-        setup.check()
         self.setup = setup
         super().__init__((setup.train, setup.val), overrides)
         self.add_callback("on_train_start", DistillTrainer._begin_schedule)
@@ -173,18 +168,16 @@ def distill(
         RegionTargetError: targets, boxes and classes do not belong together.
     """
     setup = DistillSetup(train=train, val=val, targets=targets, first_row=first_row, settings=settings, shards=shards)
-    if not resume:
-        (run / "train" / "weights" / STATE_FILE).unlink(missing_ok=True)
-    setup.check()
     arguments = {**DEFAULT_TRAIN_ARGUMENTS, **checked_arguments(settings.train_arguments)}
     if shards and num_devices(arguments) > 1:
         raise TrainArgumentError(
             f"A stream is trained from on one device, found device={arguments['device']!r}; name one of them, "
             "or train from local shards."
         )
+    if not resume:
+        (run / "train" / "weights" / STATE_FILE).unlink(missing_ok=True)
     folder = train_to_end(partial(DistillTrainer, setup), model=model, run=run, arguments=arguments, resume=resume)
-    last = folder / "weights" / "last.pt"
-    checkpoint = load_checkpoint(last)
+    checkpoint = load_checkpoint(folder / "weights" / "last.pt")
     student_folder = save_student(
         checkpoint["model"].float(),
         run / "student",
@@ -192,15 +185,17 @@ def distill(
         meta=meta or {},
     )
     _measure_strangers(student_folder, val, select_device(arguments.get("device", ""), verbose=False))
-    return DistillResult(folder=student_folder, metrics=read_metrics(last))
+    return DistillResult(folder=student_folder, metrics=read_metrics(checkpoint))
 
 
 def _measure_strangers(folder: Path, val: DetectionSource, device: torch.device) -> None:
-    """Keeps with a student how close regions of the validation images come that are different things of one class."""
-    records = [record for record in val.records if record.readable][:_STRANGER_IMAGES]
-    source = replace(val, records=tuple(records))
+    """Keeps with a student how close regions of validation images come that are different things of one class."""
+    readable = [record for record in val.records if record.readable]
+    few = min(len(readable), _STRANGER_IMAGES)
+    drawn = np.sort(np.random.default_rng(0).choice(len(readable), few, replace=False))
+    source = replace(val, records=tuple(readable[index] for index in drawn))
     student = load_student(folder)
-    # No detection is above 1: only the true boxes are wanted.
+    # No score is above 1, so that the true boxes alone are embedded.
     embedder = RegionEmbedder(student, image_size=student.image_size, confidence=1.0, device=device)
     regions = source_regions(source)
     embeddings = embedder.embed_pool(source, progress=True).region_embedding

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
-
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import xywh2xyxy
 
@@ -22,23 +20,22 @@ from mocha_pipe.student.network.features import (
     region_features,
     tap,
 )
-from mocha_pipe.student.network.gather import gather_rows
 from mocha_pipe.student.network.objectives import OBJECTIVES
 from mocha_pipe.student.network.translation import FeedForward, PatchEncoder, TranslationModule
 
 DISTILLATION_ITEMS = ("dist_loss", "emb_loss")
-"""Names of our loss terms in the progress bar and in results.csv; weighted, as they enter the sum."""
+"""Names of our loss terms in the progress bar and in results.csv, which show them weighted, as they enter the sum."""
 
 
 class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is untyped
     """A detection model with a translation module and the loss L_det + lambda_dist L_dist + lambda_emb L_emb.
 
     Another objective than `paper` puts its own local and relational loss in the place of L_dist and L_emb.
-    The weights of the detector keep their names, so that checkpoints of plain detectors load into it and back.
+    The weights of the detector keep their names, so that the weights of a plain detector fit this model and back.
     """
 
     detector_learns = True
-    """Whether the loss of a training batch reaches the detector; otherwise only what follows it (schedule.py)."""
+    """Whether the loss of a training batch trains the detector too; otherwise only what follows it (alternation.py)."""
 
     def __init__(
         self,
@@ -104,5 +101,23 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         return detector
 
 
-# Checkpoints hold the model's class by name; a restricted load must know ours to resume a run.
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes in the order of their ranks, with gradients that flow back to where a row came from.
+
+    Every process must call this function, also one without a row of its own. A process alone gets its argument back.
+
+    Args:
+        rows: (N, ...); N may differ between processes.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return rows
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    longest = max(int(count) for count in counts)
+    padded = nn.functional.pad(rows, (0, 0) * (rows.ndim - 1) + (0, longest - len(rows)))
+    parts: tuple[Tensor, ...] = all_gather(padded)  # type: ignore[no-untyped-call]
+    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+
+# A checkpoint names the classes of its model. To resume a run, the restricted loader must know ours.
 torch.serialization.add_safe_globals([DistillModel, TranslationModule, PatchEncoder, FeedForward, FeatureDims])

@@ -1,4 +1,4 @@
-"""One forward pass per image of a pool: what the detector found, and one embedding per detection and per known box.
+"""One forward pass per image of a pool: what the detector finds, and an embedding of each detection and each known box.
 
 Legend: B images of a batch, M detections, R ground-truth regions, D width of an embedding.
 """
@@ -8,9 +8,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
 import numpy as np
 import torch
 import torchvision  # type: ignore[import-untyped]  # noqa: F401  (ultralytics' NMS uses it only where it is imported)
@@ -38,7 +35,7 @@ _MOST_WORKERS = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Scene:
-    """One image as the network sees it, and where in it the picture lies."""
+    """One image, letterboxed, and where the picture lies in it."""
 
     pixels: NDArray[np.uint8]  # (S, S, 3)
     original: tuple[int, int]  # height, width
@@ -72,8 +69,8 @@ class _Scenes(Dataset[_Scene]):
 class RegionEmbedder:
     """Runs a student over images; the student itself stays as it is.
 
-    Boxes and scores are those of `YOLO("student.pt").predict(..., rect=False)` at the same image size and confidence,
-    an embedding is the mean of the student's feature maps inside the box, translated where the student can translate.
+    Boxes and scores are those of `YOLO("student.pt").predict(..., rect=False)` at the same image size and confidence.
+    An embedding is made of the student's features of the box, translated where the student has a translation module.
     """
 
     def __init__(
@@ -98,7 +95,7 @@ class RegionEmbedder:
         self.confidence = confidence
         self.batch = batch
         self.features = student.features
-        # A detector with two heads (26) answers by the one for NMS, as ultralytics' predict does by default.
+        # Of a detector's two heads (26) the one that needs NMS answers, as in ultralytics' predict by default.
         detector: Any = deepcopy(student.detector)
         detector.end2end = False
         detector = detector.fuse(verbose=False).float().eval().to(self.device, memory_format=torch.channels_last)
@@ -170,14 +167,11 @@ class RegionEmbedder:
     def _embed(self, maps: FeatureMaps, scenes: Sequence[_Scene], detections: Sequence[Tensor]) -> list[Tensor]:
         """Per image (m + r, D): its detections, then its ground-truth regions."""
         boxes = [
-            torch.cat([rows[:, :4], self._tensor(scene.regions)])
+            torch.cat([rows[:, :4], torch.from_numpy(scene.regions).to(rows)])
             for scene, rows in zip(scenes, detections, strict=True)
         ]
         areas = np.stack([scene.area for scene in scenes])
         return embed_boxes(maps, self.translation, boxes, areas, (self.image_size, self.image_size))
-
-    def _tensor(self, array: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(array.astype(np.float32)).to(self.device)
 
 
 def picture_area(tensor: tuple[int, int], image: tuple[int, int]) -> NDArray[np.float64]:  # (4,)
@@ -230,5 +224,5 @@ def embed_boxes(
 
 
 def _num_workers(device: torch.device) -> int:
-    """Processes that decode images ahead of an accelerator; on the CPU they would only compete with the network."""
+    """Processes that decode images ahead of an accelerator; on a CPU they would compete with the network for cores."""
     return 0 if device.type == "cpu" else min(_MOST_WORKERS, cpu_threads())

@@ -2,8 +2,8 @@
 
 Features `paper` are the means, inside the box, of the maps that enter the Detect head (P3, P4, P5; MOCHA, arXiv
 2509.14001, section 3). Features `fine`, the default, add patches: the backbone's maps at stride 2 and 4, sampled on a
-12 x 12 grid in the box. They still hold the colour and texture that deeper levels threw away, and where they lie.
-No gradient flows back through patches: it changed nothing that could be measured (docs/log.md), and has its price.
+12 x 12 grid in the box. They still hold the colour and texture that deeper levels threw away, and where these lie.
+No gradient flows back through patches: it costs time and changed nothing that could be measured (docs/log.md).
 
 Legend: B images, N boxes, C channels of a level, F channels of the fine maps together, H x W cells of a level,
 G = GRID cells along a side of a patch, P most boxes of an image.
@@ -135,37 +135,60 @@ def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> Re
         batch_index: (N,) int64, the image of each box.
         xyxyn: (N, 4) corners as shares of the image that entered the network, 0..1.
     """
-    means = box_means(maps.pyramid, batch_index, xyxyn)
+    slots = box_slots(batch_index, num_images=len(maps.pyramid[0]))
+    means = box_means(maps.pyramid, slots, xyxyn)
     if not maps.fine:
         return RegionFeatures(means, means.new_zeros(len(means), 0, GRID, GRID))
-    return RegionFeatures(means, box_patches([level.detach() for level in maps.fine], batch_index, xyxyn))
+    return RegionFeatures(means, box_patches([level.detach() for level in maps.fine], slots, xyxyn))
 
 
-def box_patches(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Tensor:
+class BoxSlots(NamedTuple):
+    """Where the boxes of a batch lie in a tensor (B, P, ...) that has P places for the boxes of each image."""
+
+    image: Tensor  # (N,) int64
+    place: Tensor  # (N,) int64
+    shape: tuple[int, int]  # B, P
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(N, ...) -> (B, P, ...), with zeros where an image has fewer boxes."""
+        padded = values.new_zeros(*self.shape, *values.shape[1:])
+        padded[self.image, self.place] = values
+        return padded
+
+
+def box_slots(batch_index: Tensor, num_images: int) -> BoxSlots:
+    """Numbers the boxes of each image from 0, in their order.
+
+    Args:
+        batch_index: (N,) int64, the image of each box.
+        num_images: B.
+    """
+    counts = torch.bincount(batch_index, minlength=num_images)  # (B,)
+    order = torch.argsort(batch_index, stable=True)
+    first = counts.cumsum(0) - counts
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device) - first[batch_index[order]]
+    return BoxSlots(batch_index, place, (num_images, int(counts.max())))
+
+
+def box_patches(maps: Sequence[Tensor], slots: BoxSlots, xyxyn: Tensor) -> Tensor:
     """Every map on a G x G grid in each box, read bilinearly at the centre of a cell (RoIAlign, arXiv 1703.06870).
 
     Args:
         maps: [(B, C, H, W)] levels of one batch of images.
-        batch_index: (N,) int64, the image of each box.
+        slots: the image of each box.
         xyxyn: (N, 4) corners as shares of the image, 0..1.
 
     Returns:
         (N, F, G, G) float32.
     """
-    num_images = maps[0].shape[0]
-    slot, num_slots = _slot_in_image(batch_index, num_images)  # (N,), P
+    patches = []
     with torch.autocast(xyxyn.device.type, enabled=False):
-        points = cell_centres(xyxyn)  # (N, G, G, 2)
-        padded = points.new_zeros(num_images, num_slots, GRID, GRID, 2)
-        padded[batch_index, slot] = points
-        patches = []
+        points = slots.spread(cell_centres(xyxyn)).flatten(1, 2)  # (B, P G, G, 2)
         for level in maps:  # torchvision's RoIAlign would copy maps that lie channels last in memory
-            sampled = grid_sample(
-                level.float(), padded.flatten(1, 2), padding_mode="border", align_corners=False
-            )  # (B, C, P G, G)
-            patches.append(
-                sampled.view(num_images, level.shape[1], num_slots, GRID, GRID)[batch_index, :, slot]
-            )  # (N, C, G, G)
+            sampled = grid_sample(level.float(), points, padding_mode="border", align_corners=False)  # (B, C, P G, G)
+            by_box = sampled.view(*sampled.shape[:2], slots.shape[1], GRID, GRID)  # (B, C, P, G, G)
+            patches.append(by_box[slots.image, :, slots.place])  # (N, C, G, G)
     return torch.cat(patches, dim=1)
 
 
@@ -177,7 +200,7 @@ def cell_centres(xyxyn: Tensor) -> Tensor:
     return torch.stack([x[:, None, :].expand(-1, GRID, -1), y[:, :, None].expand(-1, -1, GRID)], dim=3) * 2 - 1
 
 
-def box_means(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Tensor:
+def box_means(maps: Sequence[Tensor], slots: BoxSlots, xyxyn: Tensor) -> Tensor:
     """Mean of every map over the area of each box, with cells on the border counted by the share that the box covers.
 
     Computed in float32 outside autocast, differentiable in the maps. A box is clipped to the image; one thinner than a
@@ -185,39 +208,25 @@ def box_means(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> Ten
 
     Args:
         maps: [(B, C, H, W)] levels of one batch of images.
-        batch_index: (N,) int64, the image of each box.
+        slots: the image of each box.
         xyxyn: (N, 4) corners as shares of the image that entered the network, 0..1.
 
     Returns:
         (N, sum of C) float32.
     """
-    num_boxes = len(xyxyn)
-    if num_boxes == 0:
+    if len(xyxyn) == 0:
         return torch.cat([level[:0, :, 0, 0].float() for level in maps], dim=1)  # on the graph of the maps
-    slot, num_slots = _slot_in_image(batch_index, num_images=maps[0].shape[0])  # (N,), P
     means = []
     with torch.autocast(xyxyn.device.type, enabled=False):
         for level in maps:
             height, width = level.shape[2:]
             weights_x = axis_overlap(xyxyn[:, 0], xyxyn[:, 2], width)  # (N, W)
             weights_y = axis_overlap(xyxyn[:, 1], xyxyn[:, 3], height)  # (N, H)
-            weights = (weights_y[:, :, None] * weights_x[:, None, :]).flatten(1)  # (N, HW)
-            padded = weights.new_zeros(level.shape[0], num_slots, height * width)  # (B, P, HW)
-            padded[batch_index, slot] = weights
+            weights = slots.spread((weights_y[:, :, None] * weights_x[:, None, :]).flatten(1))  # (B, P, HW)
             # In this order the gradient has the layout of the maps; the other slows every convolution before them.
-            products = torch.bmm(level.float().flatten(2), padded.transpose(1, 2))  # (B, C, P)
-            means.append(products[batch_index, :, slot])  # (N, C)
+            products = torch.bmm(level.float().flatten(2), weights.transpose(1, 2))  # (B, C, P)
+            means.append(products[slots.image, :, slots.place])  # (N, C)
     return torch.cat(means, dim=1)
-
-
-def _slot_in_image(batch_index: Tensor, num_images: int) -> tuple[Tensor, int]:
-    """Numbers the boxes of each image from 0; also the most boxes that an image has."""
-    counts = torch.bincount(batch_index, minlength=num_images)  # (B,)
-    order = torch.argsort(batch_index, stable=True)
-    first = counts.cumsum(0) - counts
-    slot = torch.empty_like(order)
-    slot[order] = torch.arange(len(order), device=order.device) - first[batch_index[order]]
-    return slot, int(counts.max())
 
 
 def axis_overlap(low: Tensor, high: Tensor, num_cells: int) -> Tensor:

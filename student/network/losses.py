@@ -1,6 +1,6 @@
 """The two distillation losses of MOCHA (arXiv 2509.14001, section 3): where a region lies, and how far from the others.
 
-Others to compare them with are in objectives.py.
+objectives.py has alternatives to them.
 
 Legend: N regions of the batch, D target dimensions; x is the student's, y the teacher's. No gradient flows into y.
 """
@@ -41,7 +41,12 @@ def relational_loss(x_ND: Tensor, y_ND: Tensor, temperature: float = 1.0) -> Ten
 
 def distances_to_others(embeddings_ND: Tensor) -> Tensor:
     """Distance of each row to every other row, divided by D: (N, N - 1)."""
-    count, dims = embeddings_ND.shape
-    distances = torch.cdist(embeddings_ND, embeddings_ND, compute_mode="donot_use_mm_for_euclid_dist") / dims
-    # Dropping the last entry of the flat matrix leaves the diagonal at the head of each row of N + 1.
-    return distances.flatten()[:-1].view(count - 1, count + 1)[:, 1:].reshape(count, count - 1)
+    distances = torch.cdist(embeddings_ND, embeddings_ND, compute_mode="donot_use_mm_for_euclid_dist")
+    return without_diagonal(distances / embeddings_ND.shape[1])
+
+
+def without_diagonal(square: Tensor) -> Tensor:
+    """(N, N) -> (N, N - 1), for N > 0."""
+    count = len(square)
+    # Without its last entry the flat matrix has rows of N + 1, each of which begins with an entry of the diagonal.
+    return square.flatten()[:-1].view(count - 1, count + 1)[:, 1:].reshape(count, count - 1)

@@ -1,4 +1,4 @@
-"""Objectives of distillation: what the student's embedding of a region is asked to have in common with the teacher's.
+"""Objectives of distillation: what a student's embeddings should have in common with the teacher's.
 
 Each is a pair of a local loss (every region for itself) and a relational one (regions among each other), to be weighted
 by lambda_dist and lambda_emb. `paper` is MOCHA's and the reference; the others are alternatives from the literature.
@@ -14,7 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from mocha_pipe.student.choices import ObjectiveName
-from mocha_pipe.student.network.losses import distances_to_others, local_alignment_loss, relational_loss
+from mocha_pipe.student.network.losses import (
+    distances_to_others,
+    local_alignment_loss,
+    relational_loss,
+    without_diagonal,
+)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,7 +35,7 @@ class Objective:
     local: Loss
     relational: Loss
     decoder: bool = False
-    """Compare a learned linear map of the student's embedding, which only training needs, instead of itself."""
+    """Compare not the student's embedding but a learned linear map of it, which only training needs."""
 
 
 def no_loss(x_ND: Tensor, _y_ND: Tensor) -> Tensor:
@@ -55,7 +60,7 @@ def smooth_l1_loss(x_ND: Tensor, y_ND: Tensor) -> Tensor:
 def calibrated_relational_loss(x_ND: Tensor, y_ND: Tensor) -> Tensor:
     """L_emb with its temperature taken from the teacher: the spread of its distances between the batch's regions.
 
-    With T = 1 and distances divided by D the paper's softmax is nearly flat: every region is as near as any other.
+    With T = 1 and distances divided by D the paper's softmax is nearly flat: all regions count as equally near.
     """
     if len(x_ND) < 3:
         return no_loss(x_ND, y_ND)
@@ -65,7 +70,7 @@ def calibrated_relational_loss(x_ND: Tensor, y_ND: Tensor) -> Tensor:
 def rkd_loss(x_ND: Tensor, y_ND: Tensor) -> Tensor:
     """Relational knowledge distillation (Park et al., arXiv 1904.05068): distances in pairs and angles in triplets.
 
-    Huber functions of the differences, with the paper's weights for metric learning, 25 and 50. Takes N^3 numbers.
+    Huber functions of the differences, with that paper's weights for metric learning, 25 and 50. Holds N^3 angles.
     """
     if len(x_ND) < 3:
         return no_loss(x_ND, y_ND)
@@ -119,6 +124,5 @@ def _angles(values_ND: Tensor) -> Tensor:  # (N, N, N)
 def _centred_similarities(values_ND: Tensor) -> Tensor:  # (N, N - 1)
     """Cosine to each of the others, less the mean of the row."""
     normal_ND = functional.normalize(values_ND, dim=1)
-    count = len(values_ND)
-    similarities = (normal_ND @ normal_ND.T).flatten()[:-1].view(count - 1, count + 1)[:, 1:].reshape(count, count - 1)
+    similarities = without_diagonal(normal_ND @ normal_ND.T)
     return similarities - similarities.mean(dim=1, keepdim=True)

@@ -8,26 +8,21 @@ Loading never unpickles code: `student.pt` goes through ultralytics' restricted 
 """
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
+from typing import Any, Literal
 
 import torch
 import ultralytics
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from ultralytics.nn.modules import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from mocha_pipe.data.files import atomic_path, write_json
-from mocha_pipe.student.choices import FEATURE_SETS, FeatureSet
+from mocha_pipe.student.choices import FeatureSet
 from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.features import FeatureDims, feature_dims
@@ -37,7 +32,17 @@ DETECTOR_FILE = "student.pt"
 TRANSLATION_FILE = "translation.safetensors"
 CARD_FILE = "student.json"
 
-_FORMAT = 1
+
+class _Card(BaseModel, strict=True):
+    """What student.json holds."""
+
+    format: Literal[1]
+    features: FeatureSet
+    feature_dims: list[int]
+    target_dim: int
+    class_names: list[str]
+    image_size: int
+    meta: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,24 +80,23 @@ def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Ma
     Returns:
         The folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    card = {
-        "format": _FORMAT,
-        "features": model.features,
-        "feature_dims": list(model.translation.dims),
-        "target_dim": model.translation.out_dim,
-        "class_names": list(class_names(model)),
-        "image_size": image_size,
-        "meta": dict(meta),
-    }
-    weights = {name: _plain(tensor) for name, tensor in model.translation.state_dict().items()}
-    checkpoint = io.BytesIO()  # saved to a file, the archive would carry that file's temporary name
+    card = _Card(
+        format=1,
+        features=model.features,
+        feature_dims=list(model.translation.dims),
+        target_dim=model.translation.out_dim,
+        class_names=list(class_names(model)),
+        image_size=image_size,
+        meta=dict(meta),
+    )
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.translation.state_dict().items()}
+    checkpoint = io.BytesIO()  # torch writes the name of the file that it saves to into the archive
     torch.save(_stock_checkpoint(model, image_size), checkpoint)
     with atomic_path(folder / DETECTOR_FILE) as path:
         path.write_bytes(checkpoint.getvalue())
     with atomic_path(folder / TRANSLATION_FILE) as path:
         save_file(weights, path)
-    write_json(folder / CARD_FILE, card)
+    write_json(folder / CARD_FILE, card.model_dump())
     return folder
 
 
@@ -114,20 +118,20 @@ def load_student(path: Path) -> Student:
         )
     card = _read_card(path)
     detector, _ = load_detector(path / DETECTOR_FILE)
-    dims = feature_dims(detector, card["features"])
-    if list(dims) != card["feature_dims"] or list(class_names(detector)) != card["class_names"]:
+    dims = feature_dims(detector, card.features)
+    if list(dims) != card.feature_dims or list(class_names(detector)) != card.class_names:
         raise StudentModelError(
             f"{path}: {DETECTOR_FILE} does not belong to {CARD_FILE} (features {list(dims)} and "
-            f"{card['feature_dims']} wide, {len(class_names(detector))} and {len(card['class_names'])} classes); "
+            f"{card.feature_dims} wide, {len(class_names(detector))} and {len(card.class_names)} classes); "
             "run `mocha-pipe distill` again."
         )
     return Student(
         detector=detector,
-        translation=_read_translation(path / TRANSLATION_FILE, dims, card["target_dim"]),
-        features=card["features"],
-        class_names=tuple(card["class_names"]),
-        image_size=card["image_size"],
-        meta=card["meta"],
+        translation=_read_translation(path / TRANSLATION_FILE, dims, card.target_dim),
+        features=card.features,
+        class_names=tuple(card.class_names),
+        image_size=card.image_size,
+        meta=card.meta,
     )
 
 
@@ -145,13 +149,15 @@ def load_detector(path: Path) -> tuple[DetectionModel, int]:
     detector = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(detector, DetectionModel) or type(detector.model[-1]) not in {Detect, v10Detect}:
         raise StudentModelError(
-            f"{path}: the student must be a YOLO detector, this is another kind of model ({_kind(detector)}); "
+            f"{path}: the student must be a YOLO detector, this is another kind of model "
+            f"({getattr(detector, 'task', None) or type(detector).__name__}); "
             "name the weights of a detector, such as yolov8n.pt."
         )
     if isinstance(detector, DistillModel):
         detector = detector.stripped()
     detector.float().eval().requires_grad_(False)
-    return detector, _image_size(checkpoint)
+    size = (checkpoint.get("train_args") or {}).get("imgsz", 640)  # ultralytics' default
+    return detector, max(size) if isinstance(size, list | tuple) else int(size)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -189,33 +195,19 @@ def _stock_checkpoint(model: DistillModel, image_size: int) -> dict[str, Any]:
     }
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """As safetensors wants it: on the CPU, contiguous, float32 where it is a float."""
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _read_card(folder: Path) -> dict[str, Any]:
-    """student.json, checked field by field."""
+def _read_card(folder: Path) -> _Card:
     path = folder / CARD_FILE
     if not path.is_file():
         raise StudentModelNotFoundError(
             f"{folder}: a student folder holds {CARD_FILE}, none found; run `mocha-pipe distill`, or name a .pt file."
         )
-    kinds = {"feature_dims": list, "target_dim": int, "class_names": list, "image_size": int, "meta": dict}
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [name for name, kind in kinds.items() if not isinstance(card[name], kind)]
-        if card["format"] != _FORMAT:
-            wrong.append("format")
-        if card["features"] not in FEATURE_SETS:
-            wrong.append("features")
-    except (ValueError, KeyError, TypeError) as error:
-        wrong = [str(error)]
-        card = {}
-    if wrong:
-        raise StudentModelError(f"{path}: unusable ({', '.join(wrong)}); run `mocha-pipe distill` again.")
-    return dict(card)
+        return _Card.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        wrong = [str(fault["loc"][0]) if fault["loc"] else fault["msg"] for fault in error.errors()]
+        raise StudentModelError(
+            f"{path}: unusable ({', '.join(dict.fromkeys(wrong))}); run `mocha-pipe distill` again."
+        ) from error
 
 
 def _read_translation(path: Path, dims: FeatureDims, out_dim: int) -> TranslationModule:
@@ -235,14 +227,3 @@ def _read_translation(path: Path, dims: FeatureDims, out_dim: int) -> Translatio
 def class_names(detector: DetectionModel) -> tuple[str, ...]:
     """Class names in the order of their ids."""
     return tuple(detector.names[index] for index in sorted(detector.names))
-
-
-def _image_size(checkpoint: Mapping[str, Any]) -> int:
-    """Pixels of the longer side at training, 640 (ultralytics' default) where the checkpoint does not say."""
-    size = (checkpoint.get("train_args") or {}).get("imgsz", 640)
-    return max(size) if isinstance(size, list | tuple) else int(size)
-
-
-def _kind(model: Any) -> str:
-    """What a model calls itself, for an error message."""
-    return str(getattr(model, "task", None) or type(model).__name__)

@@ -1,17 +1,14 @@
 """The translation module: from a region's features to the teacher's target space (MOCHA, section 3, t_S).
 
 Each region is translated on its own: channels are brought to zero mean and unit deviation, a residual feed-forward
-block mixes them, and a linear map without bias ends in the target space. (The paper's attention block sees one region
-at a time, which makes it a linear map; the feed-forward block is what remains of it.) Regions with patches (features
-`fine`) first pass these through two convolutions, whose mean and maximum over the box join the other channels; small
-details, a sticker on a mug, show in the maximum alone.
+block mixes them, and a linear map without bias ends in the target space. The paper's attention block sees one region
+at a time, too. Attention over a single element is a linear map, so the feed-forward block is what remains of it.
+
+Patches (features `fine`) first pass through two convolutions, whose mean and maximum over the box join the other
+channels. A small detail, such as a sticker on a mug, shows in the maximum alone.
 
 Legend: N regions, C channels, F channels of a patch, G x G its cells, D target dimensions.
 """
-
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +18,6 @@ from mocha_pipe.student.network.features import FeatureDims, RegionFeatures
 
 _EXPANSION = 4
 _PATCH_WIDTHS = (24, 128)
-PATCH_DIM = 2 * _PATCH_WIDTHS[-1]
 _REDUCED = 256
 
 
@@ -42,7 +38,7 @@ class FeedForward(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """(N, F, G, G) patches -> (N, 256): how much of each texture the box has, and where it is strongest how strong."""
+    """(N, F, G, G) patches -> (N, 256): how much of each texture the box has on average, and how much at most."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,7 +67,7 @@ class TranslationModule(nn.Module):
         self.reduce: nn.Module = nn.Identity()
         if dims.patches:
             self.patches = PatchEncoder(dims.patches)
-            width += PATCH_DIM
+            width += 2 * _PATCH_WIDTHS[-1]
             self.reduce = nn.Linear(width, _REDUCED)
         self.channels = nn.BatchNorm1d(width)
         width = _REDUCED if dims.patches else width

@@ -1,24 +1,57 @@
-"""Arguments of `yolo train` that a user passes on."""
+"""What a user asks of a training, checked before it begins: the model to start from, and arguments of `yolo train`."""
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
-
 from ultralytics.cfg import DEFAULT_CFG_DICT, get_cfg
+from ultralytics.nn.tasks import guess_model_task, yaml_model_load
+from ultralytics.utils.torch_utils import parse_device
 
-from mocha_pipe.student.errors import TrainArgumentError
+from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError, TrainArgumentError
+from mocha_pipe.student.network.student_files import load_detector
 
 DEFAULT_TRAIN_ARGUMENTS: Mapping[str, Any] = {"optimizer": "AdamW", "lr0": 1e-3, "warmup_bias_lr": 0.0}
-"""Where distillation differs from `yolo train`, whose automatic choice may be MuSGD, made for convolutions."""
+"""Where distillation differs from `yolo train`, whose automatic optimizer may be MuSGD, made for convolutions."""
 
 _OURS = frozenset(
     {"model", "data", "task", "mode", "cfg", "project", "name", "exist_ok", "save_dir", "resume", "single_cls"}
     | {"compile", "distill_model"}
 )
+
+
+def find_model(model: str) -> str:
+    """The model to start from, as ultralytics takes it: an absolute path, or the name of a .yaml that it ships.
+
+    Raises:
+        StudentModelNotFoundError: no such file or name.
+        StudentModelError: not a detector.
+    """
+    suffix = Path(model).suffix.lower()
+    if suffix == ".pt":
+        if not Path(model).is_file():
+            raise StudentModelNotFoundError(
+                f"{model}: no such file, and weights are not downloaded. Get it from "
+                "https://github.com/ultralytics/assets/releases and pass its path with --student, "
+                f"or pass --student {Path(model).stem}.yaml to start from random weights."
+            )
+        load_detector(Path(model))
+        return str(Path(model).resolve())
+    if suffix not in {".yaml", ".yml"} or "://" in model:
+        raise StudentModelError(
+            f"--student must be a local .pt file or a .yaml, found {model!r}; "
+            "for example --student yolov8n.yaml, or --student path/to/yolov8n.pt."
+        )
+    try:
+        task = guess_model_task(yaml_model_load(model))
+    except FileNotFoundError as error:
+        raise StudentModelNotFoundError(
+            f"{model}: no such file, and no model that ultralytics ships; for example --student yolov8n.yaml."
+        ) from error
+    if task != "detect":
+        raise StudentModelError(f"{model}: the student must be a YOLO detector, this is a model for {task!r}.")
+    return str(Path(model).resolve()) if Path(model).is_file() else model
 
 
 def checked_arguments(train_arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,3 +73,21 @@ def checked_arguments(train_arguments: Mapping[str, Any]) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise TrainArgumentError(f"Training argument refused by ultralytics: {reason}") from error
     return dict(train_arguments)
+
+
+def num_devices(arguments: Mapping[str, Any]) -> int:
+    """How many devices the training arguments name.
+
+    Raises:
+        TrainArgumentError: there are several, and another argument is for one device only.
+    """
+    count = len(parse_device(arguments.get("device", "")).split(","))
+    batch = arguments.get("batch", DEFAULT_CFG_DICT["batch"])
+    if count > 1 and batch < 1:
+        raise TrainArgumentError(
+            f"Several devices need a batch of whole images, found batch={batch}; "
+            "pass --batch, a multiple of the devices."
+        )
+    if count > 1 and arguments.get("rect"):
+        raise TrainArgumentError("rect=True orders images for one device; leave it out, or name one device.")
+    return count

@@ -1,17 +1,13 @@
 """Training batches in which every box knows its row of the region table, whatever augmentation did to it.
 
 Mosaic, mixup, crops and the filters between them move, merge, drop and reorder boxes, always together with their class
-ids. So the row rides inside the class id: packed where an image enters the augmentations, unpacked by the very last
-one. Targets are then looked up by row while the batch is put together, which happens in the loader's workers.
+ids. So the row is packed into the class id where an image enters the augmentations, and unpacked by the last of them.
+Targets are looked up by row while the batch is put together, which happens in the loader's workers.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
 
 import numpy as np
 import torch
@@ -34,7 +30,7 @@ _CLASS_MASK = (1 << _CLASS_BITS) - 1
 
 
 def pack(rows: NDArray[np.int64], class_ids: NDArray[Any]) -> NDArray[np.int64]:
-    """Row (>= -1) and class id (< 2^20) in one integer, exact also when an augmentation makes it a float64."""
+    """Row (>= -1) and class id (< 2^20) in one integer, which stays exact where an augmentation makes it a float64."""
     return ((rows + 1) << _CLASS_BITS) | class_ids.astype(np.int64)
 
 
@@ -45,7 +41,7 @@ def unpack(codes: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 class RowFormat(Format):  # type: ignore[misc]  # ultralytics is untyped
-    """The last transform: boxes become tensors, and rows part from class ids."""
+    """The last transform: boxes become tensors, and class ids are split into rows and class ids."""
 
     def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
         """Parameters of the image, with `rows` (n,) beside `cls` (n, 1)."""
@@ -71,11 +67,11 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
             gives every box `NO_TARGET`.
         targets: looked up for every batch, which then has `targets` (n, D) float32 beside `rows` (n,) int64; None
             adds neither.
-        seed: of the augmentations; a sample's follows from this, the epoch and its number.
+        seed: of the augmentations; those of a sample follow from this seed, the epoch and the number of the image.
         **arguments: those of `YOLODataset`.
 
     Raises:
-        TrainArgumentError: cache="disk" for images in tars, which have no place of their own on the disk.
+        TrainArgumentError: cache="disk", where the images are in tars and so have no place of their own on the disk.
     """
 
     format_class = RowFormat
@@ -99,7 +95,9 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         self.first_row = first_row
         self.targets = targets
         self._seed = seed
-        self._is_aside = _set_aside_mask(source, targets)
+        self._is_aside = np.zeros(source.num_regions if targets is None else len(targets), bool)
+        if targets is not None:
+            self._is_aside[targets.set_aside] = True
         self._kept = [index for index in range(len(source.records)) if self._is_readable(index)]
         self._epoch = 0
         super().__init__(img_path=str(source.root), **arguments)
@@ -116,47 +114,47 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         return sample
 
     def get_img_files(self, img_path: str) -> list[Any]:  # noqa: ARG002  (the source names the files)
-        """Files of the source in its order, or members of tars; the first part where `fraction` asks for less."""
+        """Files of the source in its order, or members of tars; the first of them where `fraction` asks for less."""
         count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(self._kept) * self.fraction))
         files = [self.source.records[index].path for index in self._kept[:count]]
         return [str(file) if isinstance(file, Path) else file for file in files]
 
     def get_labels(self) -> list[dict[str, Any]]:
         """One label per image, with `rows` (n, 1)."""
-        return [
-            _label(self.source.records[index], self._rows(index, len(self.source.records[index].class_ids)))
-            for index in self._kept[: len(self.im_files)]
-        ]
+        return [_label(self.source.records[index], self._rows(index)) for index in self._kept[: len(self.im_files)]]
 
     def forget_partners(self) -> None:
-        """Empty the store that a mosaic's partners come from, so that none depends on an earlier epoch."""
+        """Empty the store from which a mosaic draws its partners, so that none of them is from an earlier epoch."""
         if self.cache != "ram":
             for index in self.buffer:
                 self.ims[index] = self.im_hw0[index] = self.im_hw[index] = None
         self.buffer.clear()
 
-    @property
-    def num_without_target(self) -> int:
-        """Boxes of the images in use that were set aside, and so count for detection only."""
-        return sum(int((label["rows"] == NO_TARGET).sum()) for label in self.labels) if self.targets is not None else 0
+    def left_out(self) -> list[str]:
+        """What this data set does not learn from, one line each; empty where it learns from all of it."""
+        lines = []
+        rows = [row for label in self.labels for row in label["rows"].ravel()]
+        if self.targets is not None and (count := rows.count(NO_TARGET)):
+            lines.append(
+                f"{count} of {len(rows)} regions have no target, set aside by the teacher cache; they count for "
+                "detection only"
+            )
+        if count := len(self.source.records) - len(self._kept):
+            lines.append(f"{count} of {len(self.source.records)} images cannot be decoded and are left out")
+        return lines
 
-    @property
-    def num_unreadable(self) -> int:
-        """Images left out because they cannot be decoded."""
-        return len(self.source.records) - len(self._kept)
-
-    def _rows(self, index: int, count: int) -> NDArray[np.int64]:
+    def _rows(self, index: int) -> NDArray[np.int64]:
         if self.first_row is None:
-            return np.full(count, NO_TARGET, dtype=np.int64)
+            return np.full(len(self.source.records[index].class_ids), NO_TARGET, dtype=np.int64)
         rows = np.arange(self.first_row[index], self.first_row[index + 1], dtype=np.int64)
         return np.where(self._is_aside[rows], NO_TARGET, rows)
 
     def _is_readable(self, index: int) -> bool:
-        """Whether an image can be decoded; only one whose boxes were all set aside is tried."""
+        """Whether an image can be decoded. Only an image whose boxes were all set aside is tried."""
         record = self.source.records[index]
         if not record.readable:
             return False
-        rows = self._rows(index, len(record.class_ids))
+        rows = self._rows(index)
         if self.targets is None or not len(rows) or (rows != NO_TARGET).any():
             return True
         try:
@@ -183,25 +181,12 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         rows = torch.cat([sample.pop("rows") for sample in samples])
         batch: dict[str, Any] = YOLODataset.collate_fn(samples)
         if self.targets is not None:
-            batch["rows"] = rows
-            batch["targets"] = torch.from_numpy(self._targets_of(rows.numpy(), self.targets))
+            found = np.zeros((len(rows), self.targets.dim), dtype=np.float32)
+            known = (rows >= 0).numpy()
+            if known.any():
+                found[known] = self.targets.lookup(rows.numpy()[known])
+            batch.update(rows=rows, targets=torch.from_numpy(found))
         return batch
-
-    @staticmethod
-    def _targets_of(rows: NDArray[np.int64], targets: RegionTargets) -> NDArray[np.float32]:  # (n,) -> (n, D)
-        known = rows >= 0
-        found = np.zeros((len(rows), targets.dim), dtype=np.float32)
-        if known.any():
-            found[known] = targets.lookup(rows[known])
-        return found
-
-
-def _set_aside_mask(source: DetectionSource, targets: RegionTargets | None) -> NDArray[np.bool_]:  # (rows,)
-    """Which rows of a source have no target; none where there are no targets at all."""
-    mask = np.zeros(source.num_regions if targets is None else len(targets), bool)
-    if targets is not None:
-        mask[targets.set_aside] = True
-    return mask
 
 
 def _label(record: ImageRecord, rows: NDArray[np.int64]) -> dict[str, Any]:

@@ -1,16 +1,12 @@
-"""Pictures that are no files of their own, for ultralytics, which reads pictures by file name.
+"""Lets ultralytics read images that are no files of their own, such as members of tars.
 
-Its data sets keep a list of names and hand each to `imread`. Ours may put anything with `read_bytes` and `suffix` in
-that list: a member of a tar, or what a stream has just brought.
+ultralytics' data sets keep a list of file names and hand each to `imread`. Ours may put anything with `read_bytes` and
+`suffix` in that list: a member of a tar, or an image that a stream has just brought.
 """
 
 import tempfile
 from pathlib import Path
 from typing import Any
-
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
 
 import cv2
 import numpy as np
@@ -19,7 +15,7 @@ from numpy.typing import NDArray
 from ultralytics.utils.patches import imread
 
 _PLAIN = frozenset({".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".webp"})
-"""Formats that ultralytics decodes by cv2 alone; for the others it looks at the file's name."""
+"""Formats that ultralytics decodes by cv2 alone; what it does with others depends on the file's name."""
 
 
 def read_bgr(file: Any, flags: int = cv2.IMREAD_COLOR) -> NDArray[np.uint8] | None:  # (H, W, C)
@@ -30,7 +26,7 @@ def read_bgr(file: Any, flags: int = cv2.IMREAD_COLOR) -> NDArray[np.uint8] | No
 
 
 def decode_bgr(content: bytes, suffix: str, flags: int = cv2.IMREAD_COLOR) -> NDArray[np.uint8] | None:  # (H, W, C)
-    """The same for bytes."""
+    """The same for the bytes of a file and its suffix."""
     if suffix.lower() in _PLAIN and content:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
         if image is None:

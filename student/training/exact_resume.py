@@ -1,25 +1,21 @@
 """A trainer whose stopped runs go on as if they never had been stopped, and whose runs repeat under their seed.
 
 ultralytics' last.pt holds the averaged weights and the optimizer, in float16. What it lacks lies beside it in full
-precision: the weights in training, the gradients that wait for the next optimizer step, and how many batches gave them.
+precision: the weights in training, their average, the optimizer, the gradients that wait for the next optimizer step,
+and how many batches gave these gradients.
 
-    weights/exact-7.pt    the state after epoch 7; written before that epoch's last.pt, which makes it count
+    weights/exact-7.pt    the state after epoch 7; it counts once that epoch's last.pt is there, which is written later
 
-Order of the images and augmentation follow from seed, epoch and image (order.py). So a resumed run equals an
-uninterrupted one bit for bit where the device computes deterministically. One case is beyond that: loader workers keep
-a mosaic's recent partners each for itself, so that with workers and without `cache=ram` other partners may be drawn.
+The order of the images and their augmentation follow from seed, epoch and image (seeded_order.py). So a resumed run
+equals an uninterrupted one bit for bit where the device computes deterministically, but for one case: each loader
+worker keeps the recent partners of its mosaics. With workers and without `cache=ram`, other partners may be drawn.
 """
 
-import csv
 from pathlib import Path
 from typing import Any
 
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -32,8 +28,8 @@ class ExactTrainer(ResumableTrainer):
     """ultralytics' trainer with an order of its own, exact checkpoints and exact resuming."""
 
     def __init__(self, overrides: dict[str, Any]) -> None:
-        self._nominal_accumulate, self._cadence_shift = 1, 0
-        self._batches_waiting = 0  # whose gradients are summed up and not yet applied
+        self._batches_per_step, self._cadence_shift = 1, 0
+        self._batches_waiting = 0  # batches whose gradients are summed up and not yet applied
         self._order: EpochBatches | None = None
         self.exact_state: dict[str, Any] | None = None
         """What the next epoch begins with, where the run was resumed."""
@@ -43,16 +39,17 @@ class ExactTrainer(ResumableTrainer):
 
     @property
     def accumulate(self) -> int:
-        """Batches per optimizer step, as the loop compares it with the batches since the last one.
+        """Batches per optimizer step, as ultralytics' loop reads them.
 
-        A resumed loop believes that its last step was before the first batch of the run, and none knows of a step out
-        of turn; the shift makes up for that.
+        The loop steps when so many batches have passed since its last step. It counts too many after a resume, where it
+        counts from the run's first batch, and after `apply_waiting`, a step of which it does not know. The shift makes
+        up for these.
         """
-        return self._nominal_accumulate + self._cadence_shift
+        return self._batches_per_step + self._cadence_shift
 
     @accumulate.setter
     def accumulate(self, batches: int) -> None:
-        self._nominal_accumulate = batches
+        self._batches_per_step = batches
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Ultralytics' loader; the training images come in our order."""
@@ -70,9 +67,9 @@ class ExactTrainer(ResumableTrainer):
         return loader
 
     def build_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
-        """Ultralytics' optimizer; Adam and AdamW as torch's one pass over the weights, a third of the time on a CPU.
+        """Ultralytics' optimizer; Adam and AdamW in torch's fused form, which takes a third of the time on a CPU.
 
-        SGD's fused form breaks where some weights got gradients later than others, as in the schedule `alternate`.
+        SGD's fused form fails where some weights had their first gradient later than others, as by `alternate`.
         """
         optimizer: torch.optim.Optimizer = super().build_optimizer(*arguments, **named)
         if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
@@ -81,12 +78,12 @@ class ExactTrainer(ResumableTrainer):
         return optimizer
 
     def optimizer_step(self) -> None:
-        """One step; the gradients that it applies wait no longer."""
+        """One step, which applies all gradients that wait."""
         super().optimizer_step()
         self._batches_waiting = self._cadence_shift = 0
 
     def apply_waiting(self) -> None:
-        """One optimizer step out of turn, where gradients wait; the loop's next one comes a full turn later."""
+        """One optimizer step out of turn, where gradients wait; the loop's next step comes a full turn later."""
         if self._batches_waiting:
             shift = self._cadence_shift + self._batches_waiting
             self.optimizer_step()
@@ -94,12 +91,17 @@ class ExactTrainer(ResumableTrainer):
 
     def save_model(self) -> bool:
         """Write the exact state of the epoch, then ultralytics' checkpoints, which make it count."""
-        with atomic_path(_state_path(self.wdir, self.epoch)) as temporary:
-            torch.save(self._exact_state(), temporary)
+        parameters = unwrap_model(self.model).named_parameters()
+        state = {
+            **training_state(self),
+            "gradients": {name: value.grad for name, value in parameters if value.grad is not None},
+            "batches_waiting": self._batches_waiting,
+        }
+        path = _state_path(self.wdir, self.epoch)
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
         saved = super().save_model()
-        for path in _states(self.wdir):
-            if path != _state_path(self.wdir, self.epoch):
-                path.unlink(missing_ok=True)
+        _remove_states(self.wdir, but=path)
         return saved
 
     def resume_training(self, ckpt: dict[str, Any] | None) -> None:
@@ -118,16 +120,7 @@ class ExactTrainer(ResumableTrainer):
         """Finish the run; nobody goes on from here."""
         super().final_eval()
         if RANK in {-1, 0}:
-            for path in _states(self.wdir):
-                path.unlink(missing_ok=True)
-
-    def _exact_state(self) -> dict[str, Any]:
-        model: nn.Module = unwrap_model(self.model)
-        return {
-            **training_state(self),
-            "gradients": {name: value.grad for name, value in model.named_parameters() if value.grad is not None},
-            "batches_waiting": self._batches_waiting,
-        }
+            _remove_states(self.wdir)
 
     def _begin_epoch(self) -> None:
         """Called before each epoch."""
@@ -136,7 +129,7 @@ class ExactTrainer(ResumableTrainer):
         seed_everything(self.args.seed, self.epoch, RANK + 1)
         if self.exact_state is None:
             return
-        # The loop has cleared all gradients when it began.
+        # Only now, since the loop begins by clearing all gradients.
         waiting: dict[str, Tensor] = self.exact_state["gradients"]
         for name, parameter in unwrap_model(self.model).named_parameters():
             parameter.grad = waiting.get(name)
@@ -168,17 +161,17 @@ def _state_path(folder: Path, epoch: int) -> Path:
     return folder / f"exact-{epoch}.pt"
 
 
-def _states(folder: Path) -> list[Path]:
-    return list(folder.glob("exact-*.pt"))
+def _remove_states(folder: Path, but: Path | None = None) -> None:
+    for path in folder.glob("exact-*.pt"):
+        if path != but:
+            path.unlink(missing_ok=True)
 
 
 def _forget_later_epochs(results: Path, num_epochs: int) -> None:
     """Drop the lines of a results.csv after its first epochs: that of an epoch that ended without its checkpoint."""
-    if not results.is_file():
-        return
-    with results.open(newline="") as stream:
-        lines = list(csv.reader(stream))
-    kept = lines[:1] + [line for line in lines[1:] if line and int(float(line[0])) <= num_epochs]
-    if kept != lines:
-        with atomic_path(results) as temporary, temporary.open("w", newline="") as stream:
-            csv.writer(stream, lineterminator="\n").writerows(kept)
+    if results.is_file():
+        lines = results.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = lines[:1] + [line for line in lines[1:] if float(line.partition(",")[0]) <= num_epochs]
+        if kept != lines:
+            with atomic_path(results) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")

@@ -1,18 +1,13 @@
 """A detector's classification branch learns from other images, and nothing else of the detector does.
 
 The reference does so before it evaluates on CORe50 and iCubWorld: 10 epochs on their coarse classes. Backbone, neck and
-box branch stay as they are, so what a translation module reads stays as well.
+box branch stay as they are, and with them the features that a translation module reads.
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
 
 from ultralytics.nn.tasks import DetectionModel
 
@@ -22,7 +17,7 @@ from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS, check
 from mocha_pipe.student.training.resumable import train_to_end
 from mocha_pipe.student.training.source_trainer import SourceTrainer
 
-_BRANCHES = ("cv3", "one2one_cv3")  # as ultralytics names them in a head; the second one where it has two
+_BRANCHES = ("cv3", "one2one_cv3")  # ultralytics' names in a Detect head; only the heads of 26 have the second one
 
 
 def tune_classification(
@@ -54,7 +49,11 @@ def tune_classification(
         resume=True,
     )
     tuned, _ = load_detector(folder / "weights" / "last.pt")
-    return _with_branches(detector, tuned)
+    head, learned = detector.model[-1], tuned.model[-1]
+    for name in _BRANCHES:
+        if hasattr(head, name):
+            getattr(head, name).load_state_dict(getattr(learned, name).state_dict())
+    return detector
 
 
 def _all_but_classification(detector: DetectionModel) -> list[int | str]:
@@ -62,11 +61,3 @@ def _all_but_classification(detector: DetectionModel) -> list[int | str]:
     last = len(detector.model) - 1
     parts = [name for name, _ in detector.model[last].named_children() if name not in _BRANCHES]
     return [*range(last), *(f"{last}.{name}" for name in parts)]
-
-
-def _with_branches(detector: DetectionModel, tuned: DetectionModel) -> DetectionModel:
-    mended: Any = deepcopy(detector)
-    for name in _BRANCHES:
-        if hasattr(mended.model[-1], name):
-            getattr(mended.model[-1], name).load_state_dict(getattr(tuned.model[-1], name).state_dict())
-    return mended

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mocha_pipe.student.network.student_files import load_checkpoint
 from mocha_pipe.student.training.arguments import checked_arguments
 from mocha_pipe.student.training.resumable import ResumableTrainer, read_metrics, train_to_end
 
@@ -39,4 +40,4 @@ def pretrain(
     arguments = {**checked_arguments(train_arguments), "data": str(data_yaml.resolve())}
     folder = train_to_end(ResumableTrainer, model=model, run=run, arguments=arguments, resume=resume)
     weights = folder / "weights" / "best.pt"
-    return PretrainResult(weights=weights, metrics=read_metrics(weights))
+    return PretrainResult(weights=weights, metrics=read_metrics(load_checkpoint(weights)))

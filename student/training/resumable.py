@@ -1,4 +1,4 @@
-"""A training run of ultralytics in `run/train/` that can be stopped anywhere; both stages of phase 2 are one.
+"""A training run of ultralytics in `run/train/` that can be stopped anywhere and goes on from its last whole epoch.
 
 - `weights/last.pt`: after every epoch, replaced whole; a stopped run goes on from it
 - `weights/best.pt`: the epoch with the best mAP50-95 on the validation split
@@ -11,25 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
-
 import torch
-import torch.distributed as dist
 import ultralytics.engine.trainer
 from torch import nn
-from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import LOGGER, RANK, WORLD_SIZE
-from ultralytics.utils.torch_utils import parse_device, strip_optimizer
+from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils.torch_utils import strip_optimizer
 
 from mocha_pipe.data.files import atomic_path
 from mocha_pipe.student.environment import cpu_threads
-from mocha_pipe.student.errors import TrainArgumentError
 from mocha_pipe.student.network.student_files import load_checkpoint
-from mocha_pipe.student.training.processes import run_in_processes, wrapped_for_cpu
-from mocha_pipe.student.training.starting_model import find_model
+from mocha_pipe.student.training.arguments import find_model, num_devices
+from mocha_pipe.student.training.processes import run_in_processes
 
 _FINISHED = -1  # epoch of a checkpoint whose optimizer was dropped
 
@@ -39,8 +32,6 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]  # ultralytics i
 
     def __init__(self, overrides: dict[str, Any]) -> None:
         super().__init__(overrides=overrides)
-        if RANK >= 0 and self.device.type == "cpu":  # ultralytics counts processes by their GPUs
-            self.world_size = WORLD_SIZE
         for event in ("on_train_start", "on_val_start"):
             self.add_callback(event, _use_all_cores)
         self.add_callback("on_train_start", _show_progress)
@@ -64,16 +55,6 @@ class ResumableTrainer(DetectionTrainer):  # type: ignore[misc]  # ultralytics i
         if RANK in {-1, 0}:
             finish_run(self.wdir)
 
-    def _setup_ddp(self) -> None:
-        if self.device.type == "cpu":
-            dist.init_process_group("gloo", rank=RANK, world_size=self.world_size)
-        else:
-            super()._setup_ddp()
-
-    def _setup_train(self) -> None:
-        with wrapped_for_cpu():
-            super()._setup_train()
-
 
 def train_to_end(
     make_trainer: Callable[[dict[str, Any]], ResumableTrainer],
@@ -83,7 +64,15 @@ def train_to_end(
     arguments: Mapping[str, Any],
     resume: bool,
 ) -> Path:
-    """Runs a trainer in `run/train/` from the start, or from where it stopped; returns that folder."""
+    """Runs a trainer in `run/train/` from the start, or from where it stopped; returns that folder.
+
+    Args:
+        make_trainer: takes ultralytics' overrides; must pickle where several devices are named.
+        model: a `.pt` file or a `.yaml`, as in `find_model`.
+        run: folder of the run.
+        arguments: of `yolo train`.
+        resume: go on with a stopped run, and leave a finished one as it is; otherwise start anew.
+    """
     folder = run.resolve() / "train"
     last = folder / "weights" / "last.pt"
     overrides = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, **arguments}
@@ -100,33 +89,19 @@ def train_to_end(
     run_one = partial(_train, make_trainer, overrides)
     count = num_devices(arguments)
     if count > 1:
-        _check_for_several(arguments)
         run_in_processes(run_one, count)
     else:
         run_one()
     return folder
 
 
-def _check_for_several(arguments: Mapping[str, Any]) -> None:
-    """Raises TrainArgumentError for what one device alone can do."""
-    batch = arguments.get("batch", DEFAULT_CFG_DICT["batch"])
-    if batch < 1:
-        raise TrainArgumentError(
-            f"Several devices need a batch of whole images, found batch={batch}; "
-            "pass --batch, a multiple of the devices."
-        )
-    if arguments.get("rect"):
-        raise TrainArgumentError("rect=True orders images for one device; leave it out, or name one device.")
-
-
-def num_devices(arguments: Mapping[str, Any]) -> int:
-    """How many devices the training arguments name."""
-    return len(parse_device(arguments.get("device", "")).split(","))
-
-
-def _train(make_trainer: Callable[[dict[str, Any]], "ResumableTrainer"], overrides: dict[str, Any]) -> None:
-    with quiet_ultralytics(), _own_threads():
-        make_trainer(overrides).train()
+def _train(make_trainer: Callable[[dict[str, Any]], ResumableTrainer], overrides: dict[str, Any]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        with quiet_ultralytics():
+            make_trainer(overrides).train()
+    finally:
+        torch.set_num_threads(threads)  # which ultralytics changes
 
 
 def finish_run(weights: Path) -> None:
@@ -136,9 +111,9 @@ def finish_run(weights: Path) -> None:
             strip_optimizer(path, s=str(temporary))
 
 
-def read_metrics(weights: Path) -> dict[str, float]:
-    """Validation metrics that a checkpoint of a run carries."""
-    metrics = load_checkpoint(weights).get("train_metrics") or {}
+def read_metrics(checkpoint: Mapping[str, Any]) -> dict[str, float]:
+    """Validation metrics that a checkpoint of a run carries, named as in results.csv."""
+    metrics = checkpoint.get("train_metrics") or {}
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
@@ -178,14 +153,4 @@ def _show_progress(_trainer: ResumableTrainer) -> None:
 def _use_all_cores(trainer_or_validator: Any) -> None:
     """On the CPU ultralytics leaves one core to its data loader, which there runs in the training process itself."""
     if trainer_or_validator.device.type == "cpu":
-        torch.set_num_threads(max(1, cpu_threads() // WORLD_SIZE))
-
-
-@contextmanager
-def _own_threads() -> Iterator[None]:
-    """Gives the process its number of threads back, which ultralytics changes."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(cpu_threads())

@@ -1,7 +1,7 @@
-"""The order of the training images, and the chance in their augmentation: functions of seed, epoch and image alone.
+"""The order of the training images and the random draws of their augmentation, from seed, epoch and image alone.
 
 So a run repeats whatever its number of loader workers, and one that was stopped goes on as if it never had been.
-Loaders hand out image numbers only; the epoch travels inside them: epoch * images + image.
+A loader hands a data set one number only, which therefore holds the epoch too: epoch * images + image.
 """
 
 import random
@@ -10,27 +10,27 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-_STREAM = 0x6D6F636861  # keeps our streams apart from those of others who seed with small numbers
+_STREAM = 0x6D6F636861  # keeps our random numbers apart from those of others who seed with small numbers
 
 
 class EpochBatches:
-    """Batches of image codes without end, epoch after epoch; what a loader takes for its batch sampler.
+    """Batches of such numbers without end, epoch after epoch; a loader takes this object as its batch sampler.
 
-    Every process of a distributed run draws the same order and takes every n-th image of it, the first ones twice where
-    the images do not divide evenly.
+    Every one of n processes draws the same order and takes every n-th image of it. Where the images do not divide
+    evenly, the first ones come twice.
     """
 
     def __init__(
         self, num_images: int, batch_size: int, *, shuffle: bool, seed: int, process: int = 0, processes: int = 1
     ) -> None:
         self.epoch = 0
-        """First epoch of an iteration; those that have begun count on for themselves."""
+        """First epoch of an iteration that begins now; an iteration that has begun counts on by itself."""
         self._num_images, self._batch_size = num_images, batch_size
         self._shuffle, self._seed = shuffle, seed
         self._process, self._processes = process, processes
         per_process = -(-num_images // processes)
         self.sampler = range(-(-per_process // batch_size))
-        """As long as an epoch has batches; ultralytics' loader asks here."""
+        """As long as an epoch has batches; ultralytics' loader takes its length from here."""
 
     def __iter__(self) -> Iterator[list[int]]:
         epoch = self.epoch
@@ -53,7 +53,7 @@ def seed_everything(*parts: int) -> None:
     seed = int(np.random.SeedSequence((_STREAM, *parts)).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
-    # torch.manual_seed does the same, and notes its caller's stack where CUDA sleeps: 0.2 ms a sample.
+    # torch.manual_seed does the same, but records its caller's stack where CUDA is not in use: 0.2 ms a sample.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)

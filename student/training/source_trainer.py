@@ -1,12 +1,8 @@
-"""A trainer on images and boxes that are in memory; no data.yaml, no label scan."""
+"""A trainer on images and boxes of a `DetectionSource`; no data.yaml, no label scan."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
 
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.utils import LOGGER, colorstr
@@ -50,23 +46,10 @@ class SourceTrainer(ExactTrainer):
             data=self.data,
             fraction=get_split_fraction(self.args.fraction, "train" if training else self.args.split),
         )
-        for line in left_out(dataset):
+        for line in dataset.left_out():
             LOGGER.warning(f"{colorstr(f'{mode}: ')}{line}")
         return dataset
 
     def _dataset_of(self, training: bool) -> Callable[..., RegionDataset]:
-        """The data set, but for ultralytics' arguments."""
+        """What makes the data set from ultralytics' arguments."""
         return partial(RegionDataset, self.sources[0 if training else 1])
-
-
-def left_out(dataset: RegionDataset) -> list[str]:
-    """What a data set does not learn from, one line each; empty where it learns from all of it."""
-    lines = []
-    boxes = sum(len(label["rows"]) for label in dataset.labels)
-    if count := dataset.num_without_target:
-        lines.append(
-            f"{count} of {boxes} regions have no target, set aside by the teacher cache; they count for detection only"
-        )
-    if count := dataset.num_unreadable:
-        lines.append(f"{count} of {len(dataset.source.records)} images cannot be decoded and are left out")
-    return lines

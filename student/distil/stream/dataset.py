@@ -1,11 +1,10 @@
 """Training from tar shards behind a URL: a stream of samples in a shuffled order, each once in an epoch.
 
-    shards in a random order -> every node its own -> every worker its own -> images -> a window that shuffles them
-    -> ultralytics' augmentations -> batches
+    shards in a random order -> every worker its own -> images -> a window that shuffles them
+    -> ultralytics' augmentations -> batches (loader.py)
 
-What is augmented together (mosaic, mixup, cutmix) comes from the images that the worker brought last. Boxes and rows
-come from the index, so that only the images travel. The order is a function of seed, epoch and the numbers of nodes and
-workers. Batches are made in streamloader.py.
+Mosaic, mixup and cutmix combine an image with some of the last that the worker brought. Boxes and rows come from the
+index, so that only the images travel. The order is a function of seed, epoch and the number of workers.
 """
 
 import random
@@ -15,12 +14,8 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
-
 import webdataset
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.tariterators import tar_file_iterator
 
 from mocha_pipe.data.errors import DatasetError
@@ -35,7 +30,7 @@ from mocha_pipe.student.training.decoding import decode_bgr
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """Stands where the file name of an image would, and answers with the bytes that the stream brought."""
+    """Stands in the place of an image's file name, and gives the bytes that the stream brought."""
 
     contents: dict[int, bytes]
     position: int
@@ -80,7 +75,7 @@ class StreamDataset(RegionDataset):
         ]
 
     def _is_readable(self, index: int) -> bool:
-        """As the index says; what only decoding tells is found when the image comes."""
+        """As the index says. Whether the image can be decoded shows when it comes."""
         return self.source.records[index].readable
 
     def sample(self, epoch: int, position: int, content: bytes) -> dict[str, Any] | None:
@@ -97,7 +92,10 @@ class StreamDataset(RegionDataset):
         return sample
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """The image asked for, or one of the last that came in its place: a partner of a mosaic or mixup is any."""
+        """The image asked for; in the place of one that is not at hand, any of the last that came.
+
+        Only partners of a mosaic or mixup are not at hand, and these are drawn at random anyway.
+        """
         if index not in self._contents and self.ims[index] is None:
             index = random.choice(self.buffer or list(self._contents))  # noqa: S311
         label: dict[str, Any] = super().get_image_and_label(index)
@@ -114,25 +112,24 @@ class ShardStream(IterableDataset[dict[str, Any]]):
         self.seed = seed
         self.epoch = 0
         self.done: frozenset[int] = frozenset()
-        """Shards, by their place in `shards`, that this epoch has no more need of."""
+        """Shards, by their place in `shards`, whose images this epoch has seen already."""
         self.counts = [
             sum(shard.first_image + at in dataset.position_of for at in range(len(shard.digests))) for shard in shards
         ]
         """Images of each shard that are in use."""
 
     def order(self) -> list[int]:
-        """Shards of this epoch over all nodes and workers, in the order in which they are dealt out."""
+        """Shards of this epoch for all workers, in the order in which they are dealt out."""
         order = list(range(len(self.shards)))
         random.Random(f"{self.seed} {self.epoch}").shuffle(order)  # noqa: S311
         return [number for number in order if number not in self.done and self.counts[number]]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self.dataset.forget_partners()
-        rank, _, worker, _ = webdataset.utils.pytorch_worker_info()
-        dice = random.Random(f"{self.seed} {self.epoch} {rank} {worker}")  # noqa: S311
+        worker = get_worker_info()
+        dice = random.Random(f"{self.seed} {self.epoch} 0 {worker.id if worker else 0}")  # noqa: S311
         pipeline = webdataset.DataPipeline(
             lambda: iter(self.order()),
-            webdataset.split_by_node,
             webdataset.split_by_worker,
             self._images,
             webdataset.shuffle(self.window, initial=self.window, rng=dice),

@@ -4,63 +4,30 @@ import bisect
 import math
 import random
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
-
 import torch
-import webdataset
 from torch.utils.data import DataLoader
 from ultralytics.data.build import seed_worker
 
-from mocha_pipe.data.errors import DatasetError, MochaError
+from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.packing.remote import RemoteShard
 from mocha_pipe.student.distil.stream.dataset import ShardStream, StreamDataset, image_number
-
-
-@dataclass(frozen=True, slots=True)
-class StreamPosition:
-    """What a run has been trained on, by shard."""
-
-    epoch: int
-    done: tuple[int, ...]
-    """Shards, by their place in the stream, all of whose images were in a batch of this epoch."""
-
-
-class _Images:
-    """As much of a sampler as ultralytics' trainer asks for."""
-
-    def __init__(self, loader: "StreamLoader") -> None:
-        self._loader = loader
-
-    def __len__(self) -> int:
-        return sum(self._loader.stream.counts)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by a distributed trainer before each epoch."""
-        self._loader.set_epoch(epoch)
 
 
 class StreamLoader:
     """Batches of a stream, with what ultralytics' trainer expects of its loader.
 
-    Workers start anew for each epoch, so an epoch depends on seed and number alone. Nodes take the same number of
-    steps: one whose shards hold fewer images goes through some of them again.
+    Workers start anew for each epoch, so an epoch depends on seed and number alone.
 
     Args:
         dataset: labels, targets and augmentations.
         shards: of the stream.
-        batch_size: images in a batch of this process.
+        batch_size: images in a batch.
         workers: processes that read, at most one for each shard; 0 reads in this one.
         window: images that each worker draws the next one from; kept as they came, so some 100 kB each.
         seed: of the order.
         pin_memory: hand batches over in page-locked memory.
-
-    Raises:
-        DatasetError: there are more nodes than shards.
     """
 
     drop_last = False
@@ -79,15 +46,9 @@ class StreamLoader:
         self.dataset = dataset
         self.stream = ShardStream(dataset, shards, window=window, seed=seed)
         self.batch_size = batch_size
-        self.sampler = _Images(self)
-        self._rank, self._nodes, _, _ = webdataset.utils.pytorch_worker_info()
-        used = sum(count > 0 for count in self.stream.counts)
-        if used < self._nodes:
-            raise DatasetError(
-                f"{shards[0].url if shards else 'the stream'}: every process of a run needs a shard of its own, found "
-                f"{used} shards for {self._nodes} processes; pack with a smaller --shard-size"
-            )
-        self.num_workers = min(workers, used // self._nodes)
+        self.sampler = range(sum(self.stream.counts))
+        """As long as an epoch has images."""
+        self.num_workers = min(workers, sum(count > 0 for count in self.stream.counts))
         self._pin_memory = pin_memory
         self._seen: dict[int, int] = {}
 
@@ -96,31 +57,25 @@ class StreamLoader:
         self.stream.epoch, self.stream.done = epoch, frozenset(done)
 
     @property
-    def position(self) -> StreamPosition:
-        """What the batches that were taken of the current epoch hold, on this node."""
+    def done(self) -> tuple[int, ...]:
+        """Shards, by their place in the stream, all of whose images were in a batch of the current epoch."""
         done = {number for number, count in self._seen.items() if count >= self.stream.counts[number]}
-        return StreamPosition(epoch=self.stream.epoch, done=tuple(sorted(done | self.stream.done)))
+        return tuple(sorted(done | self.stream.done))
 
     def __len__(self) -> int:
-        """Batches of the epoch, the same on every node."""
-        return max(self._steps(rank) for rank in range(self._nodes))
-
-    def _steps(self, rank: int) -> int:
-        """Batches that a node's own shards make: each worker fills its own."""
-        mine = self.stream.order()[rank :: self._nodes]
-        workers = max(self.num_workers, 1)
-        images = (sum(self.stream.counts[number] for number in mine[worker::workers]) for worker in range(workers))
+        """Batches of the epoch: each worker fills its own."""
+        numbers, workers = self.stream.order(), max(self.num_workers, 1)
+        images = (sum(self.stream.counts[number] for number in numbers[worker::workers]) for worker in range(workers))
         return sum(math.ceil(count / self.batch_size) for count in images)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The batches of the epoch.
+        """The batches of the epoch; fewer than `len` where images cannot be decoded.
 
         Raises:
             DatasetNotFoundError, DatasetError: see `read_shard`.
         """
         self._seen = {}
-        steps = 0
-        seed = random.Random(f"workers {self.stream.seed} {self.stream.epoch} {self._rank}").getrandbits(60)  # noqa: S311
+        seed = random.Random(f"workers {self.stream.seed} {self.stream.epoch} 0").getrandbits(60)  # noqa: S311
         loader = DataLoader(
             self.stream,
             batch_size=self.batch_size,
@@ -131,17 +86,9 @@ class StreamLoader:
             pin_memory=self._pin_memory,
             prefetch_factor=4 if self.num_workers else None,
         )
-        planned = len(self)
-        while steps < planned:
-            before = steps
-            for batch in _in_words(loader):
-                yield batch
-                self._note(batch["im_file"])
-                steps += 1
-                if steps == planned:
-                    return
-            if self._nodes == 1 or steps == before:  # images that cannot be decoded were left out
-                return
+        for batch in _in_words(loader):
+            yield batch
+            self._note(batch["im_file"])
 
     def _note(self, files: Sequence[str]) -> None:
         """Count the images of a batch to their shards."""
@@ -152,9 +99,6 @@ class StreamLoader:
 
     def reset(self) -> None:
         """Nothing to do: each epoch starts its own workers."""
-
-    def close(self) -> None:
-        """Nothing to do: workers end with the epoch."""
 
 
 def _in_words(loader: "DataLoader[dict[str, Any]]") -> Iterator[dict[str, Any]]:
@@ -167,5 +111,5 @@ def _in_words(loader: "DataLoader[dict[str, Any]]") -> Iterator[dict[str, Any]]:
         kind = type(error)
         raise kind(last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from error
     finally:
-        if hasattr(batches, "_shutdown_workers"):  # left to the garbage collector, workers are waited for in vain
+        if hasattr(batches, "_shutdown_workers"):  # the garbage collector would wait for the workers in vain
             batches._shutdown_workers()

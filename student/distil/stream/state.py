@@ -1,29 +1,22 @@
-"""Where a streamed epoch is: so that a killed run goes on by shard, and not from the epoch's beginning.
+"""The state of a run within a streamed epoch, so that a killed run goes on by shard and not from the epoch's beginning.
 
 ultralytics keeps checkpoints between epochs only, and an epoch of a large stream may last a day. So weights, their
-average, optimizer and scaler are kept within the epoch too, beside the shards that they have been trained on, whenever
-shards were finished. A run that comes back repeats at most the shards that were in work.
+average, optimizer and scaler are saved within the epoch too, together with the list of the shards that they have been
+trained on, whenever shards were finished. A resumed run repeats at most the shards that were begun and not finished.
 """
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
-
-# isort: split
+from typing import Any
 
 import torch
 
 from mocha_pipe.data.files import atomic_path
 from mocha_pipe.student.training.exact_resume import restore_training_state, training_state
 
-if TYPE_CHECKING:
-    from mocha_pipe.student.distil.stream.loader import StreamLoader
-
 STATE_FILE = "stream.pt"
 SECONDS_BETWEEN = 120.0
-"""Least time between two savings; one of a small detector takes a fraction of a second."""
+"""Least time between two savings; saving a small detector takes a fraction of a second."""
 
 
 class StreamKeeper:
@@ -47,36 +40,35 @@ class StreamKeeper:
         if not self.path.exists():
             return
         state = torch.load(self.path, map_location="cpu", weights_only=True)
-        if state["epoch"] != trainer.start_epoch:  # killed between a checkpoint and the removal of this file
+        if state["epoch"] != trainer.start_epoch:  # killed between the epoch's checkpoint and the removal of this file
             return
         restore_training_state(trainer, state)
         trainer.ema.updates = state["updates"]
         trainer.scaler.load_state_dict(state["scaler"])
-        trainer.exact_state = None  # that is of the epoch's beginning
+        trainer.exact_state = None  # that state is of the epoch's beginning
         self._epoch, self._done = state["epoch"], tuple(state["done"])
 
     def _begin(self, trainer: Any) -> None:
         trainer.train_loader.set_epoch(trainer.epoch, self._done if trainer.epoch == self._epoch else ())
 
     def _save(self, trainer: Any) -> None:
-        """Called before a batch is trained on: what the loader counts as seen has been learned."""
-        loader: StreamLoader = trainer.train_loader
-        position = loader.position
-        news = position.epoch != self._epoch or len(position.done) > len(self._done)
-        if not (news and position.done) or time.monotonic() - self._saved_at < SECONDS_BETWEEN:
+        """Called before a batch is trained on: the images that the loader counts so far have been learned."""
+        done = trainer.train_loader.done
+        news = trainer.epoch != self._epoch or len(done) > len(self._done)
+        if not (news and done) or time.monotonic() - self._saved_at < SECONDS_BETWEEN:
             return
         with atomic_path(self.path) as temporary:
             state = {
-                "epoch": position.epoch,
-                "done": list(position.done),
+                "epoch": trainer.epoch,
+                "done": list(done),
                 **training_state(trainer),
                 "updates": trainer.ema.updates,
                 "scaler": trainer.scaler.state_dict(),
             }
             torch.save(state, temporary)
-        self._epoch, self._done = position.epoch, position.done
+        self._epoch, self._done = trainer.epoch, done
         self._saved_at = time.monotonic()
 
     def _drop(self, _trainer: Any) -> None:
-        """Called when the epoch's own checkpoint is there."""
+        """Called when the epoch's own checkpoint is written."""
         self.path.unlink(missing_ok=True)

@@ -33,10 +33,9 @@ from mocha_pipe.student.errors import (
 )
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.student_files import load_checkpoint, load_student, save_student
-from mocha_pipe.student.training.arguments import checked_arguments
+from mocha_pipe.student.training.arguments import checked_arguments, find_model
 from mocha_pipe.student.training.pretrain import pretrain
 from mocha_pipe.student.training.resumable import ResumableTrainer, amp_is_sound
-from mocha_pipe.student.training.starting_model import find_model
 
 QUICK = {"epochs": 1, "imgsz": 64, "batch": 8, "plots": False, "seed": 3}
 Distill = Callable[..., DistillResult]

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
 from mocha_pipe.student.errors import StudentModelError
+from mocha_pipe.student.network import features
 from mocha_pipe.student.network.features import (
     GRID,
     FeatureDims,
     FeatureMaps,
-    box_means,
-    box_patches,
+    box_slots,
     feature_dims,
     fine_layers,
     region_features,
@@ -29,6 +29,14 @@ from mocha_pipe.student.network.features import (
 )
 
 FAMILIES = ("v8", "11", "26")
+
+
+def box_means(maps: list[Tensor], image: Tensor, xyxyn: Tensor) -> Tensor:
+    return features.box_means(maps, box_slots(image, len(maps[0])), xyxyn)
+
+
+def box_patches(maps: list[Tensor], image: Tensor, xyxyn: Tensor) -> Tensor:
+    return features.box_patches(maps, box_slots(image, len(maps[0])), xyxyn)
 
 
 @pytest.fixture(scope="module")

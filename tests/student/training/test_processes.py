@@ -19,9 +19,8 @@ from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
 from mocha_pipe.student.distil.trainer import DistillTrainer
 from mocha_pipe.student.errors import TrainArgumentError, TrainingProcessError
-from mocha_pipe.student.network.distill_model import DistillModel
+from mocha_pipe.student.network.distill_model import DistillModel, gather_rows
 from mocha_pipe.student.network.features import FeatureMaps
-from mocha_pipe.student.network.gather import gather_rows
 from mocha_pipe.student.network.student_files import load_checkpoint
 from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS
 from mocha_pipe.student.training.processes import run_in_processes
