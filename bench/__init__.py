@@ -1,1 +1,1 @@
-"""Measurements: each file compares two ways in one run, as a ratio, and its figures are printed and kept as json."""
+"""Measurements. Most compare two ways to do the same work within one run, and give the ratio of the two as a figure."""

@@ -13,7 +13,7 @@ MEASUREMENTS = {
     "sharing": "cache", "pack": "training", "steps": "training", "classify": "personal", "episodes": "personal",
     "detect": "personal", "export": "personal",
 }  # fmt: skip
-"""Files with a `measure(root)`, and the folder of each."""
+"""Modules with a function `measure(root)`, and the room of each."""
 
 Names = Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(MEASUREMENTS)} [default: all].")]
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
@@ -35,7 +35,7 @@ def bench(
         typer.echo(f"{name} ...", err=True)
         started = perf_counter()
         figures = importlib.import_module(f"bench.{MEASUREMENTS[name]}.{name}").measure(root)
-        keep(out or root / "bench.json", figures)  # one that fails takes no other with it
+        keep(out or root / "bench.json", figures)  # at once: they stay when a later measurement fails
         found.update(figures)
         typer.echo(f"{name}: {perf_counter() - started:.0f} s", err=True)
     show(found)

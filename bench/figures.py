@@ -1,4 +1,4 @@
-"""Figures with their targets: a table for people, and a json file that several measurements add to."""
+"""Figures with their targets: a table for people, and a JSON file to which several measurements add."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Figure:
     value: float
     better: Literal["higher", "lower"]
     target: float | None = None
-    """None where it is only written down."""
+    """None for a figure that is only reported."""
     note: str = ""
     """What was measured against what, in a few words."""
 
@@ -37,7 +37,7 @@ Figures = Mapping[str, Figure]
 
 
 def keep(path: Path, figures: Figures) -> None:
-    """Add figures to a json file, replacing those of the same names."""
+    """Add figures to a JSON file. They replace figures of the same names."""
     kept = read_json(path).get("figures", {})
     new = {
         name: {"value": round(figure.value, 4), "target": figure.target, "better": figure.better, "note": figure.note}
@@ -64,5 +64,5 @@ def show(figures: Figures) -> None:
 
 
 def exit_code(figures: Figures) -> int:
-    """What a command that measured them ends with: 1 when one misses its target."""
+    """Exit code of a command that measured these figures: 1 when one of them misses its target."""
     return 0 if all(figure.is_met for figure in figures.values()) else 1

@@ -1,4 +1,4 @@
-"""Trainings that are measured: one epoch over as many images as its steps take, in a process of its own."""
+"""Work in a process of its own, the memory of a process, and trainings of a given number of steps."""
 
 import multiprocessing
 import os
@@ -18,10 +18,10 @@ Result = TypeVar("Result")
 
 
 def in_a_process(name: str, work: Callable[..., Result], *arguments: object) -> Result:
-    """What `work` returns; it runs in a new process, of which only standard error shows.
+    """Run `work` in a new process and return its result. Only the standard error of that process is shown.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: `work` failed.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -38,14 +38,14 @@ def in_a_process(name: str, work: Callable[..., Result], *arguments: object) -> 
 
 
 def _work(sender: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the tables of the epochs
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # hides ultralytics' table of epochs
     sender.send(work(*arguments))
 
 
 def memory_status(field: str) -> int:
-    """A size in bytes from what Linux says about this process: `VmRSS` is resident, `VmHWM` its peak.
+    """Memory of this process in bytes, as Linux reports it: `VmRSS` is resident memory, `VmHWM` its peak.
 
-    `getrusage` would name the peak of the process that started this one, where that is higher.
+    `getrusage` will not do: a process inherits the peak of the process that started it.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     [kilobytes] = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
@@ -65,9 +65,9 @@ def make_trainer(
     device: str,
     **arguments: object,
 ) -> "ResumableTrainer":
-    """A trainer of `steps` batches, with its run in `folder / name`.
+    """A trainer of one epoch with `steps` batches, whose run is written to `folder / name`.
 
-    It is ultralytics' own, or the one that distils where there are targets. Both optimize in the same way.
+    With targets it distils; without targets it is ultralytics' own trainer. Both use the same optimizer.
     """
     from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
     from mocha_pipe.student.distil.trainer import DistillTrainer

@@ -1,4 +1,4 @@
-"""Regions, caches and a teacher that were made up, at any size and width, for what the miniature is too small for.
+"""Made-up regions, caches and a teacher, of any number and width: the miniature world is too small for some purposes.
 
 Legend: N regions, I images, H, Z and d widths of `hidden`, `visual` and `targets`.
 """
@@ -70,7 +70,7 @@ def synthetic_table(images: int, *, most: int, seed: int = 0) -> RegionTable:
 
 
 def synthetic_source(table: RegionTable, folder: Path) -> DetectionSource:
-    """A source for a synthetic table; all its images are one and the same small file, which is written."""
+    """A source for a synthetic table. All its images are the same small file, which is written to `folder`."""
     path = folder / "picture.png"
     pixels = np.random.default_rng(0).integers(0, 256, (_PICTURE, _PICTURE, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -81,7 +81,7 @@ def synthetic_source(table: RegionTable, folder: Path) -> DetectionSource:
             name=name,
             width=_PICTURE,
             height=_PICTURE,
-            xyxy=table.xyxy[start:stop],  # type: ignore[arg-type]  # float32 suffices, and is a view
+            xyxy=table.xyxy[start:stop],  # type: ignore[arg-type]  # float32 suffices, and saves a copy
             class_ids=table.class_ids[start:stop],  # type: ignore[arg-type]
         )
         for name, (start, stop) in zip(table.image_names, spans, strict=True)
@@ -92,7 +92,7 @@ def synthetic_source(table: RegionTable, folder: Path) -> DetectionSource:
 def synthetic_cache(
     folder: Path, table: RegionTable, *, hidden_dim: int, visual_dim: int, dim: int, seed: int = 0
 ) -> RegionCache:
-    """A complete cache of random numbers, written as a build writes it; the projection is random too."""
+    """A complete cache of random numbers, projection included, written as a build writes it."""
     generator = np.random.default_rng(seed)
     plan, spec = ShardPlan.for_rows(len(table)), synthetic_spec(hidden_dim=hidden_dim, visual_dim=visual_dim)
     create_group(folder, plan=plan, spec=spec, table=table)
@@ -119,7 +119,7 @@ class Look:
     """One line of a teacher's log: when which process looked at which region."""
 
     time_ns: int
-    """Of the clock that all processes of a machine share."""
+    """On the clock that all processes of a machine share."""
     process: int
     region: str
     """`region_name` of its crop and class."""
@@ -127,11 +127,14 @@ class Look:
 
 @dataclass
 class CheapTeacher:
-    """A `Teacher` without a model: fixed random maps of a crop's mean colours, the same for a crop in any batch."""
+    """A `Teacher` without a model: fixed random maps of a crop's mean colours.
+
+    The embedding of a crop is the same in any batch.
+    """
 
     spec: TeacherSpec
     log: Path | None = None
-    """File that gets a line for each region before it is embedded; several processes may share it."""
+    """File to which a line is added for each region before the region is embedded. Processes may share it."""
 
     def embed(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> RegionEmbeddings:
         """See `Teacher.embed`."""
@@ -159,12 +162,12 @@ class CheapTeacher:
 
 
 def region_name(crop: NDArray[np.uint8], class_name: str) -> str:
-    """What a teacher's log calls a region."""
+    """Name of a region in a teacher's log."""
     return hashlib.blake2b(crop.tobytes() + class_name.encode(), digest_size=8).hexdigest()
 
 
 def read_log(path: Path) -> list[Look]:
-    """What a `CheapTeacher` logged, in order of time; empty where there is no file."""
+    """What a `CheapTeacher` logged, in order of time; empty if there is no file."""
     lines = path.read_text().splitlines() if path.exists() else []
     parts = [line.split() for line in lines]
     return sorted((Look(int(when), int(who), what) for when, who, what in parts), key=lambda look: look.time_ns)

@@ -1,4 +1,4 @@
-"""Phase 1 against the model alone, and against the usual way: one box at a time, one file per image."""
+"""Speed of phase 1 against the model's forward passes alone, and against a loop over boxes with one file per image."""
 
 import shutil
 import statistics
@@ -66,7 +66,7 @@ def _build(inputs: BenchInputs, teacher: LlavaTeacher) -> None:
 
 
 def _plain_loop(inputs: BenchInputs, teacher: LlavaTeacher) -> tuple[float, int]:
-    """Seconds and regions of the usual way on some of the images: no batches, nothing ahead, torch.save per image."""
+    """Seconds and regions of the usual loop on some images: no batches, nothing read ahead, torch.save per image."""
     spec, num_regions = teacher.spec, 0
     with tempfile.TemporaryDirectory() as folder:
 

@@ -49,7 +49,7 @@ def measure(
 
 
 def _ratio(teacher: LlavaTeacher, crops: Crops, names: list[str], rounds: int) -> float:
-    few = slice(None, None, 8)  # as many as the loop has time for
+    few = slice(None, None, 8)  # the loop is slow
     ratios = []
     for _ in range(rounds):
         batched = seconds(lambda: teacher.embed(crops, names)) / len(crops)
@@ -67,7 +67,7 @@ def _regions(inputs: BenchInputs, teacher: LlavaTeacher, number: int) -> tuple[C
 
 
 def _same_answers(teacher: LlavaTeacher, crops: Crops, names: list[str]) -> list[list[int]]:
-    """The answers, which are those of the loop token by token, and whose pooled states are the loop's."""
+    """The answers. They are checked to be the loop's, token by token, and so are their pooled states."""
     hidden = teacher.embed(crops, names).hidden
     answers = _answers(teacher, crops, names)
     compared = range(0, len(crops), 4)
@@ -85,7 +85,7 @@ def _one_by_one(teacher: LlavaTeacher, crops: Crops, names: list[str]) -> list[t
 
 
 def _answers(teacher: LlavaTeacher, crops: Crops, names: list[str]) -> list[list[int]]:
-    """What the teacher says in batches; it pools its answers and forgets them."""
+    """What the teacher says in batches. It keeps only the pooled states, so the answers are caught on their way."""
     answers: list[list[int]] = [[] for _ in crops]
     for batch in teacher.prepare(crops, names):
         with _overheard() as said:
@@ -97,7 +97,7 @@ def _answers(teacher: LlavaTeacher, crops: Crops, names: list[str]) -> list[list
 
 @contextmanager
 def _overheard() -> Iterator[list[list[int]]]:
-    """The answers of the batches that are described meanwhile."""
+    """A list that collects the answers of every batch that is described inside the block."""
     said: list[list[int]] = []
 
     def overhear(*arguments: Any, **options: Any) -> tuple[Tensor, list[list[int]]]:

@@ -1,7 +1,7 @@
 """A cache of a million regions: opening it, resuming its build, and the memory of a build worker.
 
-The regions are synthetic (200,000 images, which are one and the same small file), the shards of a real build's size:
-4096 + 1024 wide. Those that are there are sparse files, since nothing reads them.
+The regions are synthetic: 200,000 images, all of which are the same small file. Shards are as large as those of a real
+build, 4096 + 1024 wide. Finished shards are sparse files, since nothing reads them.
 """
 
 import ctypes
@@ -51,7 +51,7 @@ def _write_table(folder: Path, images: int) -> RegionTable:
 
 
 def _mostly_built(folder: Path, table: RegionTable) -> None:
-    """A cache that lacks every tenth shard, as several killed parts leave it."""
+    """A cache that lacks every tenth shard, as several killed builds leave it."""
     spec = synthetic_spec(hidden_dim=HIDDEN_DIM, visual_dim=VISUAL_DIM)
     plan = ShardPlan.for_rows(len(table))
     create_group(folder, plan=plan, spec=spec, table=table)
@@ -69,7 +69,10 @@ class _ReachedTeacher(Exception):  # noqa: N818  (no error: the build came as fa
 
 
 def _open_and_resume(folder: Path) -> dict[str, Figure]:
-    """The clock stops when the teacher is asked for, so after the first window of crops."""
+    """Seconds to open the cache, and from the start of a resumed build until it asks for its teacher.
+
+    A build asks for its teacher when its first window of crops is cut.
+    """
 
     def load_teacher() -> Teacher:
         raise _ReachedTeacher
@@ -78,7 +81,7 @@ def _open_and_resume(folder: Path) -> dict[str, Figure]:
     opened, resumed, read = [], [], []
     for _ in range(ROUNDS):
         started = perf_counter()
-        table = RegionTable.read(folder / "large")  # anew, since a table remembers what it computed
+        table = RegionTable.read(folder / "large")  # a new one each round: a table keeps what it computed
         read.append(perf_counter() - started)
         source = synthetic_source(table, folder)
         started = perf_counter()
@@ -105,7 +108,7 @@ def _open_and_resume(folder: Path) -> dict[str, Figure]:
 
 
 def _memory(folder: Path, rows_per_shard: int) -> dict[str, Figure]:
-    """Peak of a worker less what its table takes."""
+    """Peak memory of a worker, less the memory of its table."""
     peaks, notes = {}, []
     for size in ("small", "large"):
         regions, table_bytes, peak = in_a_process("memory", _build_some, folder, size, rows_per_shard)
@@ -122,7 +125,11 @@ def _memory(folder: Path, rows_per_shard: int) -> dict[str, Figure]:
 
 
 def _build_some(folder: Path, size: str, rows_per_shard: int) -> tuple[int, int, int]:
-    """One part of a build that is divided among so many that each has the same number of shards, whatever the size."""
+    """Build EMBEDDED_SHARDS shards, whatever the size of the table.
+
+    Returns:
+        Number of regions, bytes of the table, peak bytes of this process.
+    """
     before = memory_status("VmRSS")
     table = RegionTable.read(folder / size)
     source = synthetic_source(table, folder)
@@ -132,7 +139,7 @@ def _build_some(folder: Path, size: str, rows_per_shard: int) -> tuple[int, int,
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
     spec = synthetic_spec(hidden_dim=HIDDEN_DIM, visual_dim=VISUAL_DIM)
     shards = len(ShardPlan(len(table), rows_per_shard))
-    assert shards > EMBEDDED_SHARDS, "else it is no part, and computes targets too"
+    assert shards > EMBEDDED_SHARDS, "a build that is no part would compute targets too"
     build_cache(
         source, table, folder / f"{size}-cache", spec=spec, load_teacher=lambda: CheapTeacher(spec),
         rows_per_shard=rows_per_shard, part=(0, -(-shards // EMBEDDED_SHARDS)),
@@ -141,7 +148,7 @@ def _build_some(folder: Path, size: str, rows_per_shard: int) -> tuple[int, int,
 
 
 def _give_back() -> None:
-    """Free what was only needed while the table was loaded, so that a build cannot live on it."""
+    """Return freed memory to the system. The build would use it otherwise, and its peak would look too low."""
     gc.collect()
     pa.default_memory_pool().release_unused()
     ctypes.CDLL(None).malloc_trim(0)

@@ -54,7 +54,7 @@ class _TimedDataset(RegionDataset):
 
     fetch_seconds = 0.0
 
-    def _targets_of(  # type: ignore[override]  # static where nobody keeps a clock
+    def _targets_of(  # type: ignore[override]  # static in the product
         self, rows: NDArray[np.int64], targets: RegionTargets
     ) -> NDArray[np.float32]:
         started = perf_counter()
@@ -108,7 +108,7 @@ def _random_reads(folder: Path, images: int) -> Figure:
     rows = [np.arange(start, stop) for start, stop in pairwise(table.first_row.tolist())]
     for index, own in enumerate(rows):
         values = {"hidden": torch.from_numpy(hidden.lookup(own)), "visual": torch.from_numpy(visual.lookup(own))}
-        # What a loop over boxes has in its hands at the end of an image; and the best that it could make of it.
+        # A loop over boxes has a list of records at the end of an image. Stacked arrays are the best it could save.
         boxes = [{name: array[box].clone() for name, array in values.items()} for box in range(len(own))]
         torch.save(boxes, folder / f"{index}.pth")
         torch.save(values, folder / f"{index}-stacked.pth")
@@ -138,7 +138,7 @@ def _random_reads(folder: Path, images: int) -> Figure:
 
 def _paired(ways: Sequence[Callable[[Sequence[int]], NDArray[Any]]], images: int) -> list[list[float]]:
     """Seconds of each way for the same steps, round by round."""
-    for index in range(images):  # warms them all, and shows that they say the same
+    for index in range(images):  # warms all ways up, and shows that they read the same rows
         found = [way([index]) for way in ways]
         assert all(np.array_equal(found[0], other) for other in found[1:])
     generator = np.random.default_rng(0)

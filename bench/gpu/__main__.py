@@ -1,7 +1,7 @@
 """`python -m bench.gpu`: both phases on a CUDA GPU with random weights. `make bench-gpu`.
 
-    teacher     phase 1 at the size of LLaVA-1.5-7B (gpu_teacher.py)
-    training    phase 2 at 640 px, against ultralytics (gpu_training.py)
+    teacher     phase 1 at the size of LLaVA-1.5-7B (teacher.py)
+    training    phase 2 at 640 px, against ultralytics (training.py)
 
 Each prints markdown for docs/benchmarks.md and adds its figures to ROOT/bench-gpu.json.
 """
@@ -29,7 +29,7 @@ app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_mar
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where is measured, and where it is written down."""
+    """The device that is measured, and where its figures are kept."""
 
     device: str
     root: Path
@@ -55,7 +55,7 @@ def bench_gpu(
     context.obj = Place(device=device, root=root, out=out or root / "bench-gpu.json")
     if context.invoked_subcommand is None:
         training(context)
-        teacher(context)  # last, as it exits with 1 when it misses its aim
+        teacher(context)  # last: it ends the process, with 1 where it misses its target
 
 
 @app.command()
@@ -70,7 +70,7 @@ def teacher(
     matmul_side: Annotated[int, typer.Option(min=1, help="Side of the product.")] = 8192,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the teacher in prompt mode.")] = False,
 ) -> None:
-    """Embed regions with LLaVA; exit code 1 when prompt mode misses its aim."""
+    """Embed regions with LLaVA; exit code 1 when prompt mode misses its target."""
     if geometry not in get_args(Geometry):
         raise typer.BadParameter(f"--geometry is one of {', '.join(get_args(Geometry))}; found {geometry}")
     place: Place = context.obj

@@ -12,13 +12,13 @@ _WORK = {"kernel", "gpu_memcpy", "gpu_memset"}
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
+    """Wait until the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def give_back(device: torch.device) -> None:
-    """Memory that torch keeps for later."""
+    """Give back the memory that torch keeps for later."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
@@ -29,7 +29,7 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def device_name(device: str) -> str:
-    """As its maker calls it."""
+    """A GPU's name as its maker has it; any other device's name as it is."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 

@@ -1,4 +1,4 @@
-"""A data set that was made up: JPEGs of noise as large as photos, with boxes, for what needs files but no meaning."""
+"""A made-up data set for measurements that need files but no meaning: JPEGs of noise as large as photos, with boxes."""
 
 import io
 from itertools import cycle, islice

@@ -1,7 +1,7 @@
-"""The steps of one training: how long they take, and for how much of that the device works.
+"""The steps of one training: how long they take, and how much of that time the device works.
 
-A run warms up, then steps are timed with nothing else going on, and in a few more the profiler notes when the device
-works, which slows the trainer down but no kernel. So the idle share is
+A run warms up. Then some steps are timed without a profiler. In a few more steps the profiler notes when the device
+works: that slows the trainer down, but no kernel. So the idle share is
 
     1 - (kernels and copies of a profiled step, overlaps counted once) / (wall time of a timed step)
 """
@@ -40,9 +40,9 @@ class TrainingRun:
     step_seconds: Sequence[float]
     """Of each timed step, from the end of one batch to the end of the next, loading included."""
     waiting_seconds: float
-    """Of their sum, for the loader."""
+    """Time within those steps in which the trainer waited for the loader."""
     busy: float | None
-    """Seconds that the device works in a step; None where there is no GPU to see."""
+    """Seconds that the device works in a step; None without a GPU."""
     peak_bytes: int | None
     """Largest device memory of the process's tensors."""
     mixed: bool
@@ -86,7 +86,7 @@ class StepWatch:
         self._begins.append(perf_counter())
 
     def _end(self, _trainer: object) -> None:
-        wait(self._device)  # which ultralytics' progress bar did already, to show the loss
+        wait(self._device)  # costs nothing: ultralytics waited already, to show the loss
         self._ends.append(perf_counter())
         if len(self._ends) == self._window.warm_up + self._window.timed:
             self._profiler.start()
@@ -95,7 +95,7 @@ class StepWatch:
             self._peak = peak_bytes(self._device)  # before the validation
 
     def result(self, trace: Path) -> TrainingRun:
-        """What was seen in a training that is over; `trace` is a file for the profiler's notes.
+        """The measurement of a finished training; `trace` is a file to write the profiler's notes to.
 
         Raises:
             RuntimeError: the training had more steps, or fewer.

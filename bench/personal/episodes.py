@@ -42,7 +42,7 @@ def measure(_root: Path, *, episodes: int = EPISODES) -> dict[str, Figure]:
 
 
 def synthetic_benchmark() -> PersonalBenchmark:
-    """Scenes of two or three objects, two of one class, as in the miniature benchmark."""
+    """Scenes of two or three objects, two of which have the same class, as in the miniature benchmark."""
     rng = np.random.default_rng(0)
     objects = CLASSES * ALIKE
     records = []
@@ -64,7 +64,7 @@ def synthetic_benchmark() -> PersonalBenchmark:
 
 
 def synthetic_pass(benchmark: PersonalBenchmark, width: int) -> PoolPass:
-    """Every object boxed, one in five a second time under another class; embeddings that mostly tell objects apart."""
+    """Every object is detected, one in five also under another class. The embeddings mostly tell objects apart."""
     rng = np.random.default_rng(width)
     regions = source_regions(benchmark.source)
     found = np.sort(np.append(np.arange(len(regions.image)), np.arange(0, len(regions.image), 5)))

@@ -1,6 +1,7 @@
-"""YOLOE with visual prompts, by ultralytics' own calls: a box in a photo becomes an embedding, embeddings classes.
+"""YOLOE with visual prompts, by ultralytics' own calls.
 
-Visual prompts need no text encoder, so nothing is fetched. Letters: P objects, D width of an embedding.
+A box in a photo becomes an embedding, and embeddings become the classes. Visual prompts need no text encoder, so
+nothing is fetched. Legend: P objects, D width of an embedding.
 """
 
 from collections.abc import Sequence
@@ -30,11 +31,11 @@ from mocha_pipe.student.network.student_files import load_checkpoint
 
 MODEL = "yoloe-v8s.yaml"
 """The smallest of its family that has published weights."""
-_FAINTEST = 0.001  # confidence from which a box may name what lies in it; the highest one counts
+_FAINTEST = 0.001  # least confidence of a box that may name a region
 
 
 class PromptedDetector:
-    """A YOLOE whose classes are objects that were shown to it."""
+    """A YOLOE whose classes are the objects that it was shown."""
 
     def __init__(self, weights: Path | None, *, image_size: int, device: str) -> None:
         """Load a model.
@@ -56,7 +57,7 @@ class PromptedDetector:
         self._prompted = YOLOEVPDetectPredictor(overrides={**self._arguments, **task})
         self._prompted.setup_model(self._yoloe.model, verbose=False)
         self.bytes = weights.stat().st_size if weights else 2 * sum(w.numel() for w in self._yoloe.model.parameters())
-        """Of its file; without one, of float16 weights, as ultralytics stores them."""
+        """Size of the weights' file; without weights, of float16 numbers, as ultralytics stores them."""
 
     def look(self, record: ImageRecord) -> Tensor:  # (1, D)
         """The visual prompt embedding of an image's only box."""
@@ -65,7 +66,7 @@ class PromptedDetector:
         return embedding_11D[0]
 
     def learn(self, embeddings_PD: Tensor) -> None:
-        """Make these the classes, in place of those before."""
+        """Make these the classes, in place of the earlier ones."""
         self._yoloe.set_classes([f"object {index}" for index in range(len(embeddings_PD))], embeddings_PD[None])
 
     def find(self, record: ImageRecord, *, confidence: float) -> Any:

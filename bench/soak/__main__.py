@@ -1,8 +1,8 @@
-"""Builds killed at random, again and again: what they leave must be what an undisturbed build leaves. `make soak`.
+"""Cache builds are killed at random moments; what they leave must be what an undisturbed build leaves. `make soak`.
 
-A world is built; its builds are killed with SIGKILL until one gets through; then a new cache is begun. Now and then two
-builds work on one cache, and one of them is killed or both. After every kill each file that shows under its name is
-compared with an undisturbed build's, row by row; a finished cache byte by byte.
+The builds of a cache are killed with SIGKILL until one of them gets through. Then a new cache is begun. Now and then
+two builds work on one cache, and one or both of them are killed. After every kill, each file that has its final name is
+compared with the file of an undisturbed build, row by row. A finished cache is compared byte by byte.
 """
 
 import shutil
@@ -44,7 +44,7 @@ class SoakReport:
     damage: Damage = field(default_factory=Damage)
 
     def figures(self, wanted: int) -> dict[str, Figure]:
-        """With their targets: as many kills as were wanted, and nothing wrong."""
+        """The targets are: as many kills as were wanted, and no damage."""
         where = ", ".join(f"{self.phases[moment]} {moment}" for moment in MOMENTS if self.phases[moment])
         note = f"of real builds by SIGKILL ({where}); {self.pairs} pairs; {self.caches} caches finished"
         notes = {
@@ -61,7 +61,7 @@ class SoakReport:
 
 
 def run_soak(root: Path, *, kills: int, scenes: int = SCENES, seed: int = 0) -> SoakReport:
-    """Kill builds until there are so many kills, and let the last cache be finished.
+    """Kill that many builds, and let the last cache be finished.
 
     Raises:
         RuntimeError: a build that was not killed failed.
@@ -91,7 +91,7 @@ def run_soak(root: Path, *, kills: int, scenes: int = SCENES, seed: int = 0) -> 
 def _attempt(
     watch: Watch, log: Path, report: SoakReport, died: dict[int, int], kills: int, generator: np.random.Generator
 ) -> bool:
-    """One build, or two at once, of which at least one is struck; True when one of them came to its end."""
+    """One build, or two at once. At least one of them is struck; True when one of them came to its end."""
     began = time()
     builds = [start_build(watch.world, watch.folder, log)]
     if generator.random() < SHARE_OF_PAIRS:

@@ -1,4 +1,4 @@
-"""What a cache must look like while its builds are killed: nothing lost, doubled, torn or computed twice."""
+"""Checks a cache while its builds are killed: no row may be lost, duplicated, torn or computed twice."""
 
 import time
 from collections.abc import Mapping
@@ -18,20 +18,20 @@ from mocha_pipe.teacher_cache.store.reader import ShardRows
 
 @dataclass(slots=True)
 class Damage:
-    """What must stay zero, in rows of an array."""
+    """Rows with something wrong; all of these must stay zero."""
 
     lost: int = 0
-    """Of shards that were there and are gone, or that a finished cache lacks."""
+    """Rows of shards that were there and are gone, or that a finished cache lacks."""
     duplicated: int = 0
-    """That hold the numbers of another region."""
+    """Rows that hold the numbers of another region."""
     torn: int = 0
-    """That hold anything else than an undisturbed build wrote, in a file that shows under its name."""
+    """Rows of a file with its final name that hold anything else than an undisturbed build wrote."""
     recomputed_committed: int = 0
-    """Of committed shards that were embedded or written again, or that two builds embedded side by side."""
+    """Rows of committed shards that were embedded or written again, or that two builds embedded side by side."""
 
 
 def regions_by_name(world: World) -> dict[str, int]:
-    """For each name in a teacher's log the first row of that region."""
+    """The row of each region by its name in a teacher's log; the first row, where several regions are equal."""
     table = world.table
     rows: dict[str, int] = {}
     with CropFeed(world.source, table, world.spec) as feed:
@@ -45,19 +45,19 @@ def regions_by_name(world: World) -> dict[str, int]:
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """One cache from its first build to its last, compared with an undisturbed one whenever a build was killed."""
+    """Watches one cache from its first build to its last, by comparison with the cache of an undisturbed build."""
 
     world: World
     folder: Path
     reference: Path
     damage: Damage
     _files: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
-    """Of each committed shard that was seen, the identity of its files."""
+    """Inode and time of the files of each committed shard that was seen."""
     _seen: dict[int, int] = field(default_factory=dict)
-    """When it was seen first."""
+    """When each committed shard was seen first, on the clock that processes share."""
 
     def look(self) -> None:
-        """See what is committed now: nothing that was seen before may have gone or changed, and all must be right."""
+        """Check what is committed now. What was seen before must be there unchanged, and every row be right."""
         if not self.folder.exists():
             return
         RegionCache.open(self.folder, expect_spec=self.world.spec, expect_table=self.world.table)
@@ -75,7 +75,7 @@ class Watch:
                 self._compare(name, shard)
 
     def _compare(self, name: str, shard: int) -> None:
-        """One file that shows under its name, row by row with the undisturbed build's."""
+        """Compare one shard's file with that of the undisturbed build, row by row."""
         if shard_path(self.folder / name, shard).read_bytes() == shard_path(self.reference / name, shard).read_bytes():
             return
         start, stop = self.world.plan.span(shard)
@@ -97,8 +97,8 @@ class Watch:
 
         Args:
             looks: what the teachers of all its builds logged.
-            regions: what they call a region, and its first row.
-            died: when processes were killed; of a process that ended by itself nothing.
+            regions: from `regions_by_name`.
+            died: when each killed process died; it lacks processes that ended by themselves.
         """
         self.look()
         ours, theirs = _content(self.folder), _content(self.reference)
@@ -110,7 +110,7 @@ class Watch:
         self._check_log(looks, regions, died)
 
     def _check_log(self, looks: list[Look], regions: Mapping[str, int], died: Mapping[int, int]) -> None:
-        """Nobody embeds a region that is committed, or that somebody else is at."""
+        """No process may embed a region that is committed, or that another live process embedded."""
         last: dict[int, Look] = {}
         for look in looks:
             row = regions[look.region]
@@ -127,7 +127,7 @@ class Watch:
         return stop - start
 
     def _rows_of(self, name: str) -> int:
-        """Rows that hang on a file: those of its shard, or all."""
+        """How many rows a file is about: those of its shard, or all."""
         parts = name.rpartition("/")[2].split(".")
         return self._rows(int(parts[1])) if parts[0] == "c" else self.world.plan.rows
 
@@ -138,6 +138,6 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _content(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache by name; what a killed build left under a hidden name is none of it."""
+    """Content of every file of a cache by name, without the partial files that killed builds left."""
     paths = [path for path in folder.rglob("*") if path.is_file() and ".partial" not in str(path.relative_to(folder))]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}

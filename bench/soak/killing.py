@@ -27,12 +27,12 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan, done_shards
 
 Moment = Literal["start", "embedding", "writing", "projection", "targets", "end"]
-"""Where to strike: before there is a cache, between shards, while a file of the teacher's arrays is written, between
-the last of those and the first target, among the targets, and when the last target is there."""
+"""When to strike: before there is a cache; between two shards; while a file of the teacher's arrays is written; between
+the last of these files and the first target; between targets; when the last target is there."""
 MOMENTS: dict[Moment, float] = {
     "start": 0.08, "embedding": 0.38, "writing": 0.26, "projection": 0.12, "targets": 0.1, "end": 0.06
 }  # fmt: skip
-"""How often each is chosen; the first ones leave a cache that takes more kills."""
+"""How often each moment is chosen. After the early ones there is work left, so the same cache takes more kills."""
 ROWS_PER_SHARD, HIDDEN_DIM, VISUAL_DIM, DIM = 32, 384, 128, 64
 DEADLINE = 120.0
 """Seconds after which a build that still goes on counts as hung."""
@@ -40,12 +40,12 @@ _POLL = 0.0005
 _SPREAD: dict[Moment, float] = {
     "start": 0.06, "embedding": 0.03, "writing": 0.002, "projection": 0.1, "targets": 0.01, "end": 0.005
 }  # fmt: skip
-"""Seconds, about as long as that part of the work takes: the kill falls anywhere in it."""
+"""Seconds that this part of the work takes, about; the kill falls anywhere in it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class World:
-    """What is built, again and again."""
+    """What is built again and again."""
 
     source: DetectionSource
     table: RegionTable
@@ -58,7 +58,7 @@ class World:
 
 
 def make_world(folder: Path, scenes: int) -> World:
-    """Scenes of the miniature; the last is the first once more, and one in the middle cannot be decoded."""
+    """Scenes of the miniature. The last scene equals the first, and one in the middle cannot be decoded."""
     size = WorldSize(train_scenes=scenes, val_scenes=1, objects_per_shape=2, scenes_per_object=1)
     make_miniature(folder, size, progress=False)
     images = sorted((folder / "images" / "train").iterdir())
@@ -73,7 +73,7 @@ def make_world(folder: Path, scenes: int) -> World:
 
 
 def start_build(world: World, folder: Path, log: Path) -> BaseProcess:
-    """A build in a process of its own, the real one: `build_cache` from an empty or half-made folder to its end."""
+    """Start a process that runs the real `build_cache`, from an empty or half-made folder to its end."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     process = context.Process(target=_build, args=(world, folder, log), daemon=True)
@@ -88,7 +88,7 @@ def errors_of(log: Path) -> Path:
 
 def _build(world: World, folder: Path, log: Path) -> None:
     torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # its own is for several processes, and outlives a kill
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock is shared: a killed process would hold it for ever
     sys.stderr = errors_of(log).open("a")
     teacher = CheapTeacher(world.spec, log)
     build_cache(
@@ -103,9 +103,15 @@ def committed(folder: Path) -> set[int]:
 
 
 def strike(victim: BaseProcess, moment: Moment, folder: Path, plan: ShardPlan, generator: np.random.Generator) -> int:
-    """SIGKILL a build somewhere in that part of its work; returns when, on the clock that processes share.
+    """Kill a build with SIGKILL somewhere in that part of its work.
 
-    Nothing but the cache's folder is looked at: the build does not know that it is watched. It may also have ended.
+    Only the cache's folder tells how far the build is; the build does not know that it is watched, and may have ended.
+
+    Returns:
+        The time of the kill, on the clock that processes share.
+
+    Raises:
+        TimeoutError: the moment did not come within DEADLINE.
     """
     has_come = _sign(moment, folder, plan, generator)
     deadline = time.monotonic() + DEADLINE
@@ -121,7 +127,7 @@ def strike(victim: BaseProcess, moment: Moment, folder: Path, plan: ShardPlan, g
 
 
 def _sign(moment: Moment, folder: Path, plan: ShardPlan, generator: np.random.Generator) -> Callable[[], bool]:
-    """What tells that a moment has come."""
+    """A function that tells whether the moment has come."""
     array = folder / TEACHER_ARRAYS[int(generator.integers(len(TEACHER_ARRAYS)))]
     enough = min(len(committed(folder)) + int(generator.integers(4)), len(plan))
     targets, some = folder / "targets", int(generator.integers(len(plan)))
@@ -137,7 +143,13 @@ def _sign(moment: Moment, folder: Path, plan: ShardPlan, generator: np.random.Ge
 
 
 def phase_of(folder: Path, plan: ShardPlan, since: float) -> Moment:
-    """How far the builds of a cache had come when the last was killed; `since` is when it began, as files tell it."""
+    """How far the builds of a cache had come when the last one was killed.
+
+    Args:
+        folder: of the cache.
+        plan: of the cache.
+        since: when the last build began, on the clock of file times. Older partial files are an earlier build's.
+    """
     if not folder.exists():
         return "start"
     if len(committed(folder)) < len(plan):

@@ -29,7 +29,7 @@ _BATCH, _IMAGE_SIZE, _WORKERS, _SHARD_MB = 16, 160, 2, 1.0
 
 
 def measure(root: Path) -> dict[str, Figure]:
-    """Images/s of the trainer's own loader with ultralytics' default augmentations, shards as a share of the folder."""
+    """Images/s from shards, as a share of those from the folder: the trainer's own loader, default augmentations."""
     inputs, shards = bench_inputs(root), root / "bench" / "shards"
     pack(inputs.data, shards, shard_mb=_SHARD_MB)
     remote = open_shards(f"file://{(shards / 'dataset.json').resolve()}", root / "bench" / "remote", "train")
@@ -82,7 +82,7 @@ def _loader(inputs: BenchInputs, source: DetectionSource) -> Iterable[dict[str, 
 
 
 def _consume(loader: Any) -> None:
-    """One epoch with workers of its own: those that stay would read ahead while another epoch is timed."""
+    """One epoch with new workers. Workers that stayed would read ahead while another epoch is timed."""
     for _ in loader:
         pass
     loader.reset()

@@ -4,7 +4,7 @@
     cached    distillation with targets from the cache
     live      the same distillation with the teacher in the loop: every batch's boxes are cut and embedded anew
 
-Each run is a process of its own with the same model, images, batch and threads; only the last two know targets.
+Each run is a process of its own with the same model, images, batch and threads.
 """
 
 import shutil
@@ -27,6 +27,7 @@ from mocha_pipe.data.types import RegionTargets
 from mocha_pipe.teacher_cache.building.build import build_cache
 from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.store.whitening import whiten
 
 Kind = Literal["plain", "cached", "live"]
 MODEL, IMAGE_SIZE, BATCH = "yolov8n.yaml", 160, 16
@@ -44,7 +45,7 @@ class Run:
 
     @property
     def median(self) -> float:
-        """Of the steps after the first ones."""
+        """Median seconds of a step, the first steps left out."""
         return statistics.median(self.step_seconds[WARM_UP:])
 
 
@@ -61,7 +62,7 @@ class LiveTargets:
         return len(self._table)
 
     def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:  # (n,) -> (n, d)
-        """Cut, embed, project."""
+        """Cut the crops of these regions, embed them and project the result."""
         spec, table = self._teacher.spec, self._table
         images = table.image_of_rows(rows)
         pictures = {image: read_image(self._source.records[image].path) for image in np.unique(images).tolist()}
@@ -70,13 +71,13 @@ class LiveTargets:
             for image, row in zip(images.tolist(), rows.tolist(), strict=True)
         ]
         found = self._teacher.embed(crops, [table.class_names[index] for index in table.class_ids[rows]])
-        return self._projection.apply(found.hidden, found.visual).astype(np.float32)
+        return whiten(self._projection, found.hidden, found.visual)
 
 
 def measure(
     root: Path, *, model: str = MODEL, rounds: int = ROUNDS, steps: int = STEPS, inputs: BenchInputs | None = None
 ) -> dict[str, Figure]:
-    """Paired runs, one kind after the other, round by round."""
+    """Each round runs the three kinds one after the other; ratios are taken within a round."""
     inputs = inputs or bench_inputs(root)
     folder = root / "bench-training"
     cache_seconds = seconds(lambda: _build_cache(inputs, folder / "cache"))

@@ -13,8 +13,8 @@ import pytest
 import torch
 from ultralytics import YOLO
 
+from bench import timing
 from bench.inputs import BenchInputs, shipped_teacher
-from bench.personal import personal
 from bench.personal.random_student import make_student
 from bench.rivals import contestants, yoloe
 from bench.rivals.contestants import (
@@ -64,9 +64,9 @@ def race(tmp_path_factory: pytest.TempPathFactory, inputs: BenchInputs, tiny_det
 
 
 @pytest.fixture(scope="module")
-def without_teacher(race: Race) -> dict[str, Contestant]:
+def without_teacher(race: Race, tiny_yoloe: Path) -> dict[str, Contestant]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yoloe, "MODEL", "yoloe-v8n.yaml")
+        patch.setattr(yoloe, "MODEL", str(tiny_yoloe))
         return contestants.contestants(replace(race, teacher=None))
 
 
@@ -128,7 +128,7 @@ def test_clip_names_crops_of_the_base_detectors_boxes(race: Race) -> None:
 
     known = np.stack([look(lesson, lesson.xyxy[0]) for lesson in race.lessons])
     names: set[int] = set()
-    for image in race.images:
+    for image in race.images[:3]:
         (detected,) = YOLO(race.base).predict(str(image.path), conf=1e-6, imgsz=SIDE, device="cpu", verbose=False)
         wanted = [int((known @ look(image, box)).argmax()) for box in detected.boxes.xyxy.numpy()]
         assert rival.find(image).tolist() == wanted  # type: ignore[attr-defined]
@@ -144,8 +144,8 @@ def test_clip_without_detections_names_nothing(race: Race, monkeypatch: pytest.M
     assert len(contestants._crop_names(race, race.teacher).find(race.images[0])) == 0  # type: ignore[arg-type]
 
 
-def test_yoloe_takes_the_other_objects_along(race: Race, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(yoloe, "MODEL", "yoloe-v8n.yaml")
+def test_yoloe_takes_the_other_objects_along(race: Race, tiny_yoloe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yoloe, "MODEL", str(tiny_yoloe))
     rival = contestants._prompts(race)
     assert len(rival.find(race.images[0]).names) == OBJECTS  # type: ignore[attr-defined]
     rival.enrol(one_box(race.images[0], race.images[0].xyxy[0]))
@@ -173,7 +173,7 @@ def test_every_call_sees_every_record_and_all_take_the_first_turn(race: Race) ->
 
 def test_speed_is_the_median_in_milliseconds_of_processor_time(race: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 0.001, 0.001, 0.004, 0.004, 0.504])
-    monkeypatch.setattr(personal, "thread_time", lambda: next(ticks))
+    monkeypatch.setattr(timing, "thread_time", lambda: next(ticks))
     assert milliseconds({"a": lambda record: None}, race.images[:3], 1) == {"a": pytest.approx(3)}
 
 
@@ -190,7 +190,7 @@ def test_a_race_has_one_thread_and_times_both_deeds_of_each(race: Race, monkeypa
         for name, start in (("a", 0.001), ("b", 0.002))
     }
     monkeypatch.setattr(contestants, "contestants", lambda asked: rivals)
-    monkeypatch.setattr(personal, "thread_time", lambda: clock[0])
+    monkeypatch.setattr(timing, "thread_time", lambda: clock[0])
     found = contestants.run_race(race)
     assert {name: (round(speed.enrol, 3), round(speed.find, 3)) for name, speed in found.items()} == {
         "a": (1, 501), "b": (2, 502),

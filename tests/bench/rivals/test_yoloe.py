@@ -13,8 +13,6 @@ import mocha_pipe.student.environment  # noqa: F401
 import numpy as np
 import pytest
 import torch
-import ultralytics
-import yaml
 from PIL import Image
 from torch import Tensor, nn
 from ultralytics import YOLO, YOLOE
@@ -36,21 +34,10 @@ FAINT = 1e-9  # confidence
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Description of a tiny YOLOE."""
-    shipped = Path(ultralytics.__file__).parent / "cfg/models/v8/yoloe-v8.yaml"
-    told = yaml.safe_load(shipped.read_text())
-    del told["scales"]
-    path = tmp_path_factory.mktemp("model") / "yoloe-tiny.yaml"
-    path.write_text(yaml.safe_dump({**told, "depth_multiple": 0.33, "width_multiple": 0.0625}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def weights(model: Path) -> Path:
+def weights(tiny_yoloe: Path) -> Path:
     """Random weights, and norms that have seen noise: without that hardly anything of an image arrives at the head."""
     torch.manual_seed(0)
-    made = YOLOE(model)
+    made = YOLOE(tiny_yoloe)
     network = made.model.train()
     with torch.no_grad():
         for _ in range(20):
@@ -58,7 +45,7 @@ def weights(model: Path) -> Path:
     network.eval()
     for contrast in network.model[-1].cv4:
         contrast.bias.data.zero_()  # confidences near 0.5 in place of 1e-5
-    path = model.with_suffix(".pt")
+    path = tiny_yoloe.with_suffix(".pt")
     made.save(path)
     return path
 
@@ -117,7 +104,7 @@ def test_what_is_learnt_replaces_what_was(detector: PromptedDetector, record: Im
 
 
 def test_nothing_is_fetched_and_no_text_is_read(
-    model: Path, record: ImageRecord, monkeypatch: pytest.MonkeyPatch
+    tiny_yoloe: Path, record: ImageRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the network was asked for")
@@ -126,19 +113,19 @@ def test_nothing_is_fetched_and_no_text_is_read(
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setitem(sys.modules, "ultralytics.nn.text_model", None)  # an import of it fails
-    monkeypatch.setattr(yoloe, "MODEL", str(model))
+    monkeypatch.setattr(yoloe, "MODEL", str(tiny_yoloe))
     blank = PromptedDetector(None, image_size=SIDE, device="cpu")
     blank.learn(blank.look(one_box(record, BOXES[0])))
     assert len(blank.find(record, confidence=FAINT)) > 0
 
 
 def test_size_is_the_files_or_that_of_float16_weights(
-    detector: PromptedDetector, model: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+    detector: PromptedDetector, tiny_yoloe: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert detector.bytes == weights.stat().st_size
-    monkeypatch.setattr(yoloe, "MODEL", str(model))
+    monkeypatch.setattr(yoloe, "MODEL", str(tiny_yoloe))
     blank = PromptedDetector(None, image_size=SIDE, device="cpu")
-    assert blank.bytes == 2 * sum(weight.numel() for weight in YOLOE(model).model.parameters())
+    assert blank.bytes == 2 * sum(weight.numel() for weight in YOLOE(tiny_yoloe).model.parameters())
 
 
 def test_a_plain_detector_is_refused(tiny_detector: Path, tmp_path: Path) -> None:
