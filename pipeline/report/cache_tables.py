@@ -7,7 +7,7 @@ from rich import filesize
 from rich.table import Table
 
 from mocha_pipe.pipeline.report.tables import plain_table, values_table
-from mocha_pipe.teacher_cache.building.duration import duration
+from mocha_pipe.teacher_cache.building.forecast import duration
 
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.rundir import Completion

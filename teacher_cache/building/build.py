@@ -3,7 +3,8 @@
     missing shards -> crops -> teacher -> `hidden`, `visual` -> moments -> projection.safetensors -> `targets`
 
 Every arrow resumes: a shard file exists exactly when it is complete. Several builds of one cache at once share its
-shards (claims.py, schedule.py); whoever sees the last one done derives the targets. A complete cache loads no teacher.
+shards (store/claims.py, shard_order.py). The build that sees the last one done derives the targets. A complete cache
+loads no teacher.
 """
 
 import sys
@@ -20,16 +21,9 @@ from mocha_pipe.data.files import is_vacant
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.embed import ShardEmbedder
-from mocha_pipe.teacher_cache.building.forecast import Forecast
+from mocha_pipe.teacher_cache.building.forecast import Forecast, Tally
 from mocha_pipe.teacher_cache.building.reuse import Donor
-from mocha_pipe.teacher_cache.building.shard_order import (
-    Part,
-    claimed_shards,
-    earlier_shards,
-    pending_shards,
-    rows_to_embed,
-)
-from mocha_pipe.teacher_cache.building.tally import Tally
+from mocha_pipe.teacher_cache.building.shard_order import Part, claimed_shards, pending_shards, rows_to_embed
 from mocha_pipe.teacher_cache.errors import ProjectionError, TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache, folder_bytes
@@ -130,7 +124,7 @@ def build_cache(
     if dim is not None and dim < 1:
         raise ProjectionError(f"targets need at least one dimension; asked for {dim}; pass --dim 1 or more")
     assert tuple(record.name for record in source.records) == table.image_names, "the table is of another source"
-    tally, computed = Tally(), 0
+    tally = Tally()
     missing: tuple[int, ...] = ()
     with disk_errors(folder):
         donors = [Donor(other, spec) for other in reuse]
@@ -145,10 +139,11 @@ def build_cache(
                     if retry_failed:
                         _retry(cache, claims, embedder)
                     if engine == "ray":
-                        computed, tally = _embed_on_ray(cache, source, table, load_teacher, reuse, batch, bar)
+                        embed_on_ray = _ray_engine()
+                        tally = embed_on_ray(cache, source, table, load_teacher, reuse=reuse, batch=batch, bar=bar)
                     else:
                         to_embed = rows_to_embed(cache, table, part, donors)
-                        computed = _embed_missing(cache, table, claims, embedder, part, to_embed, bar)
+                        _embed_missing(cache, table, claims, embedder, part, to_embed, bar)
                 tally.add(embedder.tally)
                 bar.close()
                 missing = cache.missing_teacher_shards()  # once: another part may write its last shard at any time
@@ -157,8 +152,8 @@ def build_cache(
     return BuildReport(
         rows=len(table),
         shards=len(cache.plan),
-        computed_shards=computed,
-        skipped_shards=len(cache.plan) - len(missing) - computed,
+        computed_shards=tally.shards,
+        skipped_shards=len(cache.plan) - len(missing) - tally.shards,
         missing_shards=len(missing),
         embedded=tally.embedded,
         reused=tally.reused,
@@ -194,9 +189,9 @@ def _embed_missing(
     part: Part | None,
     to_embed: int,
     bar: "tqdm[Any]",
-) -> int:
-    """Embed shard after shard, the next one begun before the last is finished; returns how many."""
-    computed, begun, is_announced = 0, None, False
+) -> None:
+    """Embed shard after shard, the next one begun before the last is finished."""
+    begun, is_announced = None, False
 
     def say_waiting(shards: int) -> None:
         bar.set_postfix_str(f"waiting for {shards} shards of other builds")
@@ -206,24 +201,14 @@ def _embed_missing(
         if begun:
             embedder.finish(begun)
             claims.release(begun.shard)
-            computed += 1
             forecast = embedder.tally.forecast(to_embed)
             if forecast and not is_announced:
                 bar.write(f"teacher: forecast {forecast} for {to_embed} regions", file=sys.stderr)
                 is_announced = True
         begun = work
-    return computed
 
 
-def _embed_on_ray(
-    cache: RegionCache,
-    source: DetectionSource,
-    table: RegionTable,
-    load_teacher: Callable[[], Teacher],
-    reuse: Sequence[Path],
-    batch: int,
-    bar: "tqdm[Any]",
-) -> tuple[int, Tally]:
+def _ray_engine() -> Callable[..., Tally]:
     try:
         from mocha_pipe.teacher_cache.building.ray_engine import embed_on_ray
     except ModuleNotFoundError as error:
@@ -231,8 +216,7 @@ def _embed_on_ray(
             f"--engine ray needs the package ray, which is not installed ({error.name}); "
             "install it with: pip install 'mocha-pipe[ray]'"
         ) from None
-    needs = earlier_shards(table, cache.plan)
-    return embed_on_ray(cache, source, table, load_teacher, reuse=reuse, batch=batch, needs=needs, bar=bar)
+    return embed_on_ray
 
 
 def _retry(cache: RegionCache, claims: ShardClaims, embedder: ShardEmbedder) -> None:

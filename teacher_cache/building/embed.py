@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.feed import BATCHES_AHEAD, CropFeed, RegionCrop
-from mocha_pipe.teacher_cache.building.reuse import Donor, verified_rows
+from mocha_pipe.teacher_cache.building.forecast import Tally
+from mocha_pipe.teacher_cache.building.reuse import Donor
 from mocha_pipe.teacher_cache.building.rowplan import RowPlan, Rows, owners_before, plan_rows
-from mocha_pipe.teacher_cache.building.tally import Tally
 from mocha_pipe.teacher_cache.errors import CacheMismatchError, EmbeddingError
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import (
@@ -30,9 +30,8 @@ from mocha_pipe.teacher_cache.store.layout import (
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, write_set_aside
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings, Teacher
 
-HOPELESS = 16  # embeddings not finite, and none finite before: the teacher is at fault, not the regions
-
-Values = dict[str, NDArray[np.float16]]
+HOPELESS = 16
+"""After so many embeddings of which none is finite the teacher is at fault, not the regions."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +41,7 @@ class Work:
     shard: int
     plan: RowPlan
     crops: Iterator[list[RegionCrop]]
-    values: Values
+    values: dict[str, NDArray[np.float16]]  # (n, D) per array
     reasons: dict[int, str] = field(default_factory=dict)
     """Why a position has no embedding."""
 
@@ -79,7 +78,7 @@ class ShardEmbedder:
         self._cache, self._source, self._table = cache, source, table
         self._load_teacher = load_teacher
         self._teacher: Teacher | None = None
-        self._donors, self._window, self._on_rows = tuple(donors), batch * BATCHES_AHEAD, on_rows
+        self._donors, self._window, self._on_rows = donors, batch * BATCHES_AHEAD, on_rows
         self._dims = {name: cache.rows(name).dim for name in TEACHER_ARRAYS}
         self._feed = CropFeed(source, table, cache.spec)
         self._begun: set[int] = set()
@@ -123,13 +122,14 @@ class ShardEmbedder:
         write_set_aside(self._cache.path, work.shard, self._list_set_aside(work))
         for name in TEACHER_ARRAYS:
             write_shard(self._cache.path / name, self._cache.plan, work.shard, work.values[name])
+        self.tally.shards += 1
 
     def retry(self, shard: int, changing: Callable[[], AbstractContextManager[object]]) -> None:
         """Compute only the rows of a shard that were set aside, and write it again if any has an embedding now.
 
         Args:
             shard: one that is done.
-            changing: entered while the files change; keeps those away who derive targets from them.
+            changing: entered while the files change; nobody else derives targets from them meanwhile.
 
         Raises:
             As `finish`.
@@ -147,22 +147,23 @@ class ShardEmbedder:
                 values = np.array(self._cache.rows(name).block(start, stop))
                 values[rows - start] = work.values[name]
                 write_shard(self._cache.path / name, self._cache.plan, shard, values)
-            # The list goes last: killed before, the rows stay set aside and the next retry does them again.
+            # The list goes last. If this process is killed before, the rows stay set aside and are tried again.
             write_set_aside(self._cache.path, shard, self._list_set_aside(work))
 
     def _fill(self, work: Work) -> None:
         plan = work.plan
         if len(plan.earlier):
-            # The list goes first, and the files are opened anew: another build may be trying those rows again.
+            # The list is read before the rows: another build may be embedding those rows right now.
             aside = {region.row: region.reason for region in self._cache.quarantine()}
             for name in TEACHER_ARRAYS:
-                work.values[name][plan.earlier] = verified_rows(self._cache.rows(name), plan.originals)
+                work.values[name][plan.earlier] = self._cache.rows(name).verified(plan.originals)
             pairs = zip(plan.earlier.tolist(), plan.originals.tolist(), strict=True)
             work.reasons.update((position, aside[row]) for position, row in pairs if row in aside)
         for donor, positions, rows in plan.copies:
             for name, copied in donor.read(rows).items():
                 work.values[name][positions] = copied
-            self._count("reused", len(positions))
+            self.tally.reused += len(positions)
+            self._on_rows(len(positions))
         self._embed(work)
         for name in TEACHER_ARRAYS:
             work.values[name][plan.repeats] = work.values[name][plan.leaders]
@@ -170,24 +171,22 @@ class ShardEmbedder:
         work.reasons.update((position, work.reasons[leader]) for position, leader in pairs if leader in work.reasons)
         for name in TEACHER_ARRAYS:
             work.values[name][list(work.reasons)] = np.nan
-        self._count("duplicates", len(plan.earlier) + len(plan.repeats))
-        self.tally.set_aside += len(work.reasons)
+        num_copied = len(plan.earlier) + len(plan.repeats)
+        self.tally.duplicates += num_copied
+        self._on_rows(num_copied)
 
     def _embed(self, work: Work) -> None:
         plan = work.plan
         position_of = dict(zip(plan.rows[plan.todo].tolist(), plan.todo.tolist(), strict=True))
         for window in work.crops:
-            positions = [position_of[crop.row] for crop in window]
-            pairs = list(zip(positions, window, strict=True))
-            work.reasons.update((position, crop.reason) for position, crop in pairs if crop.pixels is None)
-            seen = [(position, crop) for position, crop in pairs if crop.pixels is not None]
+            work.reasons.update((position_of[crop.row], crop.reason) for crop in window if crop.pixels is None)
+            seen = [(crop.row, crop.pixels) for crop in window if crop.pixels is not None]
             if seen:
-                names = [self._table.class_name(crop.row) for _, crop in seen]
-                pixels = [crop.pixels for _, crop in seen if crop.pixels is not None]
-                embeddings = self._ready_teacher().embed(pixels, names)
-                self._keep(work, np.array([position for position, _ in seen]), embeddings)
-            self._count("embedded", len(seen))
-            self._on_rows(len(window) - len(seen))
+                names = [self._table.class_name(row) for row, _ in seen]
+                embeddings = self._ready_teacher().embed([pixels for _, pixels in seen], names)
+                self._keep(work, np.array([position_of[row] for row, _ in seen]), embeddings)
+            self.tally.embedded += len(seen)
+            self._on_rows(len(window))
             now = time.perf_counter()
             self.tally.windows.append((len(window), now - self._last))
             self._last = now
@@ -227,21 +226,16 @@ class ShardEmbedder:
         return self._teacher
 
     def _list_set_aside(self, work: Work) -> list[SetAside]:
-        found = []
-        for position in sorted(work.reasons):
-            row = int(work.plan.rows[position])
-            image = int(self._table.image_of_rows(np.array([row]))[0])
-            found.append(
-                SetAside(
-                    row=row,
-                    key=self._table.keys[row].decode(),
-                    image=self._table.image_names[image],
-                    class_name=self._table.class_name(row),
-                    reason=work.reasons[position],
-                )
+        positions = sorted(work.reasons)
+        rows = work.plan.rows[positions]
+        images = self._table.image_of_rows(rows)
+        return [
+            SetAside(
+                row=row,
+                key=self._table.keys[row].decode(),
+                image=self._table.image_names[image],
+                class_name=self._table.class_name(row),
+                reason=work.reasons[position],
             )
-        return found
-
-    def _count(self, what: str, rows: int) -> None:
-        setattr(self.tally, what, getattr(self.tally, what) + rows)
-        self._on_rows(rows)
+            for position, row, image in zip(positions, rows.tolist(), images.tolist(), strict=True)
+        ]

@@ -5,7 +5,7 @@ An image is decoded once for all its rows of a shard. Decoding and resizing leav
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +22,6 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 
 BATCHES_AHEAD = 8
 """Batches handed to the teacher at once: it sorts them by length of prompt, so that few are padded."""
-_Group = tuple[int, NDArray[np.int64]]  # an image and its rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,11 +63,25 @@ class CropFeed:
 
         While a window is in use the next one is cut. Iterating raises DatasetNotFoundError where an image is gone.
         """
-        crops = iter(_Stream(self._begin, _by_image(self._table, rows), ahead=size))
-        return iter(lambda: list(islice(crops, size)), [])
+        images = self._table.image_of_rows(rows)
+        starts = np.flatnonzero(np.diff(images, prepend=-1))
+        groups = zip(images[starts].tolist(), np.split(rows, starts)[1:], strict=True)
+        begun: deque[tuple[Future[list[RegionCrop]], int]] = deque()
 
-    def _begin(self, image: int, rows: NDArray[np.int64]) -> Future[list[RegionCrop]]:
-        return self._pool.submit(self._cut, image, rows)
+        def begin() -> None:
+            """Keep about `size` crops in work."""
+            while sum(count for _, count in begun) < size and (group := next(groups, None)):
+                begun.append((self._pool.submit(self._cut, *group), len(group[1])))
+
+        def in_order() -> Iterator[RegionCrop]:
+            while begun:
+                crops = begun.popleft()[0].result()
+                begin()
+                yield from crops
+
+        begin()
+        crops = in_order()
+        return iter(lambda: list(islice(crops, size)), [])
 
     def _cut(self, image: int, rows: NDArray[np.int64]) -> list[RegionCrop]:
         try:
@@ -79,33 +92,3 @@ class CropFeed:
             return [RegionCrop(int(row), None, str(error)) for row in rows]
         margin, size = self._spec.crop_margin, self._spec.crop_size
         return [RegionCrop(int(row), cut_crop(pixels, self._table.xyxy[row], margin, size)) for row in rows]
-
-
-class _Stream:
-    """Crops in order, about `ahead` of them in work at any time, from the moment it is made."""
-
-    def __init__(self, submit: Callable[..., Future[list[RegionCrop]]], groups: Iterator[_Group], ahead: int) -> None:
-        self._submit, self._groups, self._ahead = submit, groups, ahead
-        self._queue: deque[tuple[Future[list[RegionCrop]], int]] = deque()
-        self._num_queued = 0
-        self._top_up()
-
-    def __iter__(self) -> Iterator[RegionCrop]:
-        while self._queue:
-            future, count = self._queue.popleft()
-            crops = future.result()
-            self._num_queued -= count
-            self._top_up()
-            yield from crops
-
-    def _top_up(self) -> None:
-        while self._num_queued < self._ahead and (group := next(self._groups, None)) is not None:
-            self._queue.append((self._submit(*group), len(group[1])))
-            self._num_queued += len(group[1])
-
-
-def _by_image(table: RegionTable, rows: NDArray[np.int64]) -> Iterator[_Group]:
-    """Image index and its rows, in the order of the rows."""
-    images = table.image_of_rows(rows)
-    starts = np.flatnonzero(np.diff(images, prepend=-1))
-    yield from zip(images[starts].tolist(), np.split(rows, starts)[1:], strict=True)

@@ -1,19 +1,30 @@
 """What a build would do and cost, before anybody pays for it."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from mocha_pipe.data.files import is_vacant
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
-from mocha_pipe.teacher_cache.building.forecast import Forecast, time_projection, time_teacher
+from mocha_pipe.teacher_cache.building.feed import BATCHES_AHEAD, CropFeed, RegionCrop
+from mocha_pipe.teacher_cache.building.forecast import SAMPLE_WINDOWS, Forecast
 from mocha_pipe.teacher_cache.building.shard_order import rows_to_embed
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_bytes
 from mocha_pipe.teacher_cache.store.projection import default_dim
+from mocha_pipe.teacher_cache.store.whitening import Moments
+from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.loading import describe_teacher, load_teacher
+
+_PROJECTION_ROWS, _EIGEN_SIDE = 1024, 512
+"""Rows and width of what is timed for the projection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,3 +112,56 @@ def plan_build(
         teacher_time=Forecast.of(to_embed, windows),
         projection_seconds=time_projection(len(table), joint_dim, device),
     )
+
+
+def time_teacher(
+    source: DetectionSource, table: RegionTable, teacher: Teacher, *, sample: int, batch: int
+) -> list[tuple[int, float]]:
+    """Embed the regions of random images, as a build would, and time window after window.
+
+    Args:
+        source: the images that the table was built from.
+        table: the regions.
+        teacher: loaded; one more window goes before the timed ones, to warm it up.
+        sample: regions to time at least, where there are so many. Equal samples take the same images.
+        batch: crops per forward pass.
+
+    Returns:
+        Regions and seconds of each window.
+    """
+    images = np.random.default_rng(0).permutation(np.flatnonzero(np.diff(table.first_row)))
+    counts = np.diff(table.first_row)[images]
+    images = np.sort(images[: int(np.searchsorted(np.cumsum(counts), sample)) + 1])
+    rows = np.concatenate([np.arange(table.first_row[image], table.first_row[image + 1]) for image in images])
+    # Small samples are cut finer than a build's windows, so that their scatter shows.
+    size = max(1, min(batch * BATCHES_AHEAD, -(-len(rows) // SAMPLE_WINDOWS)))
+    timed: list[tuple[int, float]] = []
+    with CropFeed(source, table, teacher.spec) as feed:
+        _embed(teacher, table, next(feed.windows(rows[:size], size)))
+        last = time.perf_counter()
+        for window in feed.windows(rows, size):
+            _embed(teacher, table, window)
+            now = time.perf_counter()
+            timed.append((len(window), now - last))
+            last = now
+    return timed
+
+
+def _embed(teacher: Teacher, table: RegionTable, window: Sequence[RegionCrop]) -> None:
+    seen = [(crop.pixels, crop.row) for crop in window if crop.pixels is not None]
+    if seen:
+        names = [table.class_name(row) for _, row in seen]
+        teacher.embed([pixels for pixels, _ in seen], names)
+
+
+def time_projection(rows: int, joint_dim: int, device: str) -> float:
+    """Seconds that covariance, eigenvectors and targets of N rows will take, from a small piece of each."""
+    block = torch.randn(_PROJECTION_ROWS, joint_dim, dtype=torch.float64, device=device)
+    started = time.perf_counter()
+    Moments(joint_dim, device).add(block)
+    covariance_seconds = time.perf_counter() - started
+    side = min(joint_dim, _EIGEN_SIDE)
+    started = time.perf_counter()
+    torch.linalg.eigh(block[:, :side].T @ block[:, :side])
+    eigen_seconds = time.perf_counter() - started
+    return covariance_seconds * rows / _PROJECTION_ROWS + eigen_seconds * (joint_dim / side) ** 3

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.embed import ShardEmbedder
+from mocha_pipe.teacher_cache.building.forecast import Tally
 from mocha_pipe.teacher_cache.building.reuse import Donor
-from mocha_pipe.teacher_cache.building.tally import Tally
+from mocha_pipe.teacher_cache.building.shard_order import earlier_shards
 from mocha_pipe.teacher_cache.errors import CacheNotFoundError, TeacherError
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import POLL_SECONDS, ShardClaims
@@ -91,9 +92,8 @@ def embed_on_ray(
     *,
     reuse: Sequence[Path],
     batch: int,
-    needs: dict[int, set[int]],
     bar: "tqdm[Any]",
-) -> tuple[int, Tally]:
+) -> Tally:
     """Embed all missing shards on the cluster that RAY_ADDRESS names, or on this machine.
 
     Args:
@@ -103,11 +103,10 @@ def embed_on_ray(
         load_teacher: called by each actor; must pickle.
         reuse: folders of caches to copy equal regions from.
         batch: crops per forward pass.
-        needs: for each shard the earlier ones that it copies rows from.
         bar: moved on by the rows of each finished shard.
 
     Returns:
-        Shards that this call computed, and the sum of what the actors did.
+        The sum of what the actors did.
 
     Raises:
         TeacherError: workers die on a shard again and again. Others: as an actor's `embed`.
@@ -121,18 +120,17 @@ def embed_on_ray(
     others = [folder.resolve() for folder in reuse]
     count = min(gpus or cpus, len(cache.missing_teacher_shards()))
     actors: list[Any] = [actor.remote(*arguments, others, batch) for _ in range(count)]
-    pool, total, computed = ActorPool(actors), Tally(), 0
+    pool, total, needs = ActorPool(actors), Tally(), earlier_shards(table, cache.plan)
     try:
         while missing := set(cache.missing_teacher_shards()):
             ready = [shard for shard in sorted(missing) if not needs[shard] & missing]
-            computed_before = computed
+            shards_before = total.shards
             for shard, tally in pool.map_unordered(lambda worker, shard: worker.embed.remote(shard), ready):
                 if tally is not None:
-                    computed += 1
                     total.add(tally)
                     start, stop = cache.plan.span(shard)
                     bar.update(stop - start)
-            if computed == computed_before:
+            if total.shards == shards_before:
                 time.sleep(POLL_SECONDS)  # other builds are at the rest
     except RayTaskError as error:
         raise error.cause from None
@@ -145,4 +143,4 @@ def embed_on_ray(
     finally:
         for handle in actors:
             ray.kill(handle)
-    return computed, total
+    return total

@@ -1,6 +1,5 @@
 """Rows that another cache already holds: equal key and equal teacher mean equal embedding, so they are copied."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ from numpy.typing import NDArray
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
-from mocha_pipe.teacher_cache.store.reader import ShardRows
 
 NOT_THERE = -1
 
@@ -48,18 +46,4 @@ class Donor:
         Raises:
             CacheCorruptError: a shard file is damaged.
         """
-        return {name: verified_rows(reader, rows) for name, reader in self._readers.items()}
-
-
-def verified_rows(reader: ShardRows, rows: NDArray[np.int64]) -> NDArray[np.float16]:  # (n,) -> (n, D)
-    """Rows in any order with every checksum of their shards verified, one shard in memory at a time."""
-    values_nD = np.empty((len(rows), reader.dim), np.float16)
-    for start, stop in _spans(reader, rows):
-        inside = np.flatnonzero((rows >= start) & (rows < stop))
-        values_nD[inside] = reader.block(start, stop)[rows[inside] - start]
-    return values_nD
-
-
-def _spans(reader: ShardRows, rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    for shard in np.unique(rows // reader.plan.rows_per_shard).tolist():
-        yield reader.plan.span(shard)
+        return {name: reader.verified(rows) for name, reader in self._readers.items()}

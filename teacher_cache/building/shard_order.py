@@ -1,13 +1,13 @@
 """Which shard a build does next, beside other builds of the same cache."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.teacher_cache.building.reuse import NOT_THERE, Donor
+from mocha_pipe.teacher_cache.building.rowplan import owners_before
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import POLL_SECONDS, ShardClaims
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, has_teacher_shard
@@ -21,7 +21,7 @@ def claimed_shards(
     table: RegionTable,
     claims: ShardClaims,
     part: Part | None,
-    on_wait: Callable[[int], object] = lambda _: None,
+    on_wait: Callable[[int], object],
 ) -> Iterator[int | None]:
     """Missing shards, each claimed for this process, until none is missing; the caller writes and releases them.
 
@@ -74,11 +74,6 @@ def rows_to_embed(cache: RegionCache, table: RegionTable, part: Part | None, don
     return len(rows)
 
 
-def earlier_shards(table: RegionTable, plan: ShardPlan) -> dict[int, set[int]]:
+def earlier_shards(table: RegionTable, plan: ShardPlan) -> list[set[int]]:
     """For each shard the earlier ones that hold the first row of a key of its own."""
-    needs: dict[int, set[int]] = defaultdict(set)
-    shards = np.arange(len(table)) // plan.rows_per_shard
-    owners = table.first_of_key // plan.rows_per_shard
-    for shard, owner in np.unique(np.stack([shards, owners], axis=1)[shards != owners], axis=0).tolist():
-        needs[shard].add(owner)
-    return needs
+    return [set(owners_before(table, plan, np.arange(*plan.span(shard)), shard)) for shard in range(len(plan))]

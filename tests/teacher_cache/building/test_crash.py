@@ -26,7 +26,7 @@ helpers.build(source, folder, helpers.FakeTeacher(delay=delay, log=log), batch=4
 
 
 def start(tmp_path: Path, folder: Path, log: Path, delay: float) -> "subprocess.Popen[bytes]":
-    arguments = [Path(__file__).with_name("conftest.py"), tmp_path / "images", folder, log, delay]
+    arguments = [Path(__file__).parents[1] / "conftest.py", tmp_path / "images", folder, log, delay]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen([sys.executable, "-c", CHILD, *map(str, arguments)], env=environment)
 

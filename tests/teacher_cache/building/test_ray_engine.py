@@ -188,7 +188,7 @@ def test_a_node_that_does_not_see_the_cache_says_so(tmp_path: Path, helpers: Sim
 def test_a_complete_cache_needs_no_worker(
     source: DetectionSource, finished: Path, helpers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mocha_pipe.teacher_cache.building.build._embed_on_ray", None)
+    monkeypatch.setattr("mocha_pipe.teacher_cache.building.build._ray_engine", None)
     assert helpers.build(source, finished, None, engine="ray").computed_shards == 0
 
 

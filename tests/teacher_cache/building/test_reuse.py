@@ -14,7 +14,7 @@ from PIL import Image
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 from mocha_pipe.teacher_cache.building.build import BuildReport, build_cache
-from mocha_pipe.teacher_cache.building.reuse import NOT_THERE, Donor, verified_rows
+from mocha_pipe.teacher_cache.building.reuse import NOT_THERE, Donor
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError, CacheNotFoundError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache
@@ -197,4 +197,4 @@ def test_an_empty_cache_has_no_key(source: DetectionSource, tmp_path: Path, help
 def test_verified_rows_come_in_the_order_asked_for(finished: Path, rows: list[int]) -> None:
     reader = RegionCache.open(finished).rows("visual")
     expected = reader.lookup(np.arange(85))[rows]
-    np.testing.assert_array_equal(verified_rows(reader, np.array(rows, np.int64)), expected)
+    np.testing.assert_array_equal(reader.verified(np.array(rows, np.int64)), expected)
