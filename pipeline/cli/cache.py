@@ -2,17 +2,24 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mocha_pipe.pipeline.cli.console import print_json, print_table, print_values
+from mocha_pipe.pipeline.cli.console import print_either, print_json
 from mocha_pipe.pipeline.cli.flags import takes_settings
 from mocha_pipe.pipeline.cli.options import GROUP, Json
+from mocha_pipe.pipeline.report.cache_tables import (
+    audit_table,
+    build_values,
+    info_values,
+    listings_table,
+    plan_table,
+    transfer_line,
+    verify_lines,
+)
+from mocha_pipe.pipeline.report.tables import values_table
 from mocha_pipe.pipeline.settings.sections import RunConfig
-
-if TYPE_CHECKING:
-    from mocha_pipe.teacher_cache.sharing import TransferReport
 
 _MINIATURE_TEACHER_NOTE = (
     "the miniature teacher knows only the miniature world; for photographs name another one, such as "
@@ -40,12 +47,7 @@ def cache_plan(
     from mocha_pipe.pipeline.caching import plan_cache
 
     plan = plan_cache(config, sample)
-    if as_json:
-        print_json(plan.to_json())
-    else:
-        from mocha_pipe.pipeline.report.cache_tables import plan_table
-
-        print_table(plan_table(plan))
+    print_either(plan.to_json(), plan_table(plan), as_json)
 
 
 @cache.command("build")
@@ -66,12 +68,8 @@ def cache_build(config: RunConfig, as_json: Json = False) -> None:
     done = build_teacher_cache(config)
     if not is_first_rank():
         return
-    if as_json:
-        print_json({"cache": str(done.folder), "skipped": done.skipped, "seconds": done.seconds, **done.outputs})
-    else:
-        from mocha_pipe.pipeline.report.cache_tables import build_values
-
-        print_values(f"teacher cache {done.folder}", build_values(done))
+    told = {"cache": str(done.folder), "skipped": done.skipped, "seconds": done.seconds, **done.outputs}
+    print_either(told, values_table(f"teacher cache {done.folder}", build_values(done)), as_json)
     if done.outputs["set_aside"]:
         _report_set_aside(done.folder)
         raise typer.Exit(1)
@@ -83,12 +81,7 @@ def cache_info(cache: CacheFolder = _DEFAULT, as_json: Json = False) -> None:
     from mocha_pipe.teacher_cache.store.cache import RegionCache
 
     info = RegionCache.open(cache).info()
-    if as_json:
-        print_json(info)
-    else:
-        from mocha_pipe.pipeline.report.cache_tables import info_values
-
-        print_values(f"teacher cache {cache}", info_values(info))
+    print_either(info, values_table(f"teacher cache {cache}", info_values(info)), as_json)
 
 
 @cache.command("verify")
@@ -108,10 +101,7 @@ def cache_verify(
     if as_json:
         print_json({"cache": str(cache), **asdict(report)})
     else:
-        from mocha_pipe.pipeline.report.cache_tables import verify_lines
-
-        for line in verify_lines(report):
-            typer.echo(line)
+        typer.echo("\n".join(verify_lines(report)))
     if not report.findings:
         return
     if not repair:
@@ -135,12 +125,7 @@ def cache_audit(
     from mocha_pipe.pipeline.caching import audit
 
     report = audit(_of(config, cache), rows, seed, teacher)
-    if as_json:
-        print_json({"cache": str(cache), "ok": report.ok, **asdict(report)})
-    else:
-        from mocha_pipe.pipeline.report.cache_tables import audit_table
-
-        print_table(audit_table(report))
+    print_either({"cache": str(cache), "ok": report.ok, **asdict(report)}, audit_table(report), as_json)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -150,7 +135,7 @@ def cache_push(cache: CacheFolder, to: Place) -> None:
     """Copy what a folder or URL lacks of a cache."""
     from mocha_pipe.teacher_cache.sharing import push
 
-    _print_transfer(push(cache, to, progress=True))
+    typer.echo(transfer_line(push(cache, to, progress=True)))
 
 
 @cache.command("pull")
@@ -162,7 +147,7 @@ def cache_pull(
     """Fetch what a local folder lacks of a cache; every file is checked before it counts."""
     from mocha_pipe.teacher_cache.sharing import pull
 
-    _print_transfer(pull(source, cache, targets_only=targets, progress=True))
+    typer.echo(transfer_line(pull(source, cache, targets_only=targets, progress=True)))
 
 
 @cache.command("merge")
@@ -175,7 +160,7 @@ def cache_merge(
     """Join the shards that several members computed; with the last shard, the targets are derived."""
     from mocha_pipe.pipeline.caching import merge_caches
 
-    _print_transfer(merge_caches(into, sources, config.cache.dim))
+    typer.echo(transfer_line(merge_caches(into, sources, config.cache.dim)))
 
 
 @cache.command("ls")
@@ -184,12 +169,7 @@ def cache_ls(place: Place = "work", as_json: Json = False) -> None:
     from mocha_pipe.teacher_cache.sharing import list_caches
 
     found = list_caches(place)
-    if as_json:
-        print_json([asdict(listing) for listing in found])
-    else:
-        from mocha_pipe.pipeline.report.cache_tables import listings_table
-
-        print_table(listings_table(place, found))
+    print_either([asdict(listing) for listing in found], listings_table(place, found), as_json)
 
 
 def _of(config: RunConfig, folder: Path) -> RunConfig:
@@ -197,24 +177,17 @@ def _of(config: RunConfig, folder: Path) -> RunConfig:
     return replace(config, cache=replace(config.cache, folder=folder))
 
 
-def _print_transfer(report: "TransferReport") -> None:
-    from mocha_pipe.pipeline.report.cache_tables import transfer_line
-
-    typer.echo(transfer_line(report))
-
-
 def _report_set_aside(folder: Path) -> None:
     """Say on stderr which regions have no embedding, and what to do."""
     from mocha_pipe.teacher_cache.store.quarantine import read_set_aside
 
     regions = read_set_aside(folder)
-    for region in regions[:10]:
-        typer.echo(f"set aside: row {region.row}, {region.image}, {region.class_name}: {region.reason}", err=True)
+    lines = [f"row {region.row}, {region.image}, {region.class_name}: {region.reason}" for region in regions[:10]]
     if len(regions) > 10:
-        typer.echo(f"set aside: and {len(regions) - 10} more, listed in {folder / 'quarantine'}", err=True)
-    number = f"{len(regions)} region{'s have' if len(regions) != 1 else ' has'} no embedding"
-    typer.echo(
-        f"{number}; training leaves them out. Mend the images and build in a new folder with --reuse {folder}, "
-        "or add --retry-failed to the same command where nothing in the images changed",
-        err=True,
+        lines.append(f"and {len(regions) - 10} more, listed in {folder / 'quarantine'}")
+    lines.append(
+        f"{len(regions)} region{'s have' if len(regions) != 1 else ' has'} no embedding, and training leaves that out; "
+        f"mend the images and build in a new folder with --reuse {folder}, or where nothing in them changed, add "
+        "--retry-failed to the same command"
     )
+    typer.echo("\n".join(f"set aside: {line}" for line in lines), err=True)

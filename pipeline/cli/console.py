@@ -1,16 +1,16 @@
-"""What commands print: tables for people, json for scripts. Table code is imported when it is needed."""
+"""What commands print: tables for people, json for scripts."""
 
 import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
+
+from mocha_pipe.pipeline.report.tables import legend, results_tables, values_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rich.table import Table
-
     from mocha_pipe.pipeline.rundir import Completion
 
 
@@ -22,31 +22,26 @@ def print_report(done: "Completion", *, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    from mocha_pipe.pipeline.report.tables import legend, results_tables
-
     for table in results_tables(report):
         print_table(table)
     typer.echo(f"{legend(report)}\n{done.folder / 'report.html'}")
 
 
-def print_stages(completions: "Iterable[Completion]") -> None:
-    """Print what each stage did."""
-    from mocha_pipe.pipeline.report.tables import stages_table
-
-    print_table(stages_table(completions))
+def print_either(value: Any, table: Table, as_json: bool) -> None:
+    """Print a value as json, or else the table that shows it."""
+    if as_json:
+        print_json(value)
+    else:
+        print_table(table)
 
 
 def print_values(title: str, values: dict[str, Any]) -> None:
     """Print names and values."""
-    from mocha_pipe.pipeline.report.tables import values_table
-
     print_table(values_table(title, values))
 
 
-def print_table(table: "Table") -> None:
+def print_table(table: Table) -> None:
     """Print a rich table; brackets in it are text, for names of objects and folders may hold some."""
-    from rich.console import Console
-
     Console(markup=False, emoji=False).print(table)
 
 

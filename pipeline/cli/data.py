@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from mocha_pipe.pipeline.cli.console import print_json, print_stages, print_table, print_values
+from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.pipeline.cli.console import print_json, print_table, print_values
 from mocha_pipe.pipeline.cli.flags import takes_settings
 from mocha_pipe.pipeline.cli.options import GROUP, Json
+from mocha_pipe.pipeline.report.tables import check_table, stages_table
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
 data = typer.Typer(help="Look at a data set, import, pack or make one.", **GROUP)
@@ -21,15 +23,12 @@ data.add_typer(import_app, name="import")
 def data_check(data: Annotated[Path, typer.Argument(help="data.yaml or COCO json.")], as_json: Json = False) -> None:
     """Read every split, decode every image and list what is wrong; exit code 2 if an error is among it."""
     from mocha_pipe.data.check import check_dataset
-    from mocha_pipe.data.errors import DatasetError
 
     splits = check_dataset(data, progress=True)
     problems = [problem for split in splits for problem in split.problems]
     if as_json:
         print_json({"data": str(data), "splits": [asdict(split) for split in splits]})
     else:
-        from mocha_pipe.pipeline.report.tables import check_table
-
         for problem in problems:
             typer.echo(f"{problem.severity}: {problem.where}: {problem.message}")
         print_table(check_table(data, splits))
@@ -91,4 +90,5 @@ def data_miniature(
     from mocha_pipe.pipeline.run.datasets import make_world
 
     folder = out or config.miniature_folder
-    print_stages([make_world(replace(config, miniature=replace(config.miniature, folder=folder)))])
+    done = make_world(replace(config, miniature=replace(config.miniature, folder=folder)))
+    print_table(stages_table([done]))

@@ -16,12 +16,6 @@ from mocha_pipe.pipeline.cli.options import (
     StudentFolder,
 )
 
-Save = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", file_okay=False, help="Folder for drawn pictures; a video becomes a video."),
-]
-JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of json per image or frame on stdout.")]
-
 
 def detect(
     source: Annotated[str, typer.Argument(help="Image, folder, glob, video, camera index or URL of a stream.")],
@@ -31,8 +25,12 @@ def detect(
     confidence: DetectionConfidence = 0.25,
     false_accept_rate: FalseAcceptRate = 0.05,
     device: Device = "auto",
-    save: Save = None,
-    as_json: JsonLines = False,
+    save: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for drawn pictures; a video becomes a video.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of json per image or frame on stdout.")
+    ] = False,
 ) -> None:
     """Find objects in images, videos or a camera's picture, and call yours by their names; Ctrl-C ends it."""
     # What OpenCV and FFmpeg cannot open, our error says in one line; read when they are loaded.
@@ -42,14 +40,11 @@ def detect(
     from mocha_pipe.pipeline.personal.personalize import student_folder
     from mocha_pipe.pipeline.run.devices import torch_device
 
-    place = torch_device(device)
-    mine = find_profile(root, profile)
-    folder = student_folder(root, student)
-    from mocha_pipe.student.personal.detector import PersonalDetector
+    options = {"device": torch_device(device), "confidence": confidence, "false_accept_rate": false_accept_rate}
+    mine, folder = find_profile(root, profile), student_folder(root, student)
+    from mocha_pipe.student.personal.detector import PersonalDetector  # only when these are there
 
-    detector = PersonalDetector.load(
-        folder, mine, false_accept_rate=false_accept_rate, confidence=confidence, device=place
-    )
+    detector = PersonalDetector.load(folder, mine, **options)
     frames, seconds = 0, 0.0
     try:
         for frame in detect(detector, source, save):

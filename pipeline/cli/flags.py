@@ -30,25 +30,27 @@ def takes_settings(*exposed: str, recipe: Callable[..., RunConfig] | None = None
 
     def decorate(command: Command) -> Command:
         def run(root: Path | None, config: Path | None, **given: Any) -> None:
+            from mocha_pipe.pipeline.run.devices import torch_device, trainer_device
             from mocha_pipe.pipeline.settings.loading import load_config
 
-            values: dict[str, Any] = {} if root is None else {"root": root}
+            values: dict[str, Any] = {"root": root} if root else {}
             for flag in flags:
-                flag.lay(given.pop(flag.parameter), values)
+                if (found := given.pop(flag.parameter)) is not None:
+                    flag.lay(found, values.setdefault(flag.section, {}))
             settings = load_config(config, values, recipe=recipe)
-            for flag in flags:
-                if flag.name == "--device":
-                    _check_device(getattr(settings, flag.section))
+            for section in (getattr(settings, flag.section) for flag in flags if flag.name == "--device"):
+                if section.device not in ("", "auto"):  # a wrong one should not show after hours
+                    (trainer_device if isinstance(section, TrainingConfig) else torch_device)(section.device)
             command(settings, **given)
 
         made = {flag.parameter: flag.annotation for flag in flags} | {"root": Root, "config": Toml}
         keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [inspect.Parameter(name, keyword, default=None, annotation=made[name]) for name in made]
         _, *own = inspect.signature(command).parameters.values()
-        parameters += [parameter.replace(kind=keyword) for parameter in own]
+        run.__dict__["__signature__"] = inspect.Signature(
+            [inspect.Parameter(name, keyword, default=None, annotation=made[name]) for name in made]
+            + [parameter.replace(kind=keyword) for parameter in own]
+        )
         run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__dict__["__signature__"] = inspect.Signature(parameters)
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
     return decorate
@@ -64,29 +66,26 @@ class _Flag:
         kind = _bare(owner.__pydantic_fields__[fields[0]].annotation)
         self.many = get_origin(kind) if get_origin(kind) in (tuple, dict) else None
         self.item = _bare(get_args(kind)[0]) if self.many is tuple else kind
-        help_ = " Or: ".join(_description(owner, field) for field in fields) + _defaults(section, fields[0])
+        self.annotation: Any = list[str] if self.many else bool if kind is bool else str
         if kind is bool:
-            on_and_off = f"{name}/--no-{name[2:]}" if getattr(getattr(_USUAL, section), fields[0]) else name
-            self.annotation: Any = Annotated[bool, typer.Option(on_and_off, help=help_)]
+            decl, metavar = f"{name}/--no-{name[2:]}" if getattr(getattr(_USUAL, section), fields[0]) else name, None
         else:  # a text, which the settings check as they check what a file holds
-            option = typer.Option(name, help=help_, metavar=_metavar(self.item, self.many))
-            self.annotation = Annotated[list[str] if self.many else str, option]
+            decl, metavar = name, "KEY=VALUE" if self.many is dict else _metavar(self.item)
+        help_ = " Or: ".join(_description(owner, field) for field in fields) + _defaults(section, fields[0])
+        self.annotation = Annotated[self.annotation, typer.Option(decl, help=help_, metavar=metavar)]
 
-    def lay(self, found: Any, values: dict[str, Any]) -> None:
-        """Write what the command line holds, None for nothing, into values nested as in the TOML file."""
+    def lay(self, found: Any, table: dict[str, Any]) -> None:
+        """Write what the command line holds into what stands for the section's table of the TOML file."""
         from mocha_pipe.pipeline.settings.loading import parse_assignments, parse_list, parse_value
 
-        if found is None:
-            return
         if self.many is dict:
             found = parse_assignments(found)
         elif self.item in (int, float):
             found = [value for text in found for value in parse_list(text)] if self.many else parse_value(found)
-        table = values.setdefault(self.section, {})
-        if "url" in self.fields and "://" in found:
-            table["url"] = found
-        else:
-            table |= {self.fields[0]: found} | ({"url": ""} if "url" in self.fields else {})
+        if "url" in self.fields:
+            table["url"] = found if "://" in found else ""
+        if "url" not in self.fields or not table["url"]:
+            table[self.fields[0]] = found
 
 
 def _flags(exposed: Iterable[str]) -> list[_Flag]:
@@ -116,27 +115,12 @@ def _description(owner: Any, field: str) -> str:
 def _defaults(section: str, field: str) -> str:
     """What holds where nothing is given, for photographs and for the miniature world; empty where nothing is to say."""
     usual, small = (getattr(getattr(config, section), field) for config in (_USUAL, _MINIATURE))
-    if isinstance(usual, bool | dict):
-        return ""
-    words = [str(usual)] if usual not in (None, "", ()) else []
-    if isinstance(usual, tuple):
-        words = [",".join(map(str, usual))] if usual else []
-    if small != usual:
+    text = ",".join(map(str, usual)) if isinstance(usual, tuple) else str(usual)
+    words = [] if usual is None or isinstance(usual, bool | dict) or not text else [text]
+    if small != usual and not isinstance(usual, dict):
         words.append(f"{small} on the miniature world")
     return f" [default: {'; '.join(words)}]" if words else ""
 
 
-def _metavar(item: Any, many: Any) -> str:
-    if many is dict:
-        return "KEY=VALUE"
-    if get_origin(item) is Literal:
-        return "|".join(get_args(item))
-    return f"{_METAVARS[item]},..." if many and item is not Path else _METAVARS[item]
-
-
-def _check_device(section: Any) -> None:
-    """Refuse a device that this machine lacks before anything is computed."""
-    from mocha_pipe.pipeline.run.devices import torch_device, trainer_device
-
-    if section.device not in ("", "auto"):
-        (trainer_device if isinstance(section, TrainingConfig) else torch_device)(section.device)
+def _metavar(item: Any) -> str:
+    return "|".join(get_args(item)) if get_origin(item) is Literal else _METAVARS[item]

@@ -17,6 +17,7 @@ from mocha_pipe.pipeline.cli.options import (
     Root,
     StudentFolder,
 )
+from mocha_pipe.pipeline.report.tables import photos_table
 
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.personal.photos import Shown
@@ -53,7 +54,6 @@ def personalize(
     """Learn an object from photos; more photos of a name that the profile knows refine it."""
     from mocha_pipe.pipeline.personal.personalize import PROFILE_FILE, draw, learn, student_folder
     from mocha_pipe.pipeline.personal.photos import PersonalizeError
-    from mocha_pipe.pipeline.report.tables import photos_table
     from mocha_pipe.pipeline.run.devices import torch_device
 
     path = profile or root / PROFILE_FILE

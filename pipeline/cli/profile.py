@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mocha_pipe.pipeline.cli.console import print_json, print_table, print_values
+from mocha_pipe.pipeline.cli.console import print_either
 from mocha_pipe.pipeline.cli.options import GROUP, Json, ObjectName, ProfileFile, Root
+from mocha_pipe.pipeline.report.tables import profile_table, values_table
 
 if TYPE_CHECKING:
     from mocha_pipe.student.personal.profile import Profile
@@ -19,12 +20,8 @@ def profile_list(profile: ProfileFile = None, root: Root = Path("work"), as_json
     """The objects, their classes, and how many photos each was learnt from."""
     path, known = _open(profile, root)
     objects = [{"name": name, "classes": known.photos(name)} for name in known.names]
-    if as_json:
-        print_json({"profile": path, "student": known.student, "learner": known.learner.name, "objects": objects})
-        return
-    from mocha_pipe.pipeline.report.tables import profile_table
-
-    print_table(profile_table(str(path), objects))
+    told = {"profile": path, "student": known.student, "learner": known.learner.name, "objects": objects}
+    print_either(told, profile_table(str(path), objects), as_json)
 
 
 @profile.command("show")
@@ -35,16 +32,14 @@ def profile_show(
     path, known = _open(profile, root)
     classes, closest = known.photos(name), known.closest(name)
     other = {"name": closest[0], "cosine": round(closest[1], 3)} if closest else None
-    if as_json:
-        print_json({"profile": path, "name": name, "classes": classes, "closest": other})
-        return
     values = {
         "photos": ", ".join(f"{count} as {coarse}" for coarse, count in classes.items()),
         "looks most like": f"{other['name']} (cosine {other['cosine']})" if other else "alone in the profile",
         "learner": known.learner.name,
         "student": known.student[:12],
     }
-    print_values(name, values)
+    told = {"profile": path, "name": name, "classes": classes, "closest": other}
+    print_either(told, values_table(name, values), as_json)
 
 
 @profile.command("remove")

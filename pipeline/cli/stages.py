@@ -1,31 +1,29 @@
 """The commands of the stages, `mocha-pipe demo`, `pretrain`, `distill` and `fewshot`, and `mocha-pipe doctor`."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import typer
 
-from mocha_pipe.pipeline.cli.console import print_json, print_report, print_stages, print_table, print_values
+from mocha_pipe.pipeline.cli.console import print_either, print_report, print_table, print_values
 from mocha_pipe.pipeline.cli.flags import takes_settings
 from mocha_pipe.pipeline.cli.options import Json
+from mocha_pipe.pipeline.report.tables import doctor_table, stages_table
 from mocha_pipe.pipeline.settings import recipes
-
-if TYPE_CHECKING:
-    from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.pipeline.settings.sections import RunConfig
 
 
 @takes_settings(recipe=recipes.demo)
-def demo(config: "RunConfig") -> None:
+def demo(config: RunConfig) -> None:
     """All stages on the miniature world: report.json and report.html in work/demo."""
     from mocha_pipe.pipeline.stages import run_demo
 
     completions = run_demo(config)
-    print_stages(completions)
+    print_table(stages_table(completions))
     print_report(completions[-1], as_json=False)
 
 
 @takes_settings("data.path", "pretrain")
-def pretrain(config: "RunConfig") -> None:
+def pretrain(config: RunConfig) -> None:
     """Stage 1: train the base detector, a plain ultralytics run."""
     from mocha_pipe.pipeline.stages import pretrain_base
 
@@ -34,7 +32,7 @@ def pretrain(config: "RunConfig") -> None:
 
 
 @takes_settings("data.path", "data.url", "cache.folder", "cache.url", "distill")
-def distill(config: "RunConfig") -> None:
+def distill(config: RunConfig) -> None:
     """Stage 2: train the student on the cached targets beside its own task."""
     from mocha_pipe.pipeline.stages import distill_student
 
@@ -43,7 +41,7 @@ def distill(config: "RunConfig") -> None:
 
 
 @takes_settings("fewshot")
-def fewshot(config: "RunConfig", as_json: Json = False) -> None:
+def fewshot(config: RunConfig, as_json: Json = False) -> None:
     """Stage 3: evaluate the last distilled student against its base detector."""
     from mocha_pipe.pipeline.stages import evaluate_fewshot
 
@@ -51,17 +49,12 @@ def fewshot(config: "RunConfig", as_json: Json = False) -> None:
 
 
 @takes_settings("cache.folder")
-def doctor(config: "RunConfig", as_json: Json = False) -> None:
+def doctor(config: RunConfig, as_json: Json = False) -> None:
     """Check this machine; exit code 1 if something must be mended."""
     from mocha_pipe.pipeline.doctor import examine
     from mocha_pipe.pipeline.run.datasets import named
 
     checks = examine(config.root, named(config.cache.folder))
-    if as_json:
-        print_json([asdict(check) for check in checks])
-    else:
-        from mocha_pipe.pipeline.report.tables import doctor_table
-
-        print_table(doctor_table(checks))
+    print_either([asdict(check) for check in checks], doctor_table(checks), as_json)
     if any(check.status == "fail" for check in checks):
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ import typer
 
 from mocha_pipe.pipeline.cli.console import print_table
 from mocha_pipe.pipeline.cli.flags import takes_settings
+from mocha_pipe.pipeline.report.tables import sweep_legend, sweep_table
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
 
@@ -34,8 +35,7 @@ def sweep(
     """  # fmt: skip
     from mocha_pipe.pipeline.settings.variants import parse_variants
 
-    compared = parse_variants(config, variants or ())
-    from mocha_pipe.pipeline.report.tables import sweep_legend, sweep_table
+    compared = parse_variants(config, variants or ())  # before heavy imports: a mistake is answered at once
     from mocha_pipe.pipeline.run.datasets import named
     from mocha_pipe.pipeline.sweep import REPORT, run_sweep
 

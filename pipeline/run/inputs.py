@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from mocha_pipe.data.files import file_digest, write_json
+from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.run.devices import torch_device, trainer_device
 from mocha_pipe.pipeline.rundir import COMPLETE, read_json
 from mocha_pipe.pipeline.settings.sections import RunConfig, TrainingConfig
@@ -56,17 +59,27 @@ def teacher_of_cache(
         named: hub id or folder; None takes what the build noted, or the spec's own name.
         device: torch device to load it on.
         batch: regions per forward pass.
+
+    Raises:
+        ConfigError: the spec holds what a teacher cannot be asked for.
     """
     spec, note = cache.spec, read_json(cache.path / TEACHER_NOTE)
     # Before there were notes, the marker told where the teacher lies.
     model = named or note.get("model") or read_json(cache.path / COMPLETE).get("outputs", {}).get("teacher", spec.model)
     is_folder = Path(teacher_config(TeacherConfig(model=model)).model).is_dir()
-    return TeacherConfig(
-        model=model, revision=None if is_folder else spec.revision, mode=spec.mode, prompt=spec.prompt,
-        layer=spec.layer, crop_margin=spec.crop_margin,
-        visual=note.get("visual", spec.visual), dtype=spec.dtype,  # type: ignore[arg-type]
-        device=device, batch=batch, max_new_tokens=max(spec.max_new_tokens, 1), num_beams=spec.num_beams,
-    )  # fmt: skip
+    try:
+        return TeacherConfig(
+            model=model, revision=None if is_folder else spec.revision, mode=spec.mode, prompt=spec.prompt,
+            layer=spec.layer, crop_margin=spec.crop_margin,
+            visual=note.get("visual", spec.visual), dtype=spec.dtype,  # type: ignore[arg-type]
+            device=device, batch=batch, max_new_tokens=max(spec.max_new_tokens, 1), num_beams=spec.num_beams,
+        )  # fmt: skip
+    except ValidationError as error:
+        place, found = error.errors()[0]["loc"][0], error.errors()[0]["input"]
+        raise ConfigError(
+            f"{cache.path} was made by a teacher with {place} = {found!r}, which this version does not know: use the "
+            "version of mocha-pipe that wrote the cache"
+        ) from None
 
 
 def note_teacher(cache: Path, teacher: TeacherConfig) -> None:

@@ -17,6 +17,7 @@ from mocha_pipe.data.config import SETTINGS, AtLeastOne, DeviceName, NotNegative
 from mocha_pipe.student.choices import FeatureSet, LearnerName, ObjectiveName, ScheduleName
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
+_FOLDERS = {name: name for name in ("miniature", "cache", "distill", "fewshot", "sweep")} | {"pretrain": "base"}
 _OWN_ARGUMENTS = {"epochs": "epochs", "imgsz": "image_size", "batch": "batch", "seed": "seed", "device": "device"}
 
 
@@ -233,21 +234,14 @@ class RunConfig:
 
     def resolved(self) -> "RunConfig":
         """The same configuration with every folder that nobody named filled in."""
-        return replace(
-            self,
-            miniature=replace(self.miniature, folder=self.miniature_folder),
-            data=replace(self.data, path=self.data.path or self.miniature_folder / "data.yaml"),
-            cache=replace(self.cache, folder=self.cache.folder or self.root / "cache"),
-            pretrain=replace(self.pretrain, folder=self.pretrain.folder or self.root / "base"),
-            distill=replace(self.distill, folder=self.distill.folder or self.root / "distill"),
-            fewshot=replace(
-                self.fewshot,
-                benchmark=self.fewshot.benchmark or self.miniature_folder / "benchmark",
-                folder=self.fewshot.folder or self.root / "fewshot",
-                **_reference_settings(self.fewshot),
-            ),
-            sweep=replace(self.sweep, folder=self.sweep.folder or self.root / "sweep"),
-        )
+        folders = {
+            section: replace(getattr(self, section), folder=getattr(self, section).folder or self.root / folder)
+            for section, folder in _FOLDERS.items()
+        }
+        data = replace(self.data, path=self.data.path or self.miniature_folder / "data.yaml")
+        benchmark = self.fewshot.benchmark or self.miniature_folder / "benchmark"
+        fewshot = replace(folders.pop("fewshot"), benchmark=benchmark, **_reference_settings(self.fewshot))
+        return replace(self, data=data, fewshot=fewshot, **folders)
 
 
 def _reference_settings(settings: FewshotConfig) -> dict[str, Any]:
@@ -255,9 +249,8 @@ def _reference_settings(settings: FewshotConfig) -> dict[str, Any]:
     from mocha_pipe.data.benchmarks.opening import PUBLISHED
 
     published = PUBLISHED.get(str(settings.benchmark)) if settings.benchmark_data else None
-    confidence, head_epochs = settings.confidence, settings.head_epochs
-    if confidence is None:
-        confidence = published.confidence if published else 0.1
-    if head_epochs is None:
-        head_epochs = published.head_epochs if published else 0
-    return {"confidence": confidence, "head_epochs": head_epochs}
+    reference = {
+        "confidence": published.confidence if published else 0.1,
+        "head_epochs": published.head_epochs if published else 0,
+    }
+    return {name: value for name, value in reference.items() if getattr(settings, name) is None}

@@ -1,9 +1,14 @@
 """What stages make of settings and of the environment that a launcher gives them."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 import mocha_pipe.pipeline.run.inputs as inputs
-from mocha_pipe.pipeline.run.inputs import is_first_rank, teacher_config
+from mocha_pipe.pipeline.errors import ConfigError
+from mocha_pipe.pipeline.run.inputs import is_first_rank, teacher_config, teacher_of_cache
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
 
@@ -26,3 +31,19 @@ def test_the_first_process_speaks_for_its_job(monkeypatch: pytest.MonkeyPatch) -
     assert is_first_rank()
     monkeypatch.setenv("RANK", "1")
     assert not is_first_rank()
+
+
+def test_a_teacher_that_no_version_could_ask_for_is_one_line(tmp_path: Path) -> None:
+    spec = SimpleNamespace(
+        model="org/llava", revision="main", mode="prompt", prompt="What is the {label}?", layer=-1, crop_margin=0.0,
+        visual="tower", dtype="float8", max_new_tokens=0, num_beams=1,
+    )  # fmt: skip
+    cache: Any = SimpleNamespace(spec=spec, path=tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        teacher_of_cache(cache, None)
+    assert str(refused.value) == (
+        f"{tmp_path} was made by a teacher with dtype = 'float8', which this version does not know: use the version of "
+        "mocha-pipe that wrote the cache"
+    )
+    spec.dtype = "float16"
+    assert teacher_of_cache(cache, None, device="cpu").max_new_tokens == 1
