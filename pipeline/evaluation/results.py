@@ -21,8 +21,7 @@ from mocha_pipe.student.fewshot.openset import (
     open_episodes,
     separation,
 )
-from mocha_pipe.student.fewshot.strangers import accept_above
-from mocha_pipe.student.fewshot.unknown import CalibrationError
+from mocha_pipe.student.fewshot.strangers import CalibrationError, accept_above
 from mocha_pipe.student.network.pool_pass import PoolPass
 
 METRICS = tuple(METRIC_TITLES)

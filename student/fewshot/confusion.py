@@ -47,7 +47,7 @@ def confusion_by_coarse(counts_EPX: NDArray[np.int64], coarse_of_P: NDArray[np.i
     """Confusion among the objects of each coarse class that has some, by coarse id in ascending order.
 
     Args:
-        counts_EPX: `student.metrics.confusion` of every episode, (E, P, P + 2).
+        counts_EPX: `metrics.confusion` of every episode, (E, P, P + 2).
         coarse_of_P: coarse class of each personal object.
     """
     classes = {}

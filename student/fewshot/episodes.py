@@ -1,6 +1,6 @@
 """Few-shot evaluation: fit on an episode's support, name the detections in its query scenes, score the names.
 
-The forward passes are behind us (`PoolPass`); an episode costs milliseconds, whatever the detector.
+The detector has passed every image once (`PoolPass`), so an episode costs milliseconds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,13 +34,13 @@ class EpisodeScores:
     map50_95: NDArray[np.float64]  # (E,)
     map50: NDArray[np.float64]  # (E,)
     accuracy: NDArray[np.float64]  # (E,)
-    """Objects of the query scenes whose most confident detection bears the right name; a missed one is wrong."""
+    """Share of the query scenes' objects whose most confident detection bears the right name; a missed one is wrong."""
     image_accuracy: NDArray[np.float64]  # (E,)
-    """Query images in which some detection bears the name of an object that is there, as the reference counts."""
+    """Share of query images in which some detection bears the name of an object that is there (the reference's)."""
     region_accuracy: NDArray[np.float64]  # (E,)
-    """Objects named right from their true box and coarse class: the embedding alone, whatever the detector finds."""
+    """Share of objects named right from their true box and class: the embedding alone, whatever the detector finds."""
     confusion: NDArray[np.int64]  # (E, P, P + 2)
-    """`student.metrics.confusion` of the names behind `accuracy`; `confusion_by_coarse` reads it."""
+    """`metrics.confusion` of the names behind `accuracy`; `confusion_by_coarse` reads it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,15 +61,15 @@ class Question:
     """All regions of the query images."""
     asked_coarse: NDArray[np.int64]  # (T,)
     truth: NamedBoxes
-    """The same, as ground truth."""
+    """The asked regions, as ground truth."""
 
     def taught(self, embeddings_RD: NDArray[np.float32], learner: str) -> PrototypeLearner:
         """A learner that has seen the support, from embeddings of all regions.
 
         Raises:
-            student.learner.PrototypeError: if there is no such learner.
+            PrototypeError: if there is no such learner.
         """
-        return make_learner(learner).fit(embeddings_RD[self.support], self.support_coarse, self.support_personal)
+        return make_learner(learner).learn(embeddings_RD[self.support], self.support_coarse, self.support_personal)
 
     def without(self, personal: NDArray[np.integer]) -> Self:
         """The same question where nobody teaches these objects."""
@@ -96,7 +96,7 @@ def evaluate_episodes(
         progress: show a bar.
 
     Raises:
-        student.learner.PrototypeError: if there is no such learner.
+        PrototypeError: if there is no such learner.
     """
     regions = source_regions(benchmark.source)
     scores: dict[str, list[dict[str, object]]] = {method: [] for method in passes}
@@ -138,12 +138,11 @@ def name_detections(
     Unknown detections are left out; a score is the detector's confidence times the learner's.
 
     Raises:
-        student.learner.PrototypeError: if there is no such learner.
+        PrototypeError: if there is no such learner.
     """
     question = ask(benchmark, source_regions(benchmark.source), episode)
     named = _named(question.taught(pool_pass.region_embedding, learner), question, pool_pass)
-    known = named.personal != UNKNOWN
-    return NamedDetections(**{field.name: getattr(named, field.name)[known] for field in fields(named)})
+    return named[named.personal != UNKNOWN]
 
 
 def ask(benchmark: PersonalBenchmark, regions: NamedBoxes, episode: Episode) -> Question:
@@ -156,7 +155,7 @@ def ask(benchmark: PersonalBenchmark, regions: NamedBoxes, episode: Episode) -> 
     """
     support = episode.support.ravel()
     asked = np.flatnonzero(np.isin(regions.image, episode.query))
-    truth = NamedBoxes(image=regions.image[asked], xyxy=regions.xyxy[asked], personal=regions.personal[asked])
+    truth = regions[asked]
     personal = regions.personal[support]
     return Question(
         objects=len(benchmark.coarse_of), query=episode.query, support=support,

@@ -1,10 +1,10 @@
-"""Colour histogram of a crop: what low-level statistics alone can do, the sanity line of every table (numpy only)."""
+"""Colour histogram of a crop: what low-level statistics alone can do, the sanity line of every table."""
 
 import numpy as np
+from matplotlib.colors import rgb_to_hsv
 from numpy.typing import NDArray
 
-_BINS = (16, 4, 4)
-"""Hue, saturation, value: fine where the identity is, coarse where the light is."""
+_BINS = (16, 4, 4)  # hue, saturation, value: fine where the identity is, coarse where the light is
 
 HISTOGRAM_DIM = _BINS[0] * _BINS[1] * _BINS[2]
 """Width of a histogram."""
@@ -23,23 +23,8 @@ def colour_histogram(crop: NDArray[np.uint8]) -> NDArray[np.float32]:  # (H, W, 
     assert crop.ndim == 3, "a crop is (H, W, 3)"
     assert crop.shape[2] == 3, "a crop is (H, W, 3)"
     assert crop.size, "a crop has pixels"
-    hsv = _hsv(crop.reshape(-1, 3))
+    # Divided by 256, which is exact, so that rounding puts no colour into another bin; value is a share of 255.
+    hsv = rgb_to_hsv(crop.reshape(-1, 3) / 256) * [1, 1, 256 / 255]
     bins = np.minimum((hsv * _BINS).astype(np.int64), np.array(_BINS) - 1)  # 1.0 belongs to the last bin
     counts = np.bincount(np.ravel_multi_index(tuple(bins.T), _BINS), minlength=HISTOGRAM_DIM)
     return np.asarray(np.sqrt(counts * (HISTOGRAM_DIM / counts.sum())), np.float32)
-
-
-def _hsv(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:  # (n, 3) -> (n, 3)
-    """Hue, saturation and value in 0..1; grey has hue 0."""
-    levels = rgb.astype(np.float64)
-    red, green, blue = levels.T
-    value = levels.max(axis=1)
-    spread = value - levels.min(axis=1)
-    safe = np.where(spread > 0, spread, 1)
-    sector = np.select(
-        [value == red, value == green],
-        [(green - blue) / safe % 6, (blue - red) / safe + 2],
-        (red - green) / safe + 4,
-    )
-    hue = np.where(spread > 0, sector / 6, 0)
-    return np.stack([hue, spread / np.where(value > 0, value, 1), value / 255], axis=1)

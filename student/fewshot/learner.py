@@ -4,7 +4,7 @@ Legend: N support regions, M query regions, P prototypes, D width of an embeddin
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +15,18 @@ UNKNOWN = -1
 """Personal id of a region that belongs to no known object."""
 
 Prototypes = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
-"""Vectors (P, D), coarse ids, personal ids and numbers of support regions behind them (P,)."""
+"""Vectors (P, D), and of each its coarse id, its personal id and the number of support regions behind it (P,)."""
 
 
 class PrototypeError(MochaError, ValueError):
-    """Prototypes cannot be read, or do not fit the embeddings they are used on."""
+    """There is no such learner, or its prototypes do not fit the embeddings that they are compared with."""
 
 
 class PrototypeLearner(ABC):
     """Mean embedding per (coarse class, personal object); the nearest prototype names a region.
 
-    After `fit`: `prototypes_` (P, D) float32, `coarse_` (P,) int64, `personal_` (P,) int64 and `counts_` (P,) int64,
-    sorted by coarse, then personal id.
+    It knows `prototypes_` (P, D) float32, `coarse_` (P,) int64, `personal_` (P,) int64 and `counts_` (P,) int64, sorted
+    by coarse, then personal id. A new learner has none of them, and takes embeddings of any width.
     """
 
     name: ClassVar[str]
@@ -34,29 +34,19 @@ class PrototypeLearner(ABC):
     unit_length: ClassVar[bool] = False
     """Whether embeddings are brought to norm 1 first, so that only their direction counts."""
 
-    prototypes_: NDArray[np.float32]
-    coarse_: NDArray[np.int64]
-    personal_: NDArray[np.int64]
-    counts_: NDArray[np.int64]
+    def __init__(self) -> None:
+        self.prototypes_ = np.zeros((0, 0), np.float32)
+        self.coarse_, self.personal_, self.counts_ = (np.zeros(0, np.int64) for _ in range(3))
 
-    def fit(
+    def learn(
         self, embeddings_ND: NDArray[np.floating], coarse_N: NDArray[np.integer], personal_N: NDArray[np.integer]
     ) -> Self:
-        """Forget everything and learn from the support regions.
+        """Add support regions to what is known; objects without new regions keep their prototypes.
 
         Args:
             embeddings_ND: one row per support region.
             coarse_N: the detector's class id of each.
             personal_N: the personal id of each, 0 or more.
-        """
-        dim = embeddings_ND.shape[1]
-        self.assign(np.zeros((0, dim), np.float32), *(np.zeros(0, np.int64) for _ in range(3)))
-        return self.partial_fit(embeddings_ND, coarse_N, personal_N)
-
-    def partial_fit(
-        self, embeddings_ND: NDArray[np.floating], coarse_N: NDArray[np.integer], personal_N: NDArray[np.integer]
-    ) -> Self:
-        """Add support regions to what is known; objects without new regions keep their prototypes.
 
         Raises:
             PrototypeError: if the width of the embeddings is not that of the prototypes.
@@ -65,26 +55,28 @@ class PrototypeLearner(ABC):
         assert np.isfinite(embeddings_ND).all(), "support embeddings are finite"
         assert (np.asarray(personal_N) >= 0).all(), "personal ids are 0 or more"
         counts = np.ones(len(embeddings_ND), np.int64)
-        return self.absorb(self._transform(embeddings_ND), np.asarray(coarse_N), np.asarray(personal_N), counts)
+        coarse, personal = np.asarray(coarse_N, np.int64), np.asarray(personal_N, np.int64)
+        return self.absorb(self._transform(embeddings_ND), coarse, personal, counts)
 
     def absorb(
         self,
-        prototypes_PD: NDArray[np.float32],
-        coarse_P: NDArray[np.integer],
-        personal_P: NDArray[np.integer],
-        counts_P: NDArray[np.integer],
+        prototypes: NDArray[np.float32],
+        coarse: NDArray[np.int64],
+        personal: NDArray[np.int64],
+        counts: NDArray[np.int64],
     ) -> Self:
-        """Add what another learner of this kind has learnt, as its `tensors` hold it; every support region counts once.
+        """Add the `tensors` of another learner of this kind, as if this one had learnt from their support regions.
 
         Raises:
             PrototypeError: if the prototypes of the two differ in width.
         """
-        coarse = np.concatenate([self.coarse_, np.asarray(coarse_P, np.int64)])
-        personal = np.concatenate([self.personal_, np.asarray(personal_P, np.int64)])
-        counts = np.concatenate([self.counts_, np.asarray(counts_P, np.int64)])
-        vectors = np.concatenate([self._known(prototypes_PD.shape[1]), prototypes_PD])
+        prototypes = np.concatenate([self._known(prototypes.shape[1]), prototypes])
+        coarse = np.concatenate([self.coarse_, coarse])
+        personal = np.concatenate([self.personal_, personal])
+        counts = np.concatenate([self.counts_, counts])
         order = np.lexsort((personal, coarse))
-        self.assign(*self._merge((vectors[order], coarse[order], personal[order], counts[order])))
+        merged = self._merge((prototypes[order], coarse[order], personal[order], counts[order]))
+        self.prototypes_, self.coarse_, self.personal_, self.counts_ = merged
         return self
 
     def predict(
@@ -126,24 +118,9 @@ class PrototypeLearner(ABC):
         left, right = (unit_rows(rows.astype(np.float64)) for rows in (self._transform(embeddings_MD), vectors))
         return np.where(rows_M == UNKNOWN, -np.inf, np.einsum("md,md->m", left, right))
 
-    def tensors(self) -> dict[str, NDArray[np.generic]]:
-        """All that was learnt, by the names that `assign` takes."""
-        return {
-            "prototypes": self.prototypes_,
-            "coarse": self.coarse_,
-            "personal": self.personal_,
-            "counts": self.counts_,
-        }
-
-    def assign(
-        self,
-        prototypes: NDArray[np.float32],
-        coarse: NDArray[np.int64],
-        personal: NDArray[np.int64],
-        counts: NDArray[np.int64],
-    ) -> None:
-        """Put in place what `fit` would have learnt."""
-        self.prototypes_, self.coarse_, self.personal_, self.counts_ = prototypes, coarse, personal, counts
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """All that was learnt, by the names that `absorb` takes."""
+        return {name: getattr(self, f"{name}_") for name in ("prototypes", "coarse", "personal", "counts")}
 
     @abstractmethod
     def _nearest(
@@ -155,7 +132,7 @@ class PrototypeLearner(ABC):
         return np.asarray(unit_rows(embeddings_ND) if self.unit_length else embeddings_ND, np.float32)
 
     def _merge(self, known: Prototypes) -> Prototypes:
-        """Prototypes of known vectors and new ones, sorted by object: here a running mean per object."""
+        """Prototypes from known vectors and new ones, which come sorted by object: here a running mean per object."""
         vectors, coarse, personal, counts = known
         if not len(vectors):
             return known

@@ -1,6 +1,7 @@
 """How well named detections match the ground truth: COCO's mean average precision, and accuracies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 from faster_coco_eval import COCO
@@ -12,9 +13,7 @@ from mocha_pipe.data.boxes import box_iou
 MISSED = -2
 """In place of a personal id: no detection lies on the object."""
 
-_MAX_DETECTIONS = 100
-"""Per image and personal object, as in COCO."""
-
+_MAX_DETECTIONS = 100  # per image and personal object, as in COCO
 _MATCH_IOU = 0.5
 
 
@@ -28,6 +27,10 @@ class NamedBoxes:
     """Corners in pixels."""
     personal: NDArray[np.int64]  # (T,)
     """Personal id."""
+
+    def __getitem__(self, rows: NDArray[np.generic]) -> Self:
+        """The boxes at these rows, which numpy takes as indexes or as a mask."""
+        return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,22 +64,22 @@ def personal_map(truth: NamedBoxes, detections: NamedDetections) -> MeanPrecisio
     """
     assert len(truth.image), "mAP needs ground truth"
     objects = np.unique(truth.personal)
-    known = np.isin(detections.personal, objects)
-    if not known.any():
+    named = detections[np.isin(detections.personal, objects)]
+    if not len(named.image):
         return MeanPrecision(map50_95=0.0, map50=0.0)
-    images = np.union1d(truth.image, detections.image).tolist()
-    annotations = _annotations(truth, np.ones(len(truth.image), bool))
+    boxes = zip(truth.image.tolist(), truth.personal.tolist(), _xywh(truth).tolist(), strict=True)
     ground_truth = COCO(
         {
-            "images": [{"id": image} for image in images],
+            "images": [{"id": image} for image in np.union1d(truth.image, detections.image).tolist()],
             "categories": [{"id": personal} for personal in objects.tolist()],
-            "annotations": [{**annotation, "iscrowd": 0} for annotation in annotations],
+            "annotations": [
+                {"id": row, "image_id": image, "category_id": name, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+                for row, (image, name, box) in enumerate(boxes, start=1)  # COCO takes an id of 0 for unmatched
+            ],
         }
     )
-    results = _annotations(detections, known)
-    for result, score in zip(results, detections.score[known].tolist(), strict=True):
-        result["score"] = score
-    evaluation = COCOeval_faster(ground_truth, ground_truth.loadRes(results), iouType="bbox")
+    results = ground_truth.loadRes(np.column_stack([named.image, _xywh(named), named.score, named.personal]))
+    evaluation = COCOeval_faster(ground_truth, results, iouType="bbox")
     # Size classes are not reported, and each would cost a pass of its own.
     evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
     evaluation.params.maxDets = [_MAX_DETECTIONS]
@@ -93,14 +96,12 @@ def recognised_as(truth: NamedBoxes, detections: NamedDetections) -> NDArray[np.
     score counts, as it does for somebody who looks at the picture: a detector may box one object under two classes.
     """
     names = np.full(len(truth.image), MISSED, np.int64)
-    order = np.lexsort((-detections.score, detections.image))  # by image, then best score first: argmax takes the first
-    images, xyxy, personal = (array[order] for array in (detections.image, detections.xyxy, detections.personal))
-    for image in np.intersect1d(truth.image, images):
-        first, last = np.searchsorted(images, [image, image + 1])
-        here = np.flatnonzero(truth.image == image)
-        on_object = box_iou(truth.xyxy[here], xyxy[first:last]) >= _MATCH_IOU  # (objects, detections)
+    ranked = detections[np.argsort(-detections.score, kind="stable")]  # best score first, which is what argmax takes
+    for image in np.intersect1d(truth.image, ranked.image):
+        objects, shown = np.flatnonzero(truth.image == image), ranked[ranked.image == image]
+        on_object = box_iou(truth.xyxy[objects], shown.xyxy) >= _MATCH_IOU  # (objects, detections)
         found = on_object.any(axis=1)
-        names[here[found]] = personal[first:last][on_object[found].argmax(axis=1)]
+        names[objects[found]] = shown.personal[on_object[found].argmax(axis=1)]
     return names
 
 
@@ -142,15 +143,7 @@ def confusion(truth: NamedBoxes, names: NDArray[np.integer], objects: int) -> ND
     return counts
 
 
-def _annotations(boxes: NamedBoxes, keep: NDArray[np.bool_]) -> list[dict[str, object]]:
-    """COCO's form: left, top, width, height; ids start at 1, because COCO's matching reads 0 as unmatched."""
-    corner, far = np.split(np.asarray(boxes.xyxy, np.float64)[keep], 2, axis=1)
-    size = far - corner
-    rows = zip(
-        boxes.image[keep].tolist(), boxes.personal[keep].tolist(), np.hstack([corner, size]).tolist(),
-        size.prod(axis=1).tolist(), strict=True,
-    )  # fmt: skip
-    return [
-        {"id": index, "image_id": image, "category_id": personal, "bbox": xywh, "area": area}
-        for index, (image, personal, xywh, area) in enumerate(rows, start=1)
-    ]
+def _xywh(boxes: NamedBoxes) -> NDArray[np.float64]:  # (T, 4)
+    """Left, top, width and height in pixels, as COCO has them."""
+    corner, far = np.split(np.asarray(boxes.xyxy, np.float64), 2, axis=1)
+    return np.hstack([corner, far - corner])

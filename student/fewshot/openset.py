@@ -1,9 +1,9 @@
 """Does a learner know what it was not taught? Some objects of every episode are held out, and asked about all the same.
 
 The held-out objects are look-alikes: each shares its coarse class, and thus its candidates, with objects that are
-taught. A region whose coarse class has no prototypes is unknown without any thought, so that none is asked about. A
-threshold is one for all classes, and each class counts alike on both sides: where more is held out of one than of
-another, closeness would otherwise tell taught from held-out by the class alone.
+taught. A region whose coarse class has no prototypes is unknown anyway, so no such region is asked about. One threshold
+serves all classes, and each class counts alike among taught and among held-out regions: were more objects held out of
+one class than of another, closeness would tell taught from held-out by the class alone.
 
 Legend: E episodes, M regions asked about in one, G points of a grid. Rates and recall are 0..1.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mocha_pipe.data.benchmarks.episodes import Episode
 from mocha_pipe.data.types import PersonalBenchmark
 from mocha_pipe.student.fewshot.episodes import Question, ask, source_regions
-from mocha_pipe.student.fewshot.unknown import auroc, false_accept_at_recall, roc_curve
+from mocha_pipe.student.fewshot.roc import Scores, auroc, false_accept_at_recall, roc_curve
 from mocha_pipe.student.network.pool_pass import PoolPass
 
 RECALL = 0.95
@@ -30,7 +30,7 @@ FALSE_ACCEPT_G = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenEpisode:
-    """Regions of true boxes under their true coarse class, as a learner sees them that was taught some objects."""
+    """What a learner that was taught some objects makes of true boxes under their true coarse class."""
 
     closeness: NDArray[np.float64]  # (M,)
     """`PrototypeLearner.closeness` to the nearest prototype; -inf where that is of another coarse class."""
@@ -41,15 +41,10 @@ class OpenEpisode:
     weight: NDArray[np.float64]  # (M,)
     """What the region counts: the taught ones of a class sum to 1, and so do the others."""
 
-    @property
-    def sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Closeness of taught and of held-out objects."""
-        return self.closeness[self.taught], self.closeness[~self.taught]
-
-    @property
-    def weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Those of `sides`."""
-        return self.weight[self.taught], self.weight[~self.taught]
+    def scores(self, *, taught: bool) -> Scores:
+        """Closeness of the regions whose objects were taught, or of the others."""
+        rows = self.taught == taught
+        return Scores(self.closeness[rows], self.weight[rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,9 +53,9 @@ class Separation:
 
     auroc: NDArray[np.float64]  # (E,)
     false_accept: NDArray[np.float64]  # (E,)
-    """Held-out objects' regions that a threshold accepts which accepts `RECALL` of the others."""
+    """Share of the held-out objects' regions that pass the threshold which `RECALL` of the taught ones pass."""
     recall: NDArray[np.float64]  # (E, G)
-    """The highest recall at a false-accept rate of at most `FALSE_ACCEPT_G`."""
+    """The highest recall of the thresholds with a false-accept rate of at most `FALSE_ACCEPT_G`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,7 +95,7 @@ def open_episodes(
     *,
     learner: str = "conditional",
 ) -> dict[str, list[OpenEpisode]]:
-    """What each method makes of taught and held-out objects of the coarse classes whose query scenes show both.
+    """How close taught and held-out objects come to what was taught, in coarse classes that the query shows both of.
 
     Args:
         benchmark: personal scenes; every pass was made over `benchmark.source`.
@@ -109,7 +104,7 @@ def open_episodes(
         learner: which prototype learner, by name.
 
     Raises:
-        student.learner.PrototypeError: if there is no such learner.
+        PrototypeError: if there is no such learner.
     """
     regions = source_regions(benchmark.source)
     found: dict[str, list[OpenEpisode]] = {method: [] for method in passes}
@@ -142,18 +137,19 @@ def _seen(
 
 def separation(episodes: Sequence[OpenEpisode]) -> Separation:
     """AUROC and curve of every episode, in their order; one episode or more."""
+    sides = [(seen.scores(taught=True), seen.scores(taught=False)) for seen in episodes]
     return Separation(
-        auroc=np.array([auroc(*seen.sides, weights=seen.weights) for seen in episodes]),
-        false_accept=np.array([false_accept_at_recall(*seen.sides, RECALL, weights=seen.weights) for seen in episodes]),
-        recall=np.array([_recall(seen) for seen in episodes]),
+        auroc=np.array([auroc(*each) for each in sides]),
+        false_accept=np.array([false_accept_at_recall(*each, RECALL) for each in sides]),
+        recall=np.array([_recall(*each) for each in sides]),
     )
 
 
-def _recall(seen: OpenEpisode) -> NDArray[np.float64]:  # (G,)
+def _recall(taught: Scores, held_out: Scores) -> NDArray[np.float64]:  # (G,)
     """Steps, not slopes: between two points of the curve no threshold does better than the left one."""
-    curve = roc_curve(*seen.sides, weights=seen.weights)
-    last = np.searchsorted(curve.false_accept, FALSE_ACCEPT_G + 1e-9, side="right") - 1  # 1 - 0.7 is above 0.3
-    return np.asarray(curve.recall[last])
+    false_accept, recall = roc_curve(taught, held_out)
+    last = np.searchsorted(false_accept, FALSE_ACCEPT_G + 1e-9, side="right") - 1  # 1 - 0.7 is above 0.3
+    return np.asarray(recall[last])
 
 
 def acceptance(episodes: Sequence[OpenEpisode], threshold: Callable[[int], float]) -> Acceptance:
@@ -163,13 +159,12 @@ def acceptance(episodes: Sequence[OpenEpisode], threshold: Callable[[int], float
         episodes: one or more.
         threshold: closeness to exceed, where a coarse class has so many prototypes.
     """
-    numbers = np.unique(np.concatenate([seen.candidates for seen in episodes]))
-    least = np.full(numbers.max() + 1, np.nan)
-    least[numbers] = [threshold(number) for number in numbers.tolist()]
+    numbers = np.unique(np.concatenate([seen.candidates for seen in episodes])).tolist()
+    thresholds = {number: threshold(number) for number in numbers}
 
     def share(seen: OpenEpisode, kind: NDArray[np.bool_]) -> float:
-        accepted = seen.closeness[kind] > least[seen.candidates[kind]]
-        return float(np.average(accepted, weights=seen.weight[kind]))
+        least = [thresholds[number] for number in seen.candidates[kind].tolist()]
+        return float(np.average(seen.closeness[kind] > least, weights=seen.weight[kind]))
 
     return Acceptance(
         false_accept=np.array([share(seen, ~seen.taught) for seen in episodes]),

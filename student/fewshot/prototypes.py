@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 
 from mocha_pipe.student.fewshot.learner import UNKNOWN, PrototypeError, PrototypeLearner, Prototypes
 
-EPSILON = 1e-5
+EPSILON = 1e-5  # added to distances, whose reciprocals are the scores
 
 
 class ConditionalPrototypes(PrototypeLearner):
@@ -26,12 +26,12 @@ class ConditionalPrototypes(PrototypeLearner):
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         rows_M = np.full(len(queries_MD), UNKNOWN, np.int64)
         scores_M = np.zeros(len(queries_MD), np.float32)
-        # Sorted by coarse class as the prototypes are: queries and candidates of a class are then slices.
+        # Queries sorted by coarse class, as the prototypes are: those of a class and its candidates are then slices.
         asked = np.argsort(coarse_M, kind="stable")
         asked = asked[np.isin(coarse_M[asked], self.coarse_)]
         if len(asked):
             first, last = (np.searchsorted(self.coarse_, coarse_M[asked], side) for side in ("left", "right"))
-            # Float64, because the expanded square cancels where a query is close to a prototype.
+            # In float64: the expanded square loses its digits where a query is close to a prototype.
             shares = self._shares(queries_MD[asked].astype(np.float64), first, last)
             best = shares.argmax(axis=1)
             rows_M[asked] = first + best
@@ -56,7 +56,7 @@ class ConditionalPrototypes(PrototypeLearner):
         squares_MK = np.einsum("pd,pd->p", prototypes, prototypes)[np.minimum(candidates_MK, len(prototypes) - 1)]
         cosine_MK = products_MK / np.maximum(np.sqrt(squares_M1 * squares_MK), np.finfo(np.float32).tiny)
         distances = (1 - cosine_MK, absolute_MK / width, (squares_M1 + squares_MK - 2 * products_MK) / width)
-        # Rounding may leave a distance a little below 0, where the reciprocal would change its sign.
+        # Rounding may bring a distance a little below 0, where its reciprocal would be negative.
         closeness = 1 / (np.maximum(distances, 0) + EPSILON)  # (3, M, K)
         return np.asarray(_softmax(np.where(valid_MK, closeness, -np.inf)).mean(axis=0))
 
@@ -72,7 +72,7 @@ class ProtoNet(PrototypeLearner):
         coarse_M: NDArray[np.integer],  # noqa: ARG002
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         queries, prototypes = queries_MD.astype(np.float64), self.prototypes_.astype(np.float64)
-        # A query's own square is the same for all prototypes, and a softmax ignores what all share.
+        # Without the query's own square, which all prototypes share and a softmax ignores.
         return _best(_softmax(2 * queries @ prototypes.T - (prototypes**2).sum(axis=1)))
 
 
@@ -84,10 +84,10 @@ class SimpleShot(ProtoNet):
 
 
 class CosineGallery(PrototypeLearner):
-    """Every support region stays; the one with the highest cosine names a query, whatever the coarse class.
+    """Every support region is kept; the one with the highest cosine names a query, whatever the coarse class.
 
-    What a gallery of crops does without a learner. Each support region is a prototype of its own with a count of 1, in
-    the order of arrival within an object. The score is the cosine, 0 where it is negative.
+    Nothing is learnt, as in a gallery of crops: each support region is a prototype of its own with a count of 1, in the
+    order of arrival within an object. The score is the cosine, or 0 where that is negative.
     """
 
     name = "gallery"

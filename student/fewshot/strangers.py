@@ -1,12 +1,16 @@
-"""What regions that are NOT the object look like: how close such strangers come, measured once, kept with the student.
+"""Is a region any of the personal objects at all? A threshold with a stated false-accept rate answers.
 
-A user shows a few photos of one object, never the things that it is not. The regions of the validation images stand in
-for those: two of one coarse class in two images are two things, so the cosine of their embeddings is what a stranger
-reaches. A name is then given only to what is closer than nearly all of them (student/fewshot/unknown.py).
+A learner's own scores cannot tell: they are shares among candidates, and the share of a single candidate is 1 whatever
+the region shows. What counts here is `PrototypeLearner.closeness`, the cosine with the nearest prototype alone.
 
-What the calibration covers is a stranger drawn like the validation regions, against a prototype made of one photo.
-Regions of another kind are not covered. A validation split that shows one and the same thing in several images counts
-it as a stranger to itself, which makes the threshold stricter than it had to be.
+A stranger of an object is a region of its coarse class that shows another thing. A user shows a few photos of one
+object, never the things that it is not. The regions of the validation images stand in for those, measured once and kept
+with the student: two regions of one coarse class in two images are taken for two things, so the cosine of their
+embeddings is how close a stranger comes. A name is given only to what is closer than nearly all strangers.
+
+The calibration covers a stranger that is drawn like the validation regions and is compared with a prototype made of one
+photo. Regions of another kind are not covered. Where several validation images show the same thing, that thing counts
+as a stranger to itself, which makes the threshold stricter than it has to be.
 
 Legend: R regions, D width of an embedding, U strangers, M regions to be judged.
 """
@@ -19,15 +23,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import atomic_path
 from mocha_pipe.student.errors import StudentModelError
 from mocha_pipe.student.fewshot.learner import unit_rows
-from mocha_pipe.student.fewshot.unknown import CalibrationError, calibrate
 
 STRANGERS_FILE = "strangers.safetensors"
 """Name in the student folder."""
 
 _TENSOR = "closeness"
+
+
+class CalibrationError(MochaError, ValueError):
+    """No threshold keeps the false-accept rate that was asked for."""
 
 
 def stranger_closeness(
@@ -37,12 +45,12 @@ def stranger_closeness(
     *,
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """Cosine of each region with one random other region of its coarse class in another image.
+    """Cosine of each region with one random region of its coarse class in another image, its partner.
 
     Args:
         embeddings_RD: one row per region.
-        coarse_R: its class.
-        image_R: the image that it is in.
+        coarse_R: the class of each.
+        image_R: the image that each is in.
         seed: draws the partners; equal seeds repeat them.
 
     Returns:
@@ -51,11 +59,10 @@ def stranger_closeness(
     assert len(embeddings_RD) == len(coarse_R) == len(image_R), "one class and one image per embedding"
     order = np.lexsort((image_R, coarse_R))
     rows, coarse, image = embeddings_RD[order], np.asarray(coarse_R)[order], np.asarray(image_R)[order]
-    # A class is a slice of the rows now, and each of its images a slice of that; partners are what is left of a class.
-    starts_class = np.append(True, np.diff(coarse) != 0)[: len(rows)]
-    starts_image = starts_class | np.append(True, np.diff(image) != 0)[: len(rows)]
-    class_first, class_count = _run_of_each(starts_class)
-    image_first, image_count = _run_of_each(starts_image)
+    # Now a class is a slice of the rows, and an image is a slice of its class. A region's partners are the rows of its
+    # class before and behind the slice of its image.
+    class_first, class_count = _run_of_each(coarse[:, None])
+    image_first, image_count = _run_of_each(np.stack([coarse, image], axis=1))
     partners = class_count - image_count
     drawn = np.floor(np.random.default_rng(seed).random(len(rows)) * partners).astype(np.int64)
     partner = class_first + drawn
@@ -94,8 +101,8 @@ def load_strangers(folder: Path) -> NDArray[np.float32]:  # (U,)
 def certainty(closeness_M: NDArray[np.floating], strangers_U: NDArray[np.floating]) -> NDArray[np.float32]:
     """How sure it is that a region is no stranger: the share of strangers that are less close, 0..1 (conformal).
 
-    The region itself counts as one of U + 1 strangers. A stranger reaches 1 - rate or more at most at that rate; so
-    `certainty >= 1 - rate` and `closeness > calibrate(strangers, rate)` say the same.
+    The region itself counts as one of U + 1 strangers. Of all strangers a share of at most `rate` gets a certainty of
+    1 - rate or more: `certainty >= 1 - rate` and `closeness > accept_above(strangers, rate, 1)` say the same.
 
     Args:
         closeness_M: of regions with their nearest prototypes; -inf where there is none.
@@ -106,13 +113,17 @@ def certainty(closeness_M: NDArray[np.floating], strangers_U: NDArray[np.floatin
 
 
 def accept_above(strangers_U: NDArray[np.floating], false_accept_rate: float, objects: int) -> float:
-    """The closeness above which a region gets the name of its nearest prototype.
+    """The closeness above which a region gets the name of its nearest prototype: split conformal (Vovk et al. 2005).
 
-    A stranger of a coarse class with several prototypes has as many chances to come close to one, so each gets its part
-    of the rate: whatever their dependence, a stranger then gets one of the names at most at the whole rate.
+    It is the lowest that keeps the rate. One more stranger, drawn like these U, gets a name with a probability of at
+    most `false_accept_rate`; with one prototype and without ties, of at least `false_accept_rate - 1 / (U + 1)`. Both
+    are over the draw of all U + 1. Nothing is assumed about the distribution of closeness.
+
+    In a coarse class with several prototypes, a stranger has as many chances to come close to one of them. Each
+    prototype therefore gets an equal part of the rate, which suffices however they depend on each other (Bonferroni).
 
     Args:
-        strangers_U: closeness of strangers.
+        strangers_U: closeness of strangers, in any order.
         false_accept_rate: above 0 and below 1.
         objects: prototypes of the region's coarse class, 1 or more.
 
@@ -120,24 +131,32 @@ def accept_above(strangers_U: NDArray[np.floating], false_accept_rate: float, ob
         CalibrationError: the rate makes no sense, or the strangers are too few for it.
     """
     assert objects >= 1, "a coarse class without prototypes has nothing to accept"
-    if objects == 1 or not 0 < false_accept_rate < 1:
-        return calibrate(strangers_U, false_accept_rate)
-    try:
-        return calibrate(strangers_U, false_accept_rate / objects)
-    except CalibrationError:
-        least, found = math.ceil(objects / false_accept_rate - 1e-9) - 1, len(strangers_U)
-        higher = f"ask for a rate of {objects}/{found + 1} or more, or " if objects <= found else ""
+    if not 0 < false_accept_rate < 1:
         raise CalibrationError(
-            f"{objects} prototypes of one class share the false-accept rate of {false_accept_rate:g}, which needs "
-            f"{least} or more strangers, and the student has {found}; {higher}distil with more validation images"
-        ) from None
+            f"a false-accept rate must be above 0 and below 1, found {false_accept_rate:g}; 0.05 accepts one of twenty"
+        )
+    scores, found = np.sort(np.asarray(strangers_U, np.float64)), len(strangers_U)
+    assert not np.isnan(scores).any(), "closeness is a number"
+    above = math.floor(false_accept_rate / objects * (found + 1) + 1e-9)  # 0.29 * 100 is a little less than 29
+    if above:
+        return float(scores[-above])
+    least = math.ceil(objects / false_accept_rate - 1e-9) - 1
+    rate = f"ask for a rate of {objects}/{found + 1} or more" if objects <= found else ""
+    if objects == 1:
+        raise CalibrationError(
+            f"a false-accept rate of {false_accept_rate:g} needs {least} or more regions that are none of the objects, "
+            f"found {found}; calibrate on more of them{rate and f', or {rate}'}"
+        )
+    raise CalibrationError(
+        f"{objects} prototypes of one class share the false-accept rate of {false_accept_rate:g}, which needs {least} "
+        f"or more strangers, and the student has {found}; {rate and f'{rate}, or '}distil with more validation images"
+    )
 
 
-def _run_of_each(starts: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For rows in runs, told by where each starts: first row of the own run (R,), and its length (R,)."""
-    first = np.flatnonzero(starts)
-    run = np.cumsum(starts) - 1
-    return first[run], np.diff(first, append=len(starts))[run]
+def _run_of_each(keys_RK: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of sorted rows: where the run of rows equal to each one starts (R,), and how long that run is (R,)."""
+    _, first, run, count = np.unique(keys_RK, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    return first[run.ravel()], count[run.ravel()]
 
 
 def _damaged(path: Path, found: str) -> str:

@@ -1,9 +1,9 @@
 """Image in, personal boxes out: a student, a profile, and whatever `YOLO.predict` takes as source.
 
-The parts: predictor.py runs ultralytics' prediction and embeds what it found, naming.py names it.
+predictor.py runs ultralytics' prediction and embeds what it finds; naming.py gives the names.
 """
 
-import importlib
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,25 +23,19 @@ from mocha_pipe.student.personal.profile import Profile, student_digest
 
 
 class PredictArgumentError(MochaError, ValueError):
-    """An argument of a prediction does not go with personal names, or needs what is not installed."""
+    """An argument of a prediction does not go with personal names."""
 
 
 class PersonalDetector:
     """A student that calls a user's objects by their names."""
 
     def __init__(
-        self,
-        student: Path | str,
-        *,
-        false_accept_rate: float = 0.05,
-        confidence: float = 0.25,
-        device: str = "cpu",
-        image_size: int | None = None,
+        self, student: Path, false_accept_rate: float, confidence: float, device: str, image_size: int | None
     ) -> None:
-        self._path = Path(student)
-        self.student = load_student(self._path)  # the restricted loader has seen what YOLO loads next
-        self._yolo = YOLO(self._path if self._path.suffix == ".pt" else self._path / DETECTOR_FILE)
-        self._yolo.add_callback("on_predict_start", lambda predictor: predictor.adopt(self))
+        """See `load`, which is what callers use."""
+        self._path = student
+        self.student = load_student(student)  # refuses what must not be unpickled, before YOLO loads the same file
+        self._yolo = YOLO(student if student.suffix == ".pt" else student / DETECTOR_FILE)
         self._false_accept_rate = false_accept_rate
         self.confidence = confidence
         self.device = device
@@ -65,7 +59,7 @@ class PersonalDetector:
         Args:
             student: folder of a distilled student, or without a profile the `.pt` of any detector.
             profile: file of a user's objects; None finds coarse classes only.
-            false_accept_rate: how often a thing of an object's class that is not the object may get a personal name.
+            false_accept_rate: share of an object's strangers, other things of its class, that may get a personal name.
             confidence: detections need more than this.
             device: as torch names devices.
             image_size: pixels of the longer side that images are brought to; None takes the student's.
@@ -75,16 +69,14 @@ class PersonalDetector:
             ProfileError: no profile, or one that was made with another student.
             CalibrationError: the rate makes no sense, or the student was measured on too few regions for it.
         """
-        detector = cls(
-            student, false_accept_rate=false_accept_rate, confidence=confidence, device=device, image_size=image_size
-        )
+        detector = cls(Path(student), false_accept_rate, confidence, device, image_size)
         if profile is not None:
             detector.profile = Profile.load(Path(profile))
         return detector
 
     @property
     def profile(self) -> Profile | None:
-        """The objects that are called by their names; another profile may be set at any time."""
+        """The objects that get their names; another profile may be set at any time."""
         return self._profile
 
     @profile.setter
@@ -107,8 +99,8 @@ class PersonalDetector:
         Args:
             source: whatever `YOLO.predict` takes: path, folder, glob, video, camera, stream, array, PIL image, tensor,
                 or a list of them.
-            arguments: of `YOLO.predict`; `stream=True` yields results one by one, and until that ends ultralytics lets
-                another call wait.
+            arguments: of `YOLO.predict`; with `stream=True` results come one by one, and until the last of them
+                ultralytics lets another call wait.
 
         Returns:
             A list of `PersonalResults`, one per image or frame.
@@ -123,16 +115,7 @@ class PersonalDetector:
         """As a call, and objects keep an id from frame to frame (`boxes.id`); arguments are those of `YOLO.track`.
 
         Trackers work with faint detections too: `conf` is ultralytics' 0.1 where it is not given.
-
-        Raises:
-            PredictArgumentError: as in a call, or trackers cannot run here.
         """
-        try:
-            importlib.import_module("lap")
-        except ImportError as error:
-            raise PredictArgumentError(
-                "ultralytics' trackers need the package lap, which is not installed; pip install lap"
-            ) from error
         return self._yolo.track(source, **self._arguments(arguments))
 
     def _arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -141,5 +124,5 @@ class PersonalDetector:
                 "augment=True looks at several versions of an image, whose boxes belong to no single one of them; "
                 "leave it out"
             )
-        own = {"imgsz": self.image_size, "device": self.device, "verbose": False, "predictor": PersonalPredictor}
-        return {**own, **arguments}
+        predictor = partial(PersonalPredictor, self.student, lambda: self.namer)
+        return {"imgsz": self.image_size, "device": self.device, "verbose": False, "predictor": predictor, **arguments}

@@ -1,6 +1,6 @@
 """A distilled student as one file that runs without this package: ONNX for onnxruntime, or TorchScript for torch.
 
-What goes into such a file and what comes out is `PersonalGraph.forward`; docs/onnx.md says it to those who run it.
+Inputs and outputs of such a file are those of `PersonalGraph.forward`. docs/onnx.md is for those who run the file.
 """
 
 import io
@@ -8,6 +8,7 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,18 +23,17 @@ from torch import Tensor
 
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import atomic_path
-from mocha_pipe.student.fewshot.strangers import accept_above, load_strangers
-from mocha_pipe.student.fewshot.unknown import CalibrationError
+from mocha_pipe.student.fewshot.strangers import CalibrationError, accept_above, load_strangers
 from mocha_pipe.student.network.student_files import load_student
 from mocha_pipe.student.personal.graph import GRAPH_LEARNERS, PersonalDetections, PersonalGraph
 from mocha_pipe.student.personal.profile import student_digest
 
 ABOUT_FILE = "about.json"
-"""What a TorchScript file says about itself, among its extra files; in an ONNX file it is the metadata."""
+"""Extra file of a TorchScript file that says what the file is; an ONNX file says so in its metadata."""
 
 _FORMAT = "mocha-pipe-1"
-_OPSET = 17  # LayerNormalization; GridSample is there since 16
-_MOST_PROTOTYPES = 100  # of one class, that thresholds are written down for
+_OPSET = 17  # the first with LayerNormalization
+_MOST_PROTOTYPES = 100  # of one class; the file has thresholds for up to so many
 
 
 class ExportError(MochaError, ValueError):
@@ -56,8 +56,8 @@ def export_student(
         path: of the file.
         file_format: one of `FILE_FORMATS`.
         image_size: pixels of the square that images are letterboxed to; where None, the one that it was trained at.
-        learner: how detections are compared with prototypes; profiles that are used must have the same.
-        false_accept_rate: what the thresholds in the file keep.
+        learner: how detections are compared with prototypes; the profiles in use must have the same.
+        false_accept_rate: rate that the thresholds in the file keep.
 
     Returns:
         What the file says about itself: `format`, `student` (its digest), `class_names` (json), `image_size`,
@@ -65,8 +65,8 @@ def export_student(
 
     Raises:
         ExportError: there is no such format or learner, or a package is missing.
-        student.errors.StudentModelError, student.errors.StudentModelNotFoundError: the student cannot be read.
-        student.unknown.CalibrationError: the student knows too few strangers for the rate.
+        StudentModelError, StudentModelNotFoundError: the student cannot be read.
+        CalibrationError: the student knows too few strangers for the rate.
     """
     if file_format not in FILE_FORMATS:
         raise ExportError(f"--format must be one of {', '.join(FILE_FORMATS)}; found {file_format!r}.")
@@ -90,7 +90,7 @@ def export_student(
         "false_accept_rate": str(false_accept_rate),
         "thresholds": json.dumps(thresholds),
     }
-    # Tracing warns of its age, and of whatever it takes for constant; what a file computes is tested.
+    # Tracing warns that it is deprecated, and of each value that it takes for constant.
     with atomic_path(path) as temporary, torch.no_grad(), warnings.catch_warnings(action="ignore"):
         FILE_FORMATS[file_format](graph, temporary, about)
     return about
@@ -100,14 +100,12 @@ def accept_thresholds(strangers_U: NDArray[np.floating], false_accept_rate: floa
     """`accept_above` where a coarse class has 1, 2, 3 ... prototypes, for as many as the strangers suffice.
 
     Raises:
-        student.unknown.CalibrationError: they do not suffice for one.
+        CalibrationError: they do not suffice for one.
     """
     thresholds = [accept_above(strangers_U, false_accept_rate, 1)]
-    for objects in range(2, _MOST_PROTOTYPES + 1):
-        try:
+    with suppress(CalibrationError):
+        for objects in range(2, _MOST_PROTOTYPES + 1):
             thresholds.append(accept_above(strangers_U, false_accept_rate, objects))
-        except CalibrationError:
-            break
     return thresholds
 
 
@@ -133,7 +131,7 @@ def _write_torchscript(graph: PersonalGraph, path: Path, about: Mapping[str, str
     torch.jit.save(traced, archive, _extra_files={ABOUT_FILE: json.dumps(about)})
     with zipfile.ZipFile(archive) as written, zipfile.ZipFile(path, "w") as kept:
         for entry in written.infolist():
-            if not entry.filename.endswith(".debug_pkl"):  # names the folders of this machine
+            if not entry.filename.endswith(".debug_pkl"):  # these name folders of this machine
                 kept.writestr(entry, written.read(entry))
 
 
@@ -145,7 +143,7 @@ FILE_FORMATS: Mapping[str, Callable[[PersonalGraph, Path, Mapping[str, str]], No
 
 
 def _example(graph: PersonalGraph) -> dict[str, Tensor]:
-    """Inputs by name that lead through every operation."""
+    """Inputs by name with which tracing meets every operation."""
     size, dim = graph.image_size, graph.embedding_dim
     return {
         "image": torch.zeros(1, 3, size, size),

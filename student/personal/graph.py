@@ -1,11 +1,12 @@
 """The personal detector as one module: image and prototypes in; boxes, coarse classes and personal objects out.
 
-It computes what `RegionEmbedder` and a `PrototypeLearner` do with one image, in operations that an exporter can follow,
-and whatever changes after an export (objects, thresholds, least score) is an input.
+It computes what `RegionEmbedder` and a `PrototypeLearner` do with one image, in operations that can be exported. What
+changes after an export (objects, thresholds, least score) is an input.
 
-Legend: S side of the image, A anchors, K candidates, N detections, P prototypes, D width of an embedding, Q pairs of a
-detection and a prototype of its class. A last row is put behind the prototypes; it stands for none of them, so that
-nothing is ever sought in an empty table.
+One more row is put behind the prototypes. It stands for none of them, so that argmax never meets an empty table.
+
+Legend: S side of the image, A anchors, K candidates, N detections, P prototypes, D width of an embedding, C channels, G
+cells of a patch's side, Q pairs of a detection and a prototype of its class.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,8 +33,8 @@ _MOST_DETECTIONS = 300
 
 _TINY = torch.finfo(torch.float32).tiny
 _NO_CLASS = -1  # coarse id of the last row
-_LOWEST = -1e38  # score of the last row, which wins where nothing is a candidate
-_NOT_ASKED = 3 * _LOWEST
+_LOWEST = -1e38  # score of the last row, which wins where a detection has no candidates
+_NOT_ASKED = 3 * _LOWEST  # score of prototypes that are no candidates
 _FARTHEST = -1.0  # the lowest cosine
 
 
@@ -47,7 +48,7 @@ class PersonalDetections(NamedTuple):
     classes: Tensor
     """(N,) int64, coarse id."""
     personal: Tensor
-    """(N,) int64, row of the prototypes; -1 where none of the detection's class is nearest and close enough."""
+    """(N,) int64, row of the nearest prototype; -1 where it is of another class, or not close enough."""
     closeness: Tensor
     """(N,) float32, cosine with the nearest prototype, close enough or not; -1 where there was none to compare with."""
     embeddings: Tensor
@@ -74,7 +75,7 @@ class PersonalGraph(nn.Module):
         self.translation = embedder.translation
         self.score_prototypes = GRAPH_LEARNERS[learner]
         self.detector = embedder.detector.to(memory_format=torch.contiguous_format)
-        with torch.no_grad():  # its last layer learns where its anchors are
+        with torch.no_grad():  # its head computes the anchors at the first image
             self.detector(torch.zeros(1, 3, self.image_size, self.image_size))
 
     def forward(
@@ -84,11 +85,11 @@ class PersonalGraph(nn.Module):
 
         Args:
             image: (1, 3, S, S) float32, RGB, 0..1, letterboxed.
-            area: (4,) float32, xyxy in pixels: where in it the picture lies.
+            area: (4,) float32, xyxy in pixels: where the picture lies in the letterboxed square.
             prototypes: (P, D) float32 as the learner keeps them; P may be 0.
             coarse: (P,) int64, the coarse class of each.
-            threshold: (P,) float32; a detection has to be closer to its nearest prototype to get its name.
-            confidence: (1,) float32; a detection has to score more.
+            threshold: (P,) float32; a detection gets a prototype's name only where it is closer to it than this.
+            confidence: (1,) float32; detections need more than this score.
         """
         with tap(self.detector, self.features) as maps:
             _, found = self.detector(image)
@@ -105,9 +106,9 @@ class PersonalGraph(nn.Module):
         return PersonalDetections(boxes_N4, scores_N, classes_N, personal_N, closeness_N, embeddings_ND)
 
     def _detect(self, found: Mapping[str, Tensor], confidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (N, 4), scores (N,) and classes (N,) from what the head says of each anchor.
+        """Boxes (N, 4), scores (N,) and classes (N,) from the head's output for each anchor.
 
-        Boxes are decoded after most anchors are gone: on the CPU that is quicker than the head's own order.
+        Boxes are decoded only where the score suffices, which on the CPU is quicker than the head's own order.
         """
         head: Any = self.detector.model[-1]
         logits_A, classes_A = found["scores"][0].max(dim=0)
@@ -133,7 +134,7 @@ class PersonalGraph(nn.Module):
 
 
 def _means(level_CHW: Tensor, shares_N4: Tensor) -> Tensor:
-    """(N, C): `box_means` of one level of one image, where no box waits for those of other images."""
+    """(N, C): `box_means` of one level of one image."""
     _, height, width = level_CHW.shape
     weights_NX = axis_overlap(shares_N4[:, 0], shares_N4[:, 2], width)
     weights_NY = axis_overlap(shares_N4[:, 1], shares_N4[:, 3], height)
@@ -154,7 +155,7 @@ def _conditional(embeddings_ND: Tensor, classes_N: Tensor, known_PD: Tensor, coa
     ours, theirs = embeddings_ND[detection_Q], known_PD[prototype_Q]
     difference = ours - theirs
     distances = (
-        (_unit(ours) - _unit(theirs)).square().sum(dim=1) / 2,  # 1 - cosine, without its cancellation
+        (_unit(ours) - _unit(theirs)).square().sum(dim=1) / 2,  # 1 - cosine, without losing its digits
         difference.abs().mean(dim=1),
         difference.square().mean(dim=1),
     )
@@ -190,7 +191,9 @@ GRAPH_LEARNERS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]]
     "protonet": _protonet,
     "simpleshot": _simpleshot,
 }
-"""Learners that a graph can hold, by name: scores (N, P) of each prototype, the nearest highest, the last row lowest.
+"""Learners that a graph can hold, by name.
 
-They take the embeddings (N, D) and classes (N,) of the detections, and the prototypes (P, D) with their classes (P,).
+They take embeddings (N, D) and classes (N,) of the detections, and prototypes (P, D) with their classes (P,), the last
+row among them. They return scores (N, P), highest for the nearest prototype. The last row's score is below those of all
+candidates.
 """

@@ -1,12 +1,12 @@
-"""Ultralytics' prediction with personal names: what NMS left is embedded from the maps that the detector made anyway.
+"""Ultralytics' prediction with personal names: what NMS leaves is embedded from the maps that the detector made.
 
 Legend: M detections, C coarse classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
@@ -34,21 +34,13 @@ class SourceError(MochaError, OSError):
     """What should be looked at cannot be read."""
 
 
-class Owner(Protocol):
-    """The detector that a predictor works for."""
-
-    student: Student
-    namer: Namer | None
-    """None where no profile was named; it may change at any time."""
-
-
 class PersonalResults(Results):  # type: ignore[misc]  # ultralytics is untyped
     """What was found in one image; `names` and `boxes.cls` count personal object k as C + k."""
 
     coarse: Tensor  # (M,)
     """Coarse class of each box, as `boxes.cls` would have it without a profile."""
     certainty: Tensor  # (M,) float32
-    """Share of strangers that look less like the object than this box does, 0..1; 0 where it has no personal name."""
+    """Share of strangers that look less like the object than this box does, 0..1; 0 without a personal name."""
 
     def __init__(self, *arguments: Any, coarse: Tensor, certainty: Tensor, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -68,11 +60,11 @@ class PersonalResults(Results):  # type: ignore[misc]  # ultralytics is untyped
         return new
 
     def _apply(self, fn: str, *arguments: Any, **keywords: Any) -> "PersonalResults":
-        """What indexing, `cpu`, `numpy` and `to` go through, and tracking with them."""
+        """Changes all parts alike; indexing, tracking, `cpu`, `numpy` and `to` go through here."""
         result: PersonalResults = super()._apply(fn, *arguments, **keywords)
         for name in ("coarse", "certainty"):
             values = getattr(BaseTensor(getattr(self, name), self.orig_shape), fn)(*arguments, **keywords)
-            setattr(result, name, values.data.reshape(-1))  # one box, taken by its index, stays a row
+            setattr(result, name, values.data.reshape(-1))  # a single box, taken by its index, stays a row
         return result
 
     def plot(self, conf: bool = True, line_width: float | None = None, **drawing: Any) -> Any:
@@ -84,30 +76,34 @@ class PersonalResults(Results):  # type: ignore[misc]  # ultralytics is untyped
 
 
 class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytics is untyped
-    """Ultralytics' predictor for `YOLO.predict(..., predictor=PersonalPredictor)`, asked by its owner."""
+    """Ultralytics' predictor, made by `YOLO.predict(..., predictor=partial(PersonalPredictor, student, namer))`."""
 
-    owner: Owner
     maps: FeatureMaps
     """Of the last forward pass."""
 
-    def adopt(self, owner: Owner) -> None:
-        """Makes this the predictor of a detector, once; what the detector brings moves to where this one computes."""
-        if hasattr(self, "owner"):
-            return
-        self.owner = owner
-        self._taps = ExitStack()  # open as long as the predictor lives, which has a copy of the model for itself
-        self.maps = self._taps.enter_context(tap(self.model.model, owner.student.features))
-        if owner.student.translation is not None:
-            owner.student.translation.to(self.device)
+    def __init__(self, student: Student, namer: Callable[[], Namer | None], **arguments: Any) -> None:
+        """Makes a predictor that loads its model later.
+
+        Args:
+            student: its translation moves to the device of the predictor.
+            namer: asked at every batch; None leaves coarse names.
+            arguments: of ultralytics' own predictor.
+        """
+        super().__init__(**arguments)
+        self.student, self.namer = student, namer
 
     def setup_model(self, model: Any, verbose: bool = True) -> None:
-        """Also gives the process all its cores, of which ultralytics leaves one to a data loader that is not there."""
+        """Also gives the process all its cores: ultralytics spares one for a data loader, and there is none."""
         super().setup_model(model, verbose)
         if self.device.type == "cpu":
             torch.set_num_threads(cpu_threads())
+        self._taps = ExitStack()  # stays open: this copy of the model is the predictor's own
+        self.maps = self._taps.enter_context(tap(self.model.model, self.student.features))
+        if self.student.translation is not None:
+            self.student.translation.to(self.device)
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
-        """As ultralytics', but nothing is downloaded, nobody's photos are drawn over, and errors are one line.
+        """As ultralytics', but nothing is downloaded, no photo is overwritten, and errors are one line.
 
         Raises:
             SourceError: the source cannot be read, or lies where the drawn pictures would go.
@@ -130,33 +126,30 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
 
     def construct_results(self, preds: list[Tensor], img: Tensor, orig_imgs: Sequence[Any]) -> list[PersonalResults]:
         """Results with names, from detections (m, 6) in pixels of the tensor that entered the network."""
-        namer = self.owner.namer
-        counts = [len(rows) for rows in preds]
-        personal, sure = self._name(namer, preds, img, orig_imgs)  # before the boxes are scaled in place
+        namer = self.namer()
+        named = self._name(namer, preds, img, orig_imgs)  # before the boxes are scaled in place
         names = namer.names if namer else self.model.names
         found = []
-        results = super().construct_results(preds, img, orig_imgs)
-        parts = (torch.split(column, counts) for column in (personal, sure))
-        for plain, ids, certainty in zip(results, *parts, strict=True):
+        for plain, (ids, certainty) in zip(super().construct_results(preds, img, orig_imgs), named, strict=True):
             boxes = plain.boxes.data
             coarse = boxes[:, 5].clone()
             boxes[:, 5] = torch.where(ids == UNKNOWN, coarse, (len(self.model.names) + ids).to(coarse))
-            result = PersonalResults(plain.orig_img, plain.path, names, boxes, coarse=coarse, certainty=certainty)
-            found.append(result)
+            found.append(PersonalResults(plain.orig_img, plain.path, names, boxes, coarse=coarse, certainty=certainty))
         return found
 
     def _name(
         self, namer: Namer | None, preds: Sequence[Tensor], img: Tensor, orig_imgs: Sequence[Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Personal ids (M,) int64 and certainties (M,) float32 of the detections of all images."""
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """Of each image: personal ids (m,) int64 and certainties (m,) float32 of its detections."""
+        counts = [len(rows) for rows in preds]
         coarse = torch.cat([rows[:, 5] for rows in preds]).long().cpu().numpy()
         ids, sure = np.full(len(coarse), UNKNOWN), np.zeros(len(coarse), np.float32)
-        asked = namer.may_name(coarse) if namer else np.zeros(len(coarse), bool)
-        if namer and asked.any():
+        if namer and (asked := namer.may_name(coarse)).any():
             size = (img.shape[2], img.shape[3])
-            wanted = torch.split(torch.from_numpy(asked).to(img.device), [len(rows) for rows in preds])
+            wanted = torch.split(torch.from_numpy(asked).to(img.device), counts)
             boxes = [rows[mask, :4] for rows, mask in zip(preds, wanted, strict=True)]
             areas = np.stack([picture_area(size, image.shape[:2]) for image in orig_imgs])
-            embeddings = embed_boxes(self.maps, self.owner.student.translation, boxes, areas, size)
+            embeddings = embed_boxes(self.maps, self.student.translation, boxes, areas, size)
             ids[asked], sure[asked] = namer(torch.cat(embeddings).cpu().numpy(), coarse[asked])
-        return torch.from_numpy(ids).to(img.device), torch.from_numpy(sure).to(img.device)
+        columns = (torch.split(torch.from_numpy(column).to(img.device), counts) for column in (ids, sure))
+        return zip(*columns, strict=True)

@@ -8,6 +8,7 @@ Legend: N photos, D width of an embedding.
 
 import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,8 +22,6 @@ from mocha_pipe.student.fewshot.learner import PrototypeLearner, unit_rows
 from mocha_pipe.student.fewshot.prototypes import make_learner
 from mocha_pipe.student.personal.profile_file import ProfileError, read_profile, write_profile
 
-__all__ = ["Profile", "ProfileError", "student_digest"]
-
 
 def student_digest(folder: Path) -> str:
     """Hex of sha256 over the files of a student folder that decide an embedding.
@@ -30,10 +29,8 @@ def student_digest(folder: Path) -> str:
     Raises:
         StudentModelNotFoundError: one of them is missing.
     """
-    from mocha_pipe.student.network.student_files import (  # with torch, which profiles do without
-        DETECTOR_FILE,
-        TRANSLATION_FILE,
-    )
+    # Not above: this import brings torch, which profiles do without.
+    from mocha_pipe.student.network.student_files import DETECTOR_FILE, TRANSLATION_FILE
 
     digest = hashlib.sha256()
     for name in (DETECTOR_FILE, TRANSLATION_FILE):
@@ -49,7 +46,7 @@ def student_digest(folder: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Profile:
-    """Named objects and what a student knows of them; every change is a new profile, the old one stays as it was."""
+    """Named objects and what a student knows of them. A change makes a new profile; the old one stays as it was."""
 
     student: str
     """`student_digest` of the student that made the embeddings."""
@@ -65,14 +62,12 @@ class Profile:
         """A profile without objects.
 
         Raises:
-            student.learner.PrototypeError: there is no such learner.
+            PrototypeError: there is no such learner.
         """
-        nothing = np.zeros(0, np.int64)
-        fitted = make_learner(learner).fit(np.zeros((0, 0), np.float32), nothing, nothing)
-        return cls(student=student, class_names=tuple(class_names), names=(), learner=fitted)
+        return cls(student=student, class_names=tuple(class_names), names=(), learner=make_learner(learner))
 
     def add(self, name: str, embeddings_ND: NDArray[np.floating], coarse_N: NDArray[np.integer]) -> "Profile":
-        """The profile with one or more photos of an object; those of a known name refine it.
+        """The profile with one or more photos of an object; photos of a known object refine it.
 
         Args:
             name: what the user calls it.
@@ -80,14 +75,14 @@ class Profile:
             coarse_N: the object's coarse class in each.
 
         Raises:
-            ProfileError: the name is none.
-            student.learner.PrototypeError: the width is not that of the other objects.
+            ProfileError: the name is no printable text.
+            PrototypeError: the width is not that of the other objects.
         """
         assert len(embeddings_ND) > 0, "one photo or more"
         assert (np.asarray(coarse_N) < len(self.class_names)).all(), "coarse ids index the student's classes"
         names = self.names if name in self.names else (*self.names, _checked_name(name))
         personal = np.full(len(embeddings_ND), names.index(name))
-        return replace(self, names=names, learner=copy(self.learner).partial_fit(embeddings_ND, coarse_N, personal))
+        return replace(self, names=names, learner=copy(self.learner).learn(embeddings_ND, coarse_N, personal))
 
     def remove(self, name: str) -> "Profile":
         """The profile without an object.
@@ -96,11 +91,9 @@ class Profile:
             ProfileError: no object has this name.
         """
         gone = self._index(name)
-        tensors = self.learner.tensors()
-        kept = {key: value[self.learner.personal_ != gone] for key, value in tensors.items()}
+        kept = {key: value[self.learner.personal_ != gone] for key, value in self.learner.tensors().items()}
         kept["personal"] = kept["personal"] - (kept["personal"] > gone)
-        learner = copy(self.learner)
-        learner.assign(**kept)
+        learner = make_learner(self.learner.name).absorb(**kept)
         return replace(self, names=(*self.names[:gone], *self.names[gone + 1 :]), learner=learner)
 
     def rename(self, old: str, new: str) -> "Profile":
@@ -118,9 +111,9 @@ class Profile:
         return replace(self, names=(*self.names[:index], _checked_name(new), *self.names[index + 1 :]))
 
     def merge(self, other: "Profile") -> "Profile":
-        """The objects of both. Objects of one name become one, learnt from the photos of both as if added together.
+        """The objects of both. Two objects of one name become one, as if learnt from the photos of both.
 
-        Nothing tells that a photo is in both profiles: it then counts twice.
+        A photo that is in both profiles counts twice, because profiles do not know their photos.
 
         Raises:
             ProfileError: the two come from different students, or have different learners.
@@ -136,11 +129,8 @@ class Profile:
             return self
         names = (*self.names, *(name for name in other.names if name not in self.names))
         place = np.array([names.index(name) for name in other.names], np.int64)
-        theirs = other.learner
-        learner = copy(self.learner).absorb(
-            theirs.prototypes_, theirs.coarse_, place[theirs.personal_], theirs.counts_
-        )  # fmt: skip
-        return replace(self, names=names, learner=learner)
+        theirs = {**other.learner.tensors(), "personal": place[other.learner.personal_]}
+        return replace(self, names=names, learner=copy(self.learner).absorb(**theirs))
 
     def photos(self, name: str) -> dict[str, int]:
         """How many photos an object was learnt from, by the name of its coarse class in them.
@@ -149,10 +139,10 @@ class Profile:
             ProfileError: no object has this name.
         """
         rows = np.flatnonzero(self.learner.personal_ == self._index(name))
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for coarse, count in zip(self.learner.coarse_[rows].tolist(), self.learner.counts_[rows].tolist(), strict=True):
-            counts[self.class_names[coarse]] = counts.get(self.class_names[coarse], 0) + count
-        return counts
+            counts[self.class_names[coarse]] += count
+        return dict(counts)
 
     def closest(self, name: str) -> tuple[str, float] | None:
         """The other object that looks most like this one, and the cosine of their nearest prototypes; None where alone.
@@ -178,8 +168,11 @@ class Profile:
 
     def save(self, path: Path) -> None:
         """Write the file; an existing one is replaced whole. Equal profiles make equal bytes."""
-        told = {"student": self.student, "learner": self.learner.name}
-        write_profile(path, {**told, "names": self.names, "class_names": self.class_names}, self.learner.tensors())
+        about = {
+            "student": self.student, "learner": self.learner.name, "names": self.names,
+            "class_names": self.class_names,
+        }  # fmt: skip
+        write_profile(path, about, self.learner.tensors())
 
     @classmethod
     def load(cls, path: Path) -> "Profile":
@@ -188,11 +181,10 @@ class Profile:
         Raises:
             ProfileError: there is no file, or it is no whole profile.
         """
-        told, tensors = read_profile(path)
-        learner = make_learner(told["learner"])
-        learner.assign(**tensors)
-        names, class_names = tuple(told["names"]), tuple(told["class_names"])
-        return cls(student=told["student"], class_names=class_names, names=names, learner=learner)
+        about, tensors = read_profile(path)
+        learner = make_learner(about["learner"]).absorb(**tensors)
+        names, class_names = tuple(about["names"]), tuple(about["class_names"])
+        return cls(student=about["student"], class_names=class_names, names=names, learner=learner)
 
     def _index(self, name: str) -> int:
         if name not in self.names:

@@ -1,4 +1,4 @@
-"""The file of a profile: safetensors with json in its header, every field checked before anything is believed.
+"""The file of a profile: safetensors with json in its header; every field is checked before it is used.
 
 The tensors are those of a learner (fewshot/learner.py). The metadata has the one key `profile`: a json object with
 `format`, `student`, `learner`, `names` and `class_names`.
@@ -29,9 +29,10 @@ class ProfileError(MochaError, ValueError):
     """A profile cannot be read, is another student's, or does not hold what was asked for."""
 
 
-def write_profile(path: Path, told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
+def write_profile(path: Path, about: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
     """Write the json and the tensors; an existing file is replaced whole, equal content makes equal bytes."""
-    metadata = {_KEY: json.dumps({"format": _FORMAT, **told}, ensure_ascii=False)}  # of several the order is random
+    # Under one key, because safetensors writes several in random order.
+    metadata = {_KEY: json.dumps({"format": _FORMAT, **about}, ensure_ascii=False)}
     with atomic_path(path) as temporary:
         save_file(dict(tensors), temporary, metadata=metadata)
 
@@ -42,10 +43,10 @@ def read_profile(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     Raises:
         ProfileError: there is no file, or it is no whole profile.
     """
-    told, tensors = _content(path)
-    _check_told(path, told)
-    _check_tensors(path, tensors, told)
-    return told, {key: tensors[key] for key in _KINDS}
+    about, tensors = _content(path)
+    _check_about(path, about)
+    _check_tensors(path, tensors, about)
+    return about, {key: tensors[key] for key in _KINDS}
 
 
 def _content(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -64,32 +65,32 @@ def _content(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if _KEY not in metadata:
         raise _unusable(path, "metadata", f"have the key {_KEY!r}", ", ".join(metadata) or "none")
     try:
-        told = json.loads(metadata[_KEY])
+        about = json.loads(metadata[_KEY])
     except ValueError:
-        told = None
-    if not isinstance(told, dict):
+        about = None
+    if not isinstance(about, dict):
         raise _unusable(path, "metadata", "hold a json object", "something else")
-    return told, tensors
+    return about, tensors
 
 
-def _check_told(path: Path, told: Mapping[str, Any]) -> None:
+def _check_about(path: Path, about: Mapping[str, Any]) -> None:
     """Every field of the json."""
-    if told.get("format") != _FORMAT:
-        raise _unusable(path, "format", f"be {_FORMAT}", told.get("format"))
-    student, learner = told.get("student"), told.get("learner")
+    if about.get("format") != _FORMAT:
+        raise _unusable(path, "format", f"be {_FORMAT}", about.get("format"))
+    student, learner = about.get("student"), about.get("learner")
     if not (isinstance(student, str) and re.fullmatch("[0-9a-f]{64}", student)):
         raise _unusable(path, "student", "be a sha256 in hex", student)
     if not isinstance(learner, str) or learner not in LEARNERS:
         raise _unusable(path, "learner", f"be one of {', '.join(LEARNERS)}", learner)
     for field in ("names", "class_names"):
-        texts = told.get(field)
+        texts = about.get(field)
         if not (isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)):
             raise _unusable(path, field, "be a list of names", texts)
         if field == "names" and len(set(texts)) < len(texts):
             raise _unusable(path, field, "differ from each other", texts)
 
 
-def _check_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], told: Mapping[str, Any]) -> None:
+def _check_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
     """Kind, length and range of every tensor, and the order that lookups rely on."""
     for key, (dtype, dimensions) in _KINDS.items():
         found = f"{tensors[key].dtype} {tensors[key].shape}" if key in tensors else "none"
@@ -100,9 +101,9 @@ def _check_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], told: Mappin
     coarse, personal = tensors["coarse"], tensors["personal"]
     if not np.isfinite(tensors["prototypes"]).all():
         raise _unusable(path, "prototypes", "be finite", "some that are not")
-    if set(personal.tolist()) != set(range(len(told["names"]))):
+    if set(personal.tolist()) != set(range(len(about["names"]))):
         raise _unusable(path, "personal", "index the names, each at least once", sorted(set(personal.tolist())))
-    if not ((coarse >= 0) & (coarse < len(told["class_names"]))).all():
+    if not ((coarse >= 0) & (coarse < len(about["class_names"]))).all():
         raise _unusable(path, "coarse", "index the class names", sorted(set(coarse.tolist())))
     if not (tensors["counts"] >= 1).all():
         raise _unusable(path, "counts", "be 1 or more", int(tensors["counts"].min()))

@@ -1,10 +1,11 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mocha_pipe.student.fewshot.confusion import confusion_by_coarse
 from mocha_pipe.student.fewshot.metrics import MISSED, NamedBoxes, confusion, recognition_accuracy
 
+some = settings(max_examples=25, deadline=None)
 OUTCOMES = ("right", "mixed_up", "elsewhere", "unknown", "missed")
 
 
@@ -31,6 +32,7 @@ def plain_outcome(truth: int, name: int, coarse_of: np.ndarray) -> str:
     return "mixed_up" if coarse_of[name] == coarse_of[truth] else "elsewhere"
 
 
+@some
 @given(seed=st.integers(0, 10_000))
 def test_shares_equal_a_plain_count(seed: int) -> None:
     asked, counts, coarse_of = world(seed)
@@ -49,6 +51,7 @@ def test_shares_equal_a_plain_count(seed: int) -> None:
             np.testing.assert_allclose(shares[outcome], expected[outcome])
 
 
+@some
 @given(seed=st.integers(0, 10_000))
 def test_every_count_is_in_one_place(seed: int) -> None:
     _, counts, coarse_of = world(seed)
@@ -63,6 +66,7 @@ def test_every_count_is_in_one_place(seed: int) -> None:
                 np.testing.assert_array_equal(found.taken_for[:, row, column], counts[:, true, name])
 
 
+@some
 @given(seed=st.integers(0, 10_000))
 def test_shares_sum_to_100_and_repeat_bitwise(seed: int) -> None:
     _, counts, coarse_of = world(seed)

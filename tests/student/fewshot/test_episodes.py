@@ -89,7 +89,7 @@ def test_names_equal_one_detection_at_a_time(benchmark: PersonalBenchmark, learn
             rows.append(pool_pass.region_embedding[row])
             coarse.append(benchmark.coarse_of[name])
             personal.append(name)
-    fitted = make_learner(learner).fit(np.array(rows), np.array(coarse), np.array(personal))
+    fitted = make_learner(learner).learn(np.array(rows), np.array(coarse), np.array(personal))
     expected = []
     for m, image in enumerate(pool_pass.detection_image):
         if image in set(episode.query.tolist()):
@@ -138,7 +138,9 @@ def test_region_accuracy_names_one_true_box_at_a_time(benchmark: PersonalBenchma
     for episode, accuracy in zip(episodes, found, strict=True):
         taught = episode.support.ravel()
         personal = regions.personal[taught]
-        fitted = make_learner(learner).fit(pool_pass.region_embedding[taught], benchmark.coarse_of[personal], personal)
+        fitted = make_learner(learner).learn(
+            pool_pass.region_embedding[taught], benchmark.coarse_of[personal], personal
+        )
         right = []
         for row, image in enumerate(regions.image):
             if image in episode.query:

@@ -64,7 +64,7 @@ def plain_episode(benchmark: PersonalBenchmark, episode: Episode, pool_pass: Poo
     regions = source_regions(benchmark.source)
     rows = [row for personal, rows in enumerate(episode.support) if personal not in held_out for row in rows]
     personal = regions.personal[rows]
-    fitted = make_learner(learner).fit(pool_pass.region_embedding[rows], benchmark.coarse_of[personal], personal)
+    fitted = make_learner(learner).learn(pool_pass.region_embedding[rows], benchmark.coarse_of[personal], personal)
     found = []
     for row, image in enumerate(regions.image):
         true = int(regions.personal[row])

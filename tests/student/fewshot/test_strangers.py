@@ -1,9 +1,7 @@
-"""Strangers: against plain loops, as a calibration on simulated draws, as a file, and at the end of a distillation."""
+"""Strangers: against plain loops, as a calibration on simulated draws, and as a file."""
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import mocha_pipe.student.environment  # noqa: F401
 
@@ -11,28 +9,30 @@ import mocha_pipe.student.environment  # noqa: F401
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.types import DetectionSource
-from mocha_pipe.student.distil.settings import DistillSettings
-from mocha_pipe.student.distil.trainer import distill
+from mocha_pipe.student.distil.trainer import _measure_strangers
 from mocha_pipe.student.errors import StudentModelError
 from mocha_pipe.student.fewshot.strangers import (
     STRANGERS_FILE,
+    CalibrationError,
     accept_above,
     certainty,
     load_strangers,
     save_strangers,
     stranger_closeness,
 )
-from mocha_pipe.student.fewshot.unknown import CalibrationError, calibrate
+from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.embedder import RegionEmbedder
-from mocha_pipe.student.network.student_files import load_student
+from mocha_pipe.student.network.student_files import load_student, save_student
 
-SEEDS = st.integers(0, 10_000)
+SEEDS, RATES = st.integers(0, 10_000), st.floats(0.02, 0.9)
+some = settings(max_examples=25, deadline=None)
 
 
 def regions(seed: int, *, count: int = 40, classes: int = 4, images: int = 9, dim: int = 6):
@@ -55,7 +55,7 @@ def plain_closeness(rows, coarse, image, seed: int) -> list[float]:
     return sorted(found)
 
 
-@settings(max_examples=60, deadline=None)
+@some
 @given(
     seed=SEEDS, count=st.integers(0, 40), classes=st.integers(1, 8), images=st.integers(1, 12), draw=st.integers(0, 9)
 )
@@ -72,6 +72,7 @@ def test_equal_seeds_repeat_bitwise_and_others_draw_other_partners() -> None:
     assert first.tobytes() != other.tobytes()
 
 
+@some
 @given(seed=SEEDS)
 def test_lengths_of_vectors_and_numbers_of_classes_and_images_do_not_matter(seed: int) -> None:
     rows, coarse, image = regions(seed)
@@ -80,6 +81,7 @@ def test_lengths_of_vectors_and_numbers_of_classes_and_images_do_not_matter(seed
     np.testing.assert_allclose(found, stranger_closeness(rows, coarse, image), atol=1e-6)
 
 
+@some
 @given(seed=SEEDS)
 def test_the_order_of_the_regions_does_not_matter_where_it_draws_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -95,14 +97,15 @@ def test_the_order_of_the_regions_does_not_matter_where_it_draws_nothing(seed: i
     )
 
 
-def test_over_seeds_every_partner_is_drawn_alike() -> None:
+def test_over_many_draws_every_partner_is_drawn_alike() -> None:
     rows, coarse, image = regions(3, count=12, classes=2, images=4)
     pairs = [
         np.mean([cosine(rows[r], rows[p]) for p in range(12) if coarse[p] == coarse[r] and image[p] != image[r]])
         for r in range(12)
     ]
-    drawn = [stranger_closeness(rows, coarse, image, seed=seed).mean() for seed in range(3000)]
-    assert np.mean(drawn) == pytest.approx(np.mean(pairs), abs=0.01)
+    copies = 2 * np.repeat(np.arange(3000), 12)  # each with classes of its own: as many draws at once
+    drawn = stranger_closeness(np.tile(rows, (3000, 1)), np.tile(coarse, 3000) + copies, np.tile(image, 3000))
+    assert drawn.mean() == pytest.approx(np.mean(pairs), abs=0.01)
 
 
 def test_a_class_that_is_in_one_image_only_has_no_strangers() -> None:
@@ -111,6 +114,7 @@ def test_a_class_that_is_in_one_image_only_has_no_strangers() -> None:
     assert stranger_closeness(rows[:0], np.zeros(0, int), np.zeros(0, int)).shape == (0,)
 
 
+@some
 @given(seed=SEEDS)
 def test_certainty_equals_a_plain_count(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -124,19 +128,69 @@ def test_certainty_equals_a_plain_count(seed: int) -> None:
     assert (np.diff(found[np.argsort(asked)]) >= 0).all()
 
 
+@some
 @given(seed=SEEDS, rate=st.floats(0.05, 0.9))
 def test_a_certainty_above_one_minus_the_rate_is_a_closeness_above_the_threshold(seed: int, rate: float) -> None:
     rng = np.random.default_rng(seed)
     strangers = np.sort(np.round(rng.normal(size=rng.integers(20, 60)), 1).astype(np.float32))
     asked = np.round(rng.normal(size=50), 1).astype(np.float32)
-    accepted = asked > calibrate(strangers, rate)
+    accepted = asked > accept_above(strangers, rate, 1)
     np.testing.assert_array_equal(certainty(asked, strangers) >= 1 - rate - 1e-6, accepted)
 
 
-@pytest.mark.parametrize("objects", [1, 4])
-def test_strangers_get_a_name_at_most_at_the_stated_rate(objects: int) -> None:
+def plain_threshold(strangers: np.ndarray, rate: float) -> float:
+    """The lowest of the scores that the right number of scores, or fewer, are at or above."""
+    allowed = int(rate * (len(strangers) + 1) + 1e-9)
+    return min(t for t in strangers if sum(u > t for u in strangers) < allowed)
+
+
+@some
+@given(seed=SEEDS, rate=RATES, objects=st.integers(1, 3))
+def test_the_threshold_equals_a_plain_search(seed: int, rate: float, objects: int) -> None:
+    strangers = np.round(np.random.default_rng(seed).normal(size=150), 1)
+    threshold = accept_above(strangers, rate, objects)
+    assert threshold == plain_threshold(strangers, rate / objects)
+    assert np.mean(strangers > threshold) <= rate / objects
+
+
+@some
+@given(seed=SEEDS, shift=st.floats(-5, 5), scale=st.floats(0.1, 10))
+def test_the_threshold_moves_with_the_strangers_whatever_their_order(seed: int, shift: float, scale: float) -> None:
+    strangers = np.random.default_rng(seed).normal(size=50)
+    moved = np.exp(np.random.default_rng(seed).permutation(strangers) * scale + shift)
+    assert accept_above(moved, 0.1, 1) == pytest.approx(np.exp(accept_above(strangers, 0.1, 1) * scale + shift))
+    assert accept_above(moved, 0.1, 1) == accept_above(moved, 0.1, 1)
+
+
+def test_the_threshold_of_normal_scores_approaches_its_formula() -> None:
+    errors = [abs(accept_above(np.random.default_rng(1).normal(size=n), 0.05, 1) - 1.6449) for n in (30, 1000, 100_000)]
+    assert errors[-1] < min(0.02, errors[0])
+
+
+@settings(max_examples=8, deadline=None)
+@given(count=st.integers(20, 60), rate=st.floats(0.06, 0.5))
+def test_one_more_stranger_is_accepted_as_often_as_stated(count: int, rate: float) -> None:
+    draws = np.random.default_rng(count).standard_cauchy((4000, count + 1))  # no moments: nothing is assumed
+    accepted = np.mean([row[-1] > accept_above(row[:-1], rate, 1) for row in draws])
+    noise = 4 * math.sqrt(rate / 4000)
+    assert rate - 1 / (count + 1) - noise < accepted < rate + noise
+
+
+def test_with_ties_no_more_strangers_are_accepted_than_stated() -> None:
+    draws = np.random.default_rng(0).integers(0, 4, (4000, 41))
+    assert np.mean([row[-1] > accept_above(row[:-1], 0.1, 1) for row in draws]) <= 0.1
+
+
+def test_as_few_strangers_as_a_rate_needs_are_enough() -> None:
+    assert accept_above(np.arange(19.0), 0.05, 1) == 18
+    assert accept_above(np.arange(99.0), 0.29, 1) == 70  # 0.29 * 100 is a little less than 29
+    assert accept_above(np.array([-np.inf] * 9 + [0.5] * 10), 0.6, 1) == -np.inf
+
+
+def test_strangers_get_one_of_four_names_at_most_at_the_stated_rate() -> None:
     """Whole draws: regions that measure, objects that are learnt from one photo each, one more stranger."""
-    rng, rate, draws = np.random.default_rng(objects), 0.2, 2000
+    objects, rate, draws = 4, 0.2, 2000
+    rng = np.random.default_rng(objects)
     count = np.zeros(draws, bool)
     for draw in range(draws):
         things = rng.standard_cauchy((60 + objects + 1, 5))  # no moments: nothing is assumed about embeddings
@@ -152,7 +206,6 @@ def test_more_objects_ask_for_more_closeness() -> None:
     strangers = np.linspace(-1, 1, 200, dtype=np.float32)
     thresholds = [accept_above(strangers, 0.1, objects) for objects in (1, 2, 10)]
     assert thresholds == sorted(set(thresholds))
-    assert thresholds[0] == calibrate(strangers, 0.1)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -164,19 +217,12 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [STRANGERS_FILE]
 
 
-def test_a_distillation_measures_the_strangers_of_its_validation_images(
-    tiny_models: dict[str, str],
-    train_source: DetectionSource,
-    val_source: DetectionSource,
-    make_targets: Any,
-    helpers: SimpleNamespace,
-    tmp_path: Path,
+def test_a_distilled_student_is_measured_on_its_validation_images(
+    tiny_models: dict[str, str], val_source: DetectionSource, tmp_path: Path
 ) -> None:
-    folder = distill(
-        DistillSettings(train_arguments={"epochs": 1, "imgsz": 64, "batch": 8, "plots": False, "device": "cpu"}),
-        model=tiny_models["v8"], train=train_source, val=val_source, targets=make_targets(train_source),
-        first_row=helpers.first_rows(train_source), run=tmp_path,
-    ).folder  # fmt: skip
+    model = DistillModel(tiny_models["v8"], num_classes=3, features="fine", target_dim=8)
+    folder = save_student(model, tmp_path / "student", image_size=64, meta={})
+    _measure_strangers(folder, val_source, torch.device("cpu"))
     rows = RegionEmbedder(load_student(folder), image_size=64).embed_pool(val_source).region_embedding
     coarse = np.concatenate([record.class_ids for record in val_source.records])
     image = np.repeat(np.arange(8), [len(record.class_ids) for record in val_source.records])
@@ -225,6 +271,19 @@ def test_strangers_that_are_no_tensors(tmp_path: Path) -> None:
         load_strangers(tmp_path)
 
 
+def test_too_few_strangers_for_the_rate() -> None:
+    with pytest.raises(CalibrationError) as error:
+        accept_above(np.arange(18.0), 0.05, 1)
+    assert message(error) == (
+        "a false-accept rate of 0.05 needs 19 or more regions that are none of the objects, found 18; calibrate on "
+        "more of them, or ask for a rate of 1/19 or more"
+    )
+    assert accept_above(np.arange(18.0), 1 / 19, 1) == 17
+    with pytest.raises(CalibrationError) as error:
+        accept_above(np.zeros(0), 0.05, 1)
+    assert message(error).endswith("found 0; calibrate on more of them")
+
+
 def test_too_few_strangers_for_so_many_objects() -> None:
     with pytest.raises(CalibrationError) as error:
         accept_above(np.linspace(0, 1, 50), 0.05, 4)
@@ -239,8 +298,10 @@ def test_too_few_strangers_for_so_many_objects() -> None:
     assert message(error).endswith("the student has 3; distil with more validation images")
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0, 5.0])
-def test_a_rate_that_is_no_share_is_refused_however_many_objects_share_it(rate: float) -> None:
-    for objects in (1, 100):
-        with pytest.raises(CalibrationError, match="a false-accept rate must be above 0 and below 1, found"):
-            accept_above(np.linspace(0, 1, 500), rate, objects)
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 5.0])
+@pytest.mark.parametrize("objects", [1, 100])
+def test_a_rate_that_is_no_share_is_refused_however_many_objects_share_it(rate: float, objects: int) -> None:
+    with pytest.raises(CalibrationError) as error:
+        accept_above(np.linspace(0, 1, 500), rate, objects)
+    expected = f"a false-accept rate must be above 0 and below 1, found {rate:g}; 0.05 accepts one of twenty"
+    assert message(error) == expected

@@ -1,9 +1,7 @@
 """Image in, personal boxes out: against ultralytics' own predict, the embedder, and a plain loop over boxes."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import mocha_pipe.student.environment  # noqa: F401
@@ -14,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 from ultralytics import YOLO
 
 from mocha_pipe.data.types import DetectionSource, ImageRecord
@@ -27,7 +24,8 @@ from mocha_pipe.student.network.student_files import load_student, save_student
 from mocha_pipe.student.personal.detector import PersonalDetector, PredictArgumentError
 from mocha_pipe.student.personal.naming import Namer
 from mocha_pipe.student.personal.predictor import SourceError
-from mocha_pipe.student.personal.profile import Profile, ProfileError, student_digest
+from mocha_pipe.student.personal.profile import Profile, student_digest
+from mocha_pipe.student.personal.profile_file import ProfileError
 
 SIZE = 96
 SIZES = [(90, 60), (64, 64), (37, 101), (200, 80), (96, 97)]  # width, height
@@ -370,24 +368,6 @@ def test_a_video_gives_a_result_per_frame(pictures: list[Path], detector: Person
     assert any(result.is_personal.any() for result in results)
 
 
-@pytest.fixture
-def solver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the package lap, which ultralytics' trackers need, where it is not installed."""
-
-    def lapjv(costs: np.ndarray, extend_cost: bool, cost_limit: float) -> tuple[float, np.ndarray, np.ndarray]:
-        x, y = (np.full(side, -1) for side in costs.shape)
-        rows, columns = linear_sum_assignment(np.minimum(costs, cost_limit))
-        for row, column in zip(rows, columns, strict=True):
-            if costs[row, column] < cost_limit:
-                x[row], y[column] = column, row
-        return 0.0, x, y
-
-    module = ModuleType("lap")
-    module.__dict__.update(lapjv=lapjv, __version__="0.5.12")
-    monkeypatch.setitem(sys.modules, "lap", module)
-
-
-@pytest.mark.usefixtures("solver")
 @pytest.mark.parametrize("tracker", ["bytetrack", "botsort", "tracktrack"])
 def test_tracks_are_those_of_yolo_and_boxes_keep_their_names(
     folder: Path, pictures: list[Path], detector: PersonalDetector, tmp_path: Path, tracker: str
@@ -405,15 +385,6 @@ def test_tracks_are_those_of_yolo_and_boxes_keep_their_names(
         named += int(ours.is_personal.sum()) if ours.boxes.is_track else 0
     assert named > 0 or tracker == "tracktrack"  # which starts no track on scores as low as these
     assert detector(pictures[1])[0].boxes.id is None
-
-
-def test_tracking_without_its_solver_says_what_to_install(
-    pictures: list[Path], detector: PersonalDetector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "lap", None)
-    with pytest.raises(PredictArgumentError) as caught:
-        detector.track(pictures[0])
-    assert str(caught.value) == ("ultralytics' trackers need the package lap, which is not installed; pip install lap")
 
 
 def test_the_processor_has_all_its_threads(folder: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,7 @@ from mocha_pipe.student.choices import FeatureSet
 from mocha_pipe.student.errors import StudentModelNotFoundError
 from mocha_pipe.student.fewshot.learner import UNKNOWN
 from mocha_pipe.student.fewshot.prototypes import LEARNERS
-from mocha_pipe.student.fewshot.strangers import accept_above, load_strangers, save_strangers
-from mocha_pipe.student.fewshot.unknown import CalibrationError
+from mocha_pipe.student.fewshot.strangers import CalibrationError, accept_above, load_strangers, save_strangers
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.embedder import RegionEmbedder, picture_area
 from mocha_pipe.student.network.features import region_features, tap
@@ -46,8 +45,9 @@ from mocha_pipe.student.personal.export import ABOUT_FILE, FILE_FORMATS, ExportE
 from mocha_pipe.student.personal.graph import PersonalDetections
 from mocha_pipe.student.personal.naming import Namer
 from mocha_pipe.student.personal.profile import Profile, student_digest
+from tests.shared import ROOT
 
-DOCUMENT = Path(__file__).parents[2] / "docs/onnx.md"
+DOCUMENT = ROOT / "docs/onnx.md"
 CLASSES = ("cup", "ball", "böot")
 RATE = 0.3
 FAINTEST = 0.4
@@ -448,7 +448,7 @@ class Gone:
 sys.meta_path.insert(0, Gone())
 exec(compile(sys.stdin.read(), "program", "exec"), {})
 """
-GONE = "torch,torchvision,ultralytics,data,student,pipeline,teacher_cache,safetensors,onnx,scipy,cv2,PIL"
+GONE = "torch,torchvision,ultralytics,mocha_pipe,safetensors,onnx,scipy,cv2,PIL"
 
 
 def run_without_us(program: str, folder: Path, gone: str = GONE) -> subprocess.CompletedProcess[str]:
@@ -488,8 +488,8 @@ def test_the_documented_program_runs_without_torch_and_finds_the_same(device: Pa
 def test_the_packages_are_really_gone(device: Path) -> None:
     done = run_without_us("import onnxruntime, torch", device)
     assert "ModuleNotFoundError: torch" in done.stderr
-    done = run_without_us("from student import export", device)
-    assert "ModuleNotFoundError: student" in done.stderr
+    done = run_without_us("from mocha_pipe.student import errors", device)
+    assert "ModuleNotFoundError: mocha_pipe" in done.stderr
 
 
 def test_the_documented_program_draws_what_it_found(device: Path, wanted: Wanted) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from mocha_pipe.student.fewshot.learner import UNKNOWN, PrototypeLearner
 from mocha_pipe.student.fewshot.prototypes import LEARNERS, make_learner
-from mocha_pipe.student.network.features import box_means
+from mocha_pipe.student.network.features import box_means, box_slots
 from mocha_pipe.student.personal.graph import GRAPH_LEARNERS, _means
 
 CLASSES = 4
@@ -30,7 +30,7 @@ def nearest_in_graph(learner: PrototypeLearner, queries: np.ndarray, coarse: np.
 def fitted(name: str, rng: np.random.Generator, shots: int, dim: int = 16) -> PrototypeLearner:
     """Objects of all classes but the last."""
     coarse = rng.integers(0, CLASSES - 1, shots)
-    return make_learner(name).fit(rng.standard_normal((shots, dim)), coarse, rng.integers(0, 6, shots))
+    return make_learner(name).learn(rng.standard_normal((shots, dim)), coarse, rng.integers(0, 6, shots))
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -58,7 +58,7 @@ def test_a_query_very_near_to_a_prototype_is_no_trouble(name: str) -> None:
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_without_prototypes_nothing_is_near(name: str) -> None:
-    nothing = make_learner(name).fit(np.zeros((0, 16)), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    nothing = make_learner(name).learn(np.zeros((0, 16)), np.zeros(0, np.int64), np.zeros(0, np.int64))
     queries = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
     assert (nearest_in_graph(nothing, queries, np.arange(5)) == UNKNOWN).all()
 
@@ -68,6 +68,6 @@ def test_means_are_those_of_box_means() -> None:
     level = torch.randn(1, 5, 9, 7)
     corners = torch.rand(30, 2, 2).sort(dim=1).values.flatten(1)
     corners[:3] = torch.tensor([[0, 0, 1, 1], [0.4, 0.4, 0.4, 0.4], [-0.2, 0.5, 0.3, 1.7]])
-    expected = box_means([level], torch.zeros(30, dtype=torch.int64), corners)
+    expected = box_means([level], box_slots(torch.zeros(30, dtype=torch.int64), num_images=1), corners)
     torch.testing.assert_close(_means(level[0], corners), expected, rtol=0, atol=1e-6)
     assert _means(level[0], corners[:0]).shape == (0, 5)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from mocha_pipe.student.fewshot.learner import UNKNOWN
-from mocha_pipe.student.fewshot.strangers import accept_above
-from mocha_pipe.student.fewshot.unknown import CalibrationError
+from mocha_pipe.student.fewshot.strangers import CalibrationError, accept_above
 from mocha_pipe.student.personal.naming import Namer
 from mocha_pipe.student.personal.profile import Profile
 

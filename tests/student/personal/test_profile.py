@@ -13,7 +13,8 @@ from mocha_pipe.data.errors import MochaError
 from mocha_pipe.student.errors import StudentModelNotFoundError
 from mocha_pipe.student.fewshot.learner import PrototypeError
 from mocha_pipe.student.fewshot.prototypes import LEARNERS
-from mocha_pipe.student.personal.profile import Profile, ProfileError, student_digest
+from mocha_pipe.student.personal.profile import Profile, student_digest
+from mocha_pipe.student.personal.profile_file import ProfileError
 
 STUDENT, OTHER_STUDENT = "ab" * 32, "cd" * 32
 CLASSES = ("mug", "boot", "ball")

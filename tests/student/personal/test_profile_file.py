@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.student.fewshot.prototypes import LEARNERS
-from mocha_pipe.student.personal.profile import Profile, ProfileError
+from mocha_pipe.student.personal.profile import Profile
+from mocha_pipe.student.personal.profile_file import ProfileError
 
 STUDENT, CLASSES, DIM = "ab" * 32, ("mug", "boot", "ball"), 8
 
