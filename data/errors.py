@@ -18,5 +18,5 @@ class EpisodeError(MochaError, ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of somebody else says, in one line; its name where it says nothing."""
+    """First line of the text of another library's error; the name of its class where it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

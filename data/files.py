@@ -130,7 +130,7 @@ def is_vacant(folder: Path) -> bool:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs; another process that wants it waits. The system frees it when we die.
+    """Hold a lock file while the block runs; another process that wants it waits. A killed process holds it no longer.
 
     The file stays behind, empty. On a disk that knows no locks the block runs without one.
     """

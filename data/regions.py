@@ -64,14 +64,14 @@ class RegionTable:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hex over the class names and the keys in their order: two tables with one digest share their targets."""
+        """Hex over the class names and the keys in their order; tables of one digest have the same targets."""
         state = hashlib.blake2b(json.dumps(self.class_names).encode(), digest_size=16)
         state.update(np.ascontiguousarray(self.keys).tobytes())
         return state.hexdigest()
 
     @functools.cached_property
     def first_of_key(self) -> NDArray[np.int64]:  # (N,)
-        """For each row the first row with the same key: equal regions, which have equal embeddings."""
+        """For each row the first row with the same key. Regions of one key are equal and have equal embeddings."""
         _, first, members = np.unique(self.keys, return_index=True, return_inverse=True)
         return first[members].astype(np.int64)
 

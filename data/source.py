@@ -9,7 +9,7 @@ from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.readers.coco import read_coco, split_of_coco_file
 from mocha_pipe.data.readers.packed import is_packed, read_packed, splits_of_shards
 from mocha_pipe.data.readers.yolo import read_yolo, splits_of_yaml
-from mocha_pipe.data.types import DetectionSource, Problem
+from mocha_pipe.data.types import DetectionSource
 
 
 def open_source(
@@ -45,7 +45,13 @@ def without_errors(
     Raises:
         DatasetError: As `open_source`.
     """
-    problems = tuple(_as_warning(found) if found.unreadable and keep_unreadable else found for found in source.problems)
+    problems = source.problems
+    if keep_unreadable:
+        aside = "until then its boxes are set aside, in no training"
+        problems = tuple(
+            replace(found, severity="warning", message=f"{found.message}; {aside}") if found.unreadable else found
+            for found in problems
+        )
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         line = f"{errors[0].where}: {errors[0].message}"
@@ -54,12 +60,6 @@ def without_errors(
             line += f" (and {len(errors) - 1} more{listed})"
         raise DatasetError(line)
     return replace(source, problems=problems)
-
-
-def _as_warning(problem: Problem) -> Problem:
-    return replace(
-        problem, severity="warning", message=f"{problem.message}; until then its boxes are set aside, in no training"
-    )
 
 
 def read_split(data: Path, split: str, *, progress: bool = False) -> DetectionSource:

@@ -1,4 +1,4 @@
-"""What travels between the packages: images with their boxes, personal benchmarks, problems, targets by region row."""
+"""What the packages hand to each other: images with boxes, personal benchmarks, problems, distillation targets."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mocha_pipe.data.files import bytes_digest
 
 
 class ImageFile(Protocol):
@@ -23,7 +25,7 @@ class ImageFile(Protocol):
         ...
 
     def __fspath__(self) -> str:
-        """What to call it."""
+        """What messages call the file."""
         ...
 
 
@@ -100,17 +102,20 @@ class DetectionSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedEpisode:
-    """One draw of support and query as a benchmark's authors made it; indexes of records."""
+    """One draw of support and query as a benchmark's authors made it; indexes of records.
+
+    Its repr enters `PersonalBenchmark.fingerprint`, so the names of class and fields must stay.
+    """
 
     train: tuple[int, ...]
-    """Images that teach, in the authors' order; every object is in as many as the episode has shots, or more."""
+    """Support images in the authors' order; every object is in as many as the episode has shots, or more."""
     val: tuple[int, ...]
-    """Images that are asked about; none of them teaches."""
+    """Query images; none of them is a support image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PersonalBenchmark:
-    """Scenes with named objects ("my mug") that a detector knows only as a coarse class ("mug").
+    """Scenes with personal objects ("my mug") that a detector knows only as a coarse class ("mug").
 
     Legend: P = personal objects.
     """
@@ -122,20 +127,20 @@ class PersonalBenchmark:
     """Classes that a detector must know, at least."""
     coarse_of: NDArray[np.int64]  # (P,)
     """Index into `coarse_names` per personal object."""
-    teachers: tuple[tuple[int, ...], ...] | None = None
-    """Per object the records that may teach it; where None, every record that shows it."""
-    asked: tuple[int, ...] | None = None
-    """Records that may be asked about; where None, every one."""
+    support: tuple[tuple[int, ...], ...] | None = None
+    """Per object the records that may be support images; where None, every record that shows the object."""
+    query: tuple[int, ...] | None = None
+    """Records that may be query images; where None, every record."""
     published: Mapping[int, tuple[PublishedEpisode, ...]] = field(default_factory=dict)
     """Shots -> the authors' own episodes, which are taken in place of seeded ones."""
     notes: tuple[str, ...] = ()
-    """What a reader of its figures should know."""
+    """What a reader of the benchmark's figures should know."""
 
     def fingerprint(self) -> str:
-        """Digest of labels, coarse classes, and of which image may teach or be asked; image content is not read."""
+        """Digest of labels, coarse classes, possible support and query, and episodes; image content is not read."""
         episodes = sorted((shots, *drawn) for shots, drawn in self.published.items())
-        parts = (self.source.fingerprint(), self.coarse_names, self.coarse_of.tolist(), self.teachers, self.asked)
-        return hashlib.blake2b(repr((*parts, episodes)).encode(), digest_size=16).hexdigest()
+        parts = (self.source.fingerprint(), self.coarse_names, self.coarse_of.tolist(), self.support, self.query)
+        return bytes_digest(repr((*parts, episodes)).encode())
 
 
 class RegionTargets(Protocol):
@@ -144,7 +149,7 @@ class RegionTargets(Protocol):
     dim: int
     """Width of a target."""
     set_aside: NDArray[np.int64]
-    """Rows that have no target, ascending."""
+    """Rows that have no target (their image could not be embedded), ascending."""
 
     def __len__(self) -> int:
         """Number of rows."""

@@ -15,11 +15,11 @@ _SHAPE = 'a list of {"train": [image names], "val": [image names]}'
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpisodeFile:
-    """An episode file whose names are those of images that there are."""
+    """An episode file, with the names of the images that its entries stand for."""
 
     path: Path
     episodes: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
-    """Images that teach and images that are asked about, per episode."""
+    """Support images and query images, per episode."""
 
     @property
     def images(self) -> frozenset[str]:
@@ -27,14 +27,14 @@ class EpisodeFile:
         return frozenset(name for episode in self.episodes for names in episode for name in names)
 
     def placed(self, source: DetectionSource, shots: int | None = None) -> tuple[int, tuple[PublishedEpisode, ...]]:
-        """The shots of the episodes, and the episodes with their images as records of a source.
+        """Number of shots of the episodes, and the episodes with their images as indexes of a source's records.
 
         Args:
             source: Holds every image that is named.
-            shots: Images that teach each object; where None, what every episode has for every object.
+            shots: Support images of each object; where None, as many as every episode has for every object.
 
         Raises:
-            EpisodeError: An object has too few images to learn from.
+            EpisodeError: An object has too few support images.
         """
         place = {record.name: index for index, record in enumerate(source.records)}
         episodes = tuple(
@@ -42,7 +42,7 @@ class EpisodeFile:
             for train, val in self.episodes
         )
         shown = [set(record.class_ids.tolist()) for record in source.records]
-        counts = [  # by episode and object, of the images that teach it
+        counts = [  # of support images, by episode and object
             [sum(number in shown[image] for image in episode.train) for number in range(len(source.class_names))]
             for episode in episodes
         ]
@@ -63,8 +63,8 @@ def read_episode_file(path: Path, images: Iterable[str]) -> EpisodeFile:
     An entry may leave out folders and suffix of an image, or begin with folders of its author's machine.
 
     Raises:
-        EpisodeError: The file has another form, an entry stands for no image or several, or an episode asks about an
-            image that teaches.
+        EpisodeError: The file has another form, an entry stands for no image or several, or an image is both support
+            and query of an episode.
     """
     content = read_json(path)
     if not isinstance(content, list) or not content:
@@ -96,7 +96,7 @@ def read_json(path: Path) -> Any:
 
 
 class ImageNames:
-    """Finds images by what others call them: with or without suffix, with fewer folders or with more."""
+    """Finds images by names that may lack the suffix, lack folders, or have more folders before them."""
 
     def __init__(self, images: Iterable[str]) -> None:
         self._by_tail: dict[str, str | None] = {}

@@ -1,4 +1,4 @@
-"""Seeded few-shot episodes: which images teach an object, and which are asked about afterwards."""
+"""Few-shot episodes: which images of a benchmark are support, and which are query."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
@@ -11,9 +11,9 @@ from mocha_pipe.data.errors import EpisodeError
 from mocha_pipe.data.types import PersonalBenchmark
 
 _Regions = Sequence[dict[int, int]]
-"""Per object: index of an image that may teach it -> row of the object's first region in that image."""
+"""Per object: index of a possible support image -> row of the object's first region in that image."""
 _Draw = tuple[list[list[int]], Collection[int]]
-"""Rows that teach, (P, k), and images that may be asked about."""
+"""Support rows, (P, k), and query images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -24,9 +24,9 @@ class Episode:
     seed: int
     shots: int
     support: NDArray[np.int64]  # (P, k)
-    """Region rows of the benchmark's source (boxes counted over its records in their order)."""
+    """Region rows of the benchmark's source: its boxes, counted over its records in their order."""
     query: NDArray[np.int64]  # (Q,)
-    """Indexes of records, ascending; none of them holds a region of the reserve."""
+    """Indexes of records, ascending."""
 
 
 def draw_episodes(
@@ -34,17 +34,17 @@ def draw_episodes(
 ) -> tuple[Episode, ...]:
     """Draw episodes that depend only on seed, episode index, and the names of objects and images.
 
-    Per object, the images that may teach it are put in a seeded order. The first `shots` teach it, each by the object's
-    first region there; the first `reserve` stay out of the query. With one `reserve` for all numbers of shots, the
-    1-shot and 5-shot supports of an episode nest and share one query set.
+    Per object, its possible support images are put in a seeded order. The first `shots` are its support, each with the
+    object's first region there; the first `reserve` stay out of the query. With one `reserve` for all numbers of shots,
+    the 5-shot support of an episode contains its 1-shot support, and both have the same query.
 
     Where the benchmark has published episodes of so many shots, the first of those are taken as they are.
 
     Args:
         benchmark: Personal scenes.
         episodes: Number of draws, with indexes 0, 1, ...
-        shots: Images per object.
-        reserve: Images per object kept out of the query, at least `shots`.
+        shots: Support images per object.
+        reserve: Images per object that are kept out of the query, at least `shots`.
         seed: Any integer.
         query_images: At most so many query images, a seeded sample; all that are left when None.
 
@@ -78,18 +78,18 @@ def _drawn(
     benchmark: PersonalBenchmark, regions: _Regions, episodes: int, shots: int, reserve: int, seed: int
 ) -> Iterator[_Draw]:
     names, records = benchmark.source.class_names, benchmark.source.records
-    asked = set(range(len(records)) if benchmark.asked is None else benchmark.asked)
+    allowed = set(range(len(records)) if benchmark.query is None else benchmark.query)
     for name, rows in zip(names, regions, strict=True):
-        _require_images(name, len(rows), reserve, apart=not asked.intersection(rows))
+        _require_images(name, len(rows), reserve, apart=not allowed.intersection(rows))
     for index in range(episodes):
-        support, query = [], asked.copy()
+        support, query = [], allowed.copy()
         for name, rows in zip(names, regions, strict=True):
             images = sorted(rows, key=lambda image: _rank(seed, index, "support", name, records[image].name))
             support.append([rows[image] for image in images[:shots]])
             query -= set(images[:reserve])
         if not query:
             raise EpisodeError(
-                f"the {reserve} support images of each object use up all {len(asked)} images; pass a lower --shots"
+                f"the {reserve} support images of each object use up all {len(allowed)} images; pass a lower --shots"
             )
         yield support, query
 
@@ -112,14 +112,14 @@ def _first_regions(benchmark: PersonalBenchmark) -> _Regions:
         for class_id in record.class_ids:
             regions[class_id].setdefault(image, row)
             row += 1
-    if benchmark.teachers is None:
+    if benchmark.support is None:
         return regions
-    allowed = zip(regions, benchmark.teachers, strict=True)
+    allowed = zip(regions, benchmark.support, strict=True)
     return [{image: rows[image] for image in images if image in rows} for rows, images in allowed]
 
 
 def _require_images(name: str, found: int, reserve: int, *, apart: bool) -> None:
-    """Refuse where too few images can teach an object; `apart`: none of them could be asked about."""
+    """Refuse an object with too few possible support images; `apart`: none of these is a possible query image."""
     spare = 0 if apart else 1
     if found >= reserve + spare:
         return
@@ -134,5 +134,5 @@ def _require_images(name: str, found: int, reserve: int, *, apart: bool) -> None
 
 
 def _rank(*words: object) -> bytes:
-    """A draw as a hash of words: the same on every machine and in every version of every library."""
+    """A hash of words, to sort by: a draw that is the same on every machine and in every version of every library."""
     return hashlib.blake2b("\0".join(map(str, words)).encode(), digest_size=16).digest()

@@ -29,7 +29,7 @@ ICUBWORLD = {f"{kind}{number}": coarse for kind, coarse, count in _ICUBWORLD_KIN
 
 
 def read_handheld(root: Path, *, name: str, objects: Mapping[str, str], progress: bool = False) -> PersonalBenchmark:
-    """Read what lies under `train/`, which the episodes are about.
+    """Read what lies under `train/`: support and query of all episodes.
 
     Layout: `train/images/` and `train/labels/` (or `images/train/` and `labels/train/`, or label files beside the
     images); `episodes_1shot.json`, `episodes_5shot.json` and so on, whose names point into `train`. Images that no
@@ -57,7 +57,7 @@ def read_handheld(root: Path, *, name: str, objects: Mapping[str, str], progress
 def read_handheld_training(
     root: Path, *, name: str, objects: Mapping[str, str], progress: bool = False
 ) -> PersonalBenchmark:
-    """Read what lies under `val/`: no episode is about it, so that a detector may learn the coarse classes from it.
+    """Read what lies under `val/`: images of no episode, so that a detector may learn the coarse classes from them.
 
     Raises:
         DatasetNotFoundError: There is no `val`.

@@ -1,20 +1,19 @@
-"""A benchmark of one's own from photographs: one subfolder per object, which is called as the object is."""
+"""A benchmark of one's own from photographs: one subfolder per object, which has the object's name."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from mocha_pipe.data.boxes import clip_boxes, cxcywhn_to_xyxy
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import name_inside
-from mocha_pipe.data.images import inspect_image
 from mocha_pipe.data.readers.labels import read_labels
 from mocha_pipe.data.readers.layout import load_yaml
-from mocha_pipe.data.readers.yolo import shared_labels, walk_images
+from mocha_pipe.data.readers.yolo import read_record, shared_labels, walk_images
 from mocha_pipe.data.source import without_errors
 from mocha_pipe.data.types import DetectionSource, ImageRecord, PersonalBenchmark, Problem, error
 
@@ -41,11 +40,11 @@ def read_photos(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
     Coarse class: what `folder/coarse.yaml` says in lines like `my cup: mug`, else the last word of the object's name.
 
     Boxes: a label file of YOLO beside the image, in a folder `labels` beside it, or in one beside its folder `images`.
-    Its boxes are the object that the folder is called after, whatever their class id; different ids in one folder are
-    refused, as one of them would be something else. An empty file says that the object is not in the picture.
+    All its boxes are the folder's object, whatever their class id; different ids in one folder are refused, as one of
+    them would be something else. An empty file says that the object is not in the picture.
 
-    Without a label file the whole picture is the object's box. Such an image teaches, and is asked about only where no
-    image of the benchmark has a label file.
+    Without a label file the whole picture is the object's box. Such an image may be support; it may be query only where
+    no image of the benchmark has a label file.
 
     Raises:
         DatasetError: An image, a label file or coarse.yaml breaks a rule, an object has no image or no coarse class.
@@ -77,7 +76,7 @@ def read_photos(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
         source=without_errors(source),
         coarse_names=coarse_names,
         coarse_of=np.array([coarse_names.index(name) for name in coarse], np.int64),
-        asked=boxed if 0 < len(boxed) < len(photos) else None,
+        query=boxed if 0 < len(boxed) < len(photos) else None,
         notes=_notes(root.name, len(boxed), len(photos)),
     )
 
@@ -88,19 +87,13 @@ def _read_photo(image: Path, root: Path, number: int) -> tuple[_Photo | None, li
     if name is None:
         what = f"an image must lie in the benchmark's folder {root}, but a link leads out of it; copy the images there"
         return None, [error(image, what)]
-    size, problems = inspect_image(image)
     label = _label_file(image)
     labels = read_labels(label, _MOST_IDS, 0) if label else None
-    problems += labels.problems if labels else ()
-    if size is None:
+    record, problems = read_record(root / name, name, labels)
+    if record is None:
         return None, problems
-    width, height = size
-    cxcywhn = labels.cxcywhn if labels else [[0.5, 0.5, 1, 1]]
-    boxes = clip_boxes(cxcywhn_to_xyxy(cxcywhn, width, height), width, height)
-    record = ImageRecord(
-        path=root / name, name=name, width=width, height=height, xyxy=boxes,
-        class_ids=np.full(len(boxes), number, np.int64),
-    )  # fmt: skip
+    boxes = record.xyxy if labels else np.array([[0.0, 0.0, record.width, record.height]])
+    record = replace(record, xyxy=boxes, class_ids=np.full(len(boxes), number, np.int64))
     return _Photo(record, label, frozenset(labels.class_ids.tolist() if labels else ())), problems
 
 
@@ -135,7 +128,7 @@ def _coarse_classes(file: Path, objects: Sequence[str]) -> list[str]:
     classes = []
     for name in objects:
         words = re.findall(r"[^\W\d_]+", name)
-        coarse = said[name] if name in said else (words or [None])[-1]
+        coarse = said.get(name, words[-1] if words else None)
         if not isinstance(coarse, str) or not coarse:
             raise DatasetError(
                 f"{file}: '{name}' must have a coarse class of the detector, found {coarse!r}; write a line such as "

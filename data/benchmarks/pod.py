@@ -1,4 +1,4 @@
-"""POD (Barbato et al. 2024, arXiv 2407.01193; not public): 45 objects of 15 kinds, asked about in light and in dark."""
+"""POD (Barbato et al. 2024, arXiv 2407.01193; not public): 45 objects of 15 kinds, queries in light and in dark."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,15 +23,15 @@ QUERIES = {
     "pod-crop-light": "val_crop_light",
     "pod-crop-dark": "val_crop_dark",
 }
-"""Name on the command line -> folder of the images that are asked about."""
+"""Name on the command line -> folder of the query images."""
 
 
 def read_pod(root: Path, *, name: str = "pod", progress: bool = False) -> PersonalBenchmark:
-    """Read the folder of POD: support from `train`, and all images of one folder of queries in every episode.
+    """Read the folder of POD: support from `train`; the query of every episode is all images of one other folder.
 
     Layout: `train`, `val`, `val_light`, ... each with `images/` and `labels/` (or `images/train/` and `labels/train/`
-    and so on, or label files beside the images); `class_to_images.json`, which lists for each object the stems of the
-    images in `train` that teach it. Without that file every image in `train` teaches what it shows.
+    and so on, or label files beside the images); `class_to_images.json`, which lists for each object the stems of its
+    support images in `train`. Without that file every image in `train` is support of what it shows.
 
     Args:
         root: Holds the folders.
@@ -51,12 +51,12 @@ def read_pod(root: Path, *, name: str = "pod", progress: bool = False) -> Person
         listed = {image for images in lists.values() for image in images}
         support = {image: file for image, file in support.items() if image in listed}
     source = folder.read({**support, **queries}, progress=progress)
-    asked = tuple(index for index, record in enumerate(source.records) if record.name in queries)
-    return folder.benchmark(source, teachers=_teachers(source, support, lists, path), asked=asked)
+    query = tuple(index for index, record in enumerate(source.records) if record.name in queries)
+    return folder.benchmark(source, support=_support(source, support, lists, path), query=query)
 
 
 def _read_lists(path: Path, images: Iterable[str]) -> dict[str, list[str]]:
-    """Object -> names of the images that teach it."""
+    """Object -> names of its support images."""
     content = read_json(path)
     if not isinstance(content, Mapping) or not all(
         isinstance(stems, list) and all(isinstance(stem, str) for stem in stems) for stems in content.values()
@@ -81,13 +81,13 @@ def _read_lists(path: Path, images: Iterable[str]) -> dict[str, list[str]]:
     return lists
 
 
-def _teachers(
-    source: DetectionSource, support: Iterable[str], lists: Mapping[str, list[str]] | None, path: Path
+def _support(
+    source: DetectionSource, images: Iterable[str], lists: Mapping[str, list[str]] | None, path: Path
 ) -> tuple[tuple[int, ...], ...]:
-    """Per object the records that may teach it."""
+    """Per object the records that may be its support images."""
     place = {record.name: index for index, record in enumerate(source.records)}
-    shown = {name: set(source.records[place[name]].class_ids.tolist()) for name in support}
-    teachers = []
+    shown = {name: set(source.records[place[name]].class_ids.tolist()) for name in images}
+    support = []
     for number, thing in enumerate(source.class_names):
         names = [name for name in shown if number in shown[name]] if lists is None else lists.get(thing, [])
         if blank := [name for name in names if number not in shown[name]]:
@@ -95,5 +95,5 @@ def _teachers(
                 f"{path}: lists {blank[0]} for '{thing}', but its labels have no such object (class id {number}); take "
                 "out the entry or mend the labels"
             )
-        teachers.append(tuple(sorted({place[name] for name in names})))
-    return tuple(teachers)
+        support.append(tuple(sorted({place[name] for name in names})))
+    return tuple(support)

@@ -1,4 +1,4 @@
-"""What the published benchmarks have in common: YOLO labels with personal ids, and episodes as lists of image names."""
+"""What the published benchmarks share: YOLO labels whose class ids are personal objects, and folders of images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mocha_pipe.data.readers.yolo import find_images, read_images
 from mocha_pipe.data.source import without_errors
 from mocha_pipe.data.types import DetectionSource, PersonalBenchmark, PublishedEpisode
 
-_SCENES = "scenes"  # what the reader of YOLO layouts is told to call the split
+_SCENES = "scenes"  # the name of the split that the reader of YOLO layouts is given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +21,7 @@ class PublishedFolder:
     """The folder of a published benchmark, and what its label ids mean."""
 
     name: str
-    """How the benchmark is called on the command line."""
+    """Name of the benchmark on the command line."""
     root: Path
     objects: Mapping[str, str]
     """Personal object -> coarse class, in the order of the label ids."""
@@ -62,8 +62,8 @@ class PublishedFolder:
         self,
         source: DetectionSource,
         *,
-        teachers: tuple[tuple[int, ...], ...] | None = None,
-        asked: tuple[int, ...] | None = None,
+        support: tuple[tuple[int, ...], ...] | None = None,
+        query: tuple[int, ...] | None = None,
         published: Mapping[int, tuple[PublishedEpisode, ...]] | None = None,
     ) -> PersonalBenchmark:
         """The benchmark over a source; its coarse classes are those that some object belongs to."""
@@ -73,8 +73,8 @@ class PublishedFolder:
             source=source,
             coarse_names=coarse_names,
             coarse_of=np.array([coarse_names.index(coarse) for coarse in self.objects.values()], np.int64),
-            teachers=teachers,
-            asked=asked,
+            support=support,
+            query=query,
             published=published or {},
         )
 

@@ -26,21 +26,17 @@ def read_yaml_folder(folder: Path, *, progress: bool = False) -> PersonalBenchma
     duplicates = sorted({name for name in source.class_names if source.class_names.count(name) > 1})
     if duplicates:
         raise DatasetError(f"{data}: personal names must differ, '{duplicates[0]}' is there twice; mend 'names:'")
-    coarse_names = _coarse_names(data, keys.get("coarse_names"))
-    return PersonalBenchmark(
-        name=folder.resolve().name,
-        source=source,
-        coarse_names=coarse_names,
-        coarse_of=_coarse_of(data, keys.get("coarse"), len(source.class_names), len(coarse_names)),
-    )
-
-
-def _coarse_names(data: Path, names: object) -> tuple[str, ...]:
+    names = keys.get("coarse_names")
     if names is None:
         raise DatasetError(f"{data}: key 'coarse_names:' is missing; add the list of the base detector's class names")
     if not isinstance(names, list) or not names or len({str(name) for name in names}) < len(names):
         raise DatasetError(f"{data}: 'coarse_names:' must be a list of different class names, found {names!r}")
-    return tuple(str(name) for name in names)
+    return PersonalBenchmark(
+        name=folder.resolve().name,
+        source=source,
+        coarse_names=tuple(map(str, names)),
+        coarse_of=_coarse_of(data, keys.get("coarse"), len(source.class_names), len(names)),
+    )
 
 
 def _coarse_of(data: Path, ids: object, num_personal: int, num_coarse: int) -> NDArray[np.int64]:  # (P,)

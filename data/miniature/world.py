@@ -4,7 +4,7 @@
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,9 +79,11 @@ class _PlannedScene:
     """A scene that is yet to be rendered, and where its files go."""
 
     folder: str
+    """With `{kind}` where `images` or `labels` stands."""
     part: Part
     seed: tuple[int, int, int]
-    class_names: Sequence[str]
+    class_of: Callable[[PersonalObject], int]
+    """Class id of an object in the label file."""
     objects: tuple[PersonalObject, ...]
 
     def write(self, root: Path) -> None:
@@ -91,11 +93,9 @@ class _PlannedScene:
         for path in (image, label):
             path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene.image).save(image, quality=92, subsampling=0)
-        lines = []
-        for thing, box in zip(scene.objects, xyxy_to_cxcywhn(scene.xyxy, SCENE_SIZE, SCENE_SIZE), strict=True):
-            name = thing.name if self.part in _SHOWN else thing.shape
-            lines.append(f"{self.class_names.index(name)} {' '.join(f'{value:.6f}' for value in box)}\n")
-        label.write_text("".join(lines))
+        boxes = xyxy_to_cxcywhn(scene.xyxy, SCENE_SIZE, SCENE_SIZE)
+        rows = [(self.class_of(thing), *box) for thing, box in zip(scene.objects, boxes, strict=True)]
+        label.write_text("".join("{} {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*row) for row in rows))
 
 
 def _detection_scenes(size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
@@ -106,14 +106,13 @@ def _detection_scenes(size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
             rng = np.random.default_rng((*at, 0))
             shapes = rng.choice(SHAPES, size=rng.integers(1, 5))
             objects = tuple(random_object(rng, str(shape), split) for shape in shapes)
-            yield _PlannedScene(f"{{kind}}/{split}", split, at, SHAPES, objects)
+            yield _PlannedScene(f"{{kind}}/{split}", split, at, lambda thing: SHAPES.index(thing.shape), objects)
 
 
 def _personal_scenes(part: Personal, size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
     """Every scene shows its main object, a distractor of the same shape and up to one more object of the benchmark."""
     folder = "benchmark/{kind}" if part == "benchmark" else "{kind}"
     objects = personal_cast(part, size, seed)
-    names = [thing.name for thing in objects]
     for index in range(len(objects) * size.scenes_per_object):
         at = scene_seed(seed, part, index)
         rng = np.random.default_rng((*at, 0))
@@ -125,7 +124,7 @@ def _personal_scenes(part: Personal, size: WorldSize, seed: int) -> Iterator[_Pl
             alike[rng.integers(len(alike))],
             *(others[rng.integers(len(others))] for _ in range(rng.integers(2))),
         ]
-        yield _PlannedScene(folder, part, at, names, tuple(cast))
+        yield _PlannedScene(folder, part, at, objects.index, tuple(cast))
 
 
 def _personal_keys(part: Personal, size: WorldSize, seed: int) -> dict[str, object]:

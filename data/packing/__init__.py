@@ -1,1 +1,1 @@
-"""Writes a data set as WebDataset tars, and fetches tars that lie behind a URL."""
+"""Writes a data set as tar shards (pack.py), and opens tar shards that lie behind a URL (remote.py)."""

@@ -1,7 +1,7 @@
 """Packs splits of a data set into tar shards (data/shards/layout.py says what lies where), which train like the folder.
 
-Images go in byte for byte and in the order of the region table, so that a cache made for the folder fits the shards and
-the other way round. Equal data gives equal bytes; a killed pack goes on, and writes again only what is not there.
+Images go in byte for byte and in the order of the region table, so that a teacher cache of the folder fits the tars,
+and the other way round. Equal data gives equal bytes. A killed pack goes on, and writes only what is not there.
 """
 
 import json
@@ -33,13 +33,13 @@ from mocha_pipe.data.source import open_source, splits_of
 from mocha_pipe.data.types import DetectionSource, ImageFile
 
 DEFAULT_SHARD_MB = 256.0
-"""Megabytes; some hundreds keep the number of files low and leave enough shards for the workers of a stream."""
+"""Megabytes; some hundreds keep the number of files low and leave enough tars for the workers of a stream."""
 _TRAINING = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedSplit:
-    """What one split became."""
+    """One split after packing."""
 
     split: str
     images: int
@@ -66,7 +66,7 @@ def pack(
 
     Args:
         data: What `open_source` opens.
-        out: Folder for the shards.
+        out: Folder for the tar shards.
         splits: Which; train and val when empty. A COCO .json is one split, and gets the name given here.
         shard_mb: Megabytes that a shard may have; one image more than that is a shard of its own.
         recipe: Name of the settings that suit the data, for dataset.json.
@@ -126,7 +126,7 @@ def _pack_split(data: Path, out: Path, split: str, shard_bytes: int, recipe: str
 
 
 def _claim(out: Path, plan: "_Plan", recipe: str | None) -> Manifest:
-    """The folder's dataset.json, written where there is none, so that the folder is known as ours from then on.
+    """The folder's dataset.json. It is written at once where there is none, so that the folder is known as ours.
 
     Raises:
         DatasetError: The folder holds tars of others, or another packing.
@@ -159,7 +159,7 @@ def _shards_beyond(out: Path, split: str, count: int) -> Iterator[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Every byte of a split's shards but those of the images."""
+    """The layout of a split's tar shards: every byte but those of the images."""
 
     split: str
     source: DetectionSource
@@ -175,17 +175,14 @@ class _Plan:
         shard_of: list[int] = []
         offsets: list[int] = []
         ends: list[int] = []
-        used = 0
         for image, size in enumerate(num_bytes):
             text = len(_label(source, table, image))
             taken = 2 * BLOCK + size + len(padding(size)) + text + len(padding(text))
-            if not ends or used + taken + len(END) > shard_bytes:
+            if not ends or ends[-1] + taken + len(END) > shard_bytes:
                 ends.append(0)
-                used = 0
             shard_of.append(len(ends) - 1)
-            offsets.append(used + BLOCK)
-            used += taken
-            ends[-1] = used
+            offsets.append(ends[-1] + BLOCK)
+            ends[-1] += taken
         counts = np.bincount(np.array(shard_of, np.int64), minlength=len(ends))
         index = ShardIndex(
             names=table.image_names,
@@ -206,7 +203,7 @@ class _Plan:
         return cls(split=split, source=source, table=table, shards=shards, index=index)
 
     def is_written(self, out: Path, number: int) -> bool:
-        """Whether a shard is there: of the right size, with these very labels. A shard is renamed only when whole."""
+        """Whether a shard is there, of the right size and with these labels; a file of that name is always whole."""
         path, shard = out / self.shards[number].file, self.shards[number]
         if not path.exists() or path.stat().st_size != shard.bytes:
             return False

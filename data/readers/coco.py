@@ -28,7 +28,7 @@ class _Box(NamedTuple):
 
 
 def split_of_coco_file(file: Path) -> str:
-    """Split that a file name speaks of: instances_train2017.json -> train2017."""
+    """Split in a file name: instances_train2017.json -> train2017."""
     return file.stem.rsplit("_", 1)[-1]
 
 
@@ -43,7 +43,7 @@ def read_coco(
     Args:
         file: The json.
         split: Name given to the split.
-        class_names: Names of the data.yaml that led here, which the categories must equal.
+        class_names: Names in the data.yaml that names this file, where there is one; the categories must equal them.
         progress: Show a bar when reading takes longer than two seconds.
 
     Raises:
@@ -233,7 +233,7 @@ def _read_image(
 
 
 def _stated_size(entry: Mapping[str, Any], boxes: list[_Box]) -> tuple[int, int]:
-    """Width and height as the json states them, for an image that cannot tell; else those that hold its boxes."""
+    """Size of an image that cannot be decoded: as the json states it, else the smallest that holds its boxes."""
     width, height = entry.get("width"), entry.get("height")
     if isinstance(width, int) and isinstance(height, int):
         return width, height

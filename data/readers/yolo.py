@@ -17,7 +17,7 @@ from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import name_inside
 from mocha_pipe.data.images import IMAGE_SUFFIXES, inspect_image
 from mocha_pipe.data.readers.coco import read_coco
-from mocha_pipe.data.readers.labels import read_labels
+from mocha_pipe.data.readers.labels import Labels, read_labels
 from mocha_pipe.data.readers.layout import YoloLayout, load_layout
 from mocha_pipe.data.types import DetectionSource, ImageFile, ImageRecord, Problem, error, warning
 
@@ -72,10 +72,11 @@ def read_images(
     assert layout.class_names is not None
     records, problems, unlabelled = [], list(problems), []
     for name, path in tqdm(sorted(images.items()), f"read {split}", unit="image", delay=2, disable=not progress):
-        record, found, has_labels = _read_image(path, name, layout)
+        labels = read_labels(label_path(path), len(layout.class_names), layout.keypoint_numbers)
+        record, found = read_record(path, name, labels)
         problems += found
         records += [record] if record else []
-        unlabelled += [] if has_labels else [path]
+        unlabelled += [] if labels else [path]
     problems += shared_labels((image, label_path(image)) for image in sorted(images.values()))
     problems += _missing_labels(unlabelled, len(images), f"{layout.file}: {split}")
     return DetectionSource(
@@ -137,11 +138,12 @@ def _list_entries(file: Path) -> Iterator[tuple[str, Path]]:
             yield f"{file}:{number}", file.parent / entry if entry.startswith("./") else Path(entry)
 
 
-def _read_image(path: Path, name: str, layout: YoloLayout) -> tuple[ImageRecord | None, list[Problem], bool]:
-    """The record where the image can be read, the problems of image and labels, and whether there is a label file."""
-    assert layout.class_names is not None
+def read_record(path: Path, name: str, labels: Labels | None) -> tuple[ImageRecord | None, list[Problem]]:
+    """An image with the boxes of its label file, and what is wrong with both.
+
+    The record is None where the image is not there or not trained on. One that cannot be decoded keeps its record.
+    """
     size, problems = inspect_image(path)
-    labels = read_labels(label_path(path), len(layout.class_names), layout.keypoint_numbers)
     record = None
     if size or problems[0].unreadable:
         width, height = size or (1, 1)
@@ -155,7 +157,7 @@ def _read_image(path: Path, name: str, layout: YoloLayout) -> tuple[ImageRecord 
             class_ids=labels.class_ids if labels else np.zeros(0, np.int64),
             readable=size is not None,
         )
-    return record, [*problems, *(labels.problems if labels else ())], labels is not None
+    return record, [*problems, *(labels.problems if labels else ())]
 
 
 def shared_labels(labels: Iterable[tuple[ImageFile, Path]]) -> list[Problem]:

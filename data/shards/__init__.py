@@ -1,1 +1,1 @@
-"""How a data set lies in tar files: names, index and records. Nothing here opens a data set."""
+"""Tar shards on disk: the names and the index of a packed data set (layout.py), and images read in place (tars.py)."""

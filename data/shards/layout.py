@@ -228,7 +228,7 @@ class ShardIndex:
 
 
 def sample_key(image: int) -> str:
-    """What the members of one image share."""
+    """Stem of the members of one image."""
     return f"{image:09d}"
 
 

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mocha_pipe.data.boxes import box_iou, clip_boxes, cxcywhn_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywhn
 
+few = settings(max_examples=25, deadline=None)
 side = st.floats(0, 100)
 box = st.tuples(side, side, side, side).map(
     lambda v: [min(v[0], v[2]), min(v[1], v[3]), max(v[0], v[2]), max(v[1], v[3])]
@@ -27,18 +28,21 @@ def test_conversions_by_hand() -> None:
     assert clip_boxes([[-1, -2, 50, 30]], 40, 20).tolist() == [[0, 0, 40, 20]]
 
 
+@few
 @given(boxes, st.integers(1, 500), st.integers(1, 500))
 def test_yolo_form_round_trips(xyxy: list[list[float]], width: int, height: int) -> None:
     back = cxcywhn_to_xyxy(xyxy_to_cxcywhn(xyxy, width, height), width, height)
     np.testing.assert_allclose(back, np.reshape(xyxy, (-1, 4)), atol=1e-9)
 
 
+@few
 @given(boxes)
 def test_clipping_twice_is_clipping_once(xyxy: list[list[float]]) -> None:
     once = clip_boxes(xyxy, 60, 30)
     np.testing.assert_array_equal(clip_boxes(once, 60, 30), once)
 
 
+@few
 @given(boxes, boxes)
 def test_iou_equals_a_plain_loop_and_is_symmetric(first: list[list[float]], second: list[list[float]]) -> None:
     iou = box_iou(first, second)

@@ -64,7 +64,7 @@ def _append_slowly(folder: Path) -> None:
     with exclusive(folder / "lock"):
         log = folder / "log"
         before = log.read_text() if log.exists() else ""
-        time.sleep(0.2)
+        time.sleep(0.03)
         log.write_text(f"{before}x")
 
 

@@ -1,7 +1,8 @@
 """The published benchmarks in their layouts: every object they name, a few images of each, 24 x 16 pixels."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,31 @@ def episodes(num_objects: int, shots: int, copies: int, count: int = 2) -> list[
             }
         )
     return drawn
+
+
+@pytest.fixture(scope="session")
+def kept() -> dict[Path, dict[Path, tuple[bytes, int]]]:
+    """By folder that `bent` was given: content and time of its files."""
+    return {}
+
+
+@pytest.fixture
+def bent(kept: dict[Path, dict[Path, tuple[bytes, int]]]) -> Iterator[Callable[[Path], Path]]:
+    """bent(root): the same folder, whose files may be changed and removed; all of them are put back afterwards."""
+    given: list[Path] = []
+
+    def keep(root: Path) -> Path:
+        given.append(root)
+        if root not in kept:
+            files = [path for path in root.rglob("*") if path.is_file()]
+            kept[root] = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+        return root
+
+    yield keep
+    for path, (content, time) in kept[given[0]].items():
+        if not path.exists() or path.stat().st_mtime_ns != time:
+            path.write_bytes(content)
+            os.utime(path, ns=(time, time))
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mocha_pipe.data.benchmarks.episodes import Episode, draw_episodes
-from mocha_pipe.data.benchmarks.opening import PUBLISHED, PersonalBenchmark, open_benchmark, open_training
+from mocha_pipe.data.benchmarks.opening import PUBLISHED, open_benchmark, open_training
 from mocha_pipe.data.coarse import COARSE_NAMES
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.types import PersonalBenchmark
 
 
 class BenchmarkContract:
@@ -32,8 +33,8 @@ class BenchmarkContract:
         return root
 
     @pytest.fixture
-    def copy(self, folder: Path, tmp_path: Path) -> Path:
-        return Path(shutil.copytree(folder, tmp_path / "set"))
+    def ours(self, folder: Path, bent: Callable[[Path], Path]) -> Path:
+        return bent(folder)
 
     @classmethod
     def open(cls, folder: Path) -> PersonalBenchmark:
@@ -75,33 +76,32 @@ class BenchmarkContract:
             assert episode.query.tolist() == sorted(set(episode.query.tolist()))
 
     def test_names_lie_below_the_root_and_a_moved_copy_is_the_same(
-        self, benchmark: PersonalBenchmark, copy: Path
+        self, benchmark: PersonalBenchmark, folder: Path, tmp_path: Path
     ) -> None:
+        copy = Path(shutil.copytree(folder, tmp_path / "set"))
         moved = self.open(copy)
         assert moved.fingerprint() == benchmark.fingerprint()
         for record in moved.source.records:
             assert Path(record.path) == copy / record.name
             assert record.path.is_file()
 
-    def test_a_changed_box_changes_the_fingerprint(self, benchmark: PersonalBenchmark, copy: Path) -> None:
-        label = next(file for file in sorted(copy.rglob("*.txt")) if file.read_text())
+    def test_a_changed_box_changes_the_fingerprint(self, benchmark: PersonalBenchmark, ours: Path) -> None:
+        label = next(file for file in sorted(ours.rglob("*.txt")) if file.read_text())
         label.write_text(label.read_text().replace("0.5 0.5 0.5 0.5", "0.5 0.5 0.5 0.25"))
-        assert self.open(copy).fingerprint() != benchmark.fingerprint()
+        assert self.open(ours).fingerprint() != benchmark.fingerprint()
 
-    def test_an_unreadable_image_is_refused(self, benchmark: PersonalBenchmark, copy: Path) -> None:
-        image = copy / benchmark.source.records[0].name
-        image.write_bytes(b"none")
+    def test_unreadable_images_are_refused_and_counted(self, benchmark: PersonalBenchmark, ours: Path) -> None:
+        first, *others = (ours / record.name for record in benchmark.source.records[:3])
+        first.write_bytes(b"none")
         with pytest.raises(DatasetError) as refused:
-            self.open(copy)
-        assert str(refused.value) == (
-            f"{image}: cannot be read as an image (no known image format); replace or remove the file"
-        )
-
-    def test_several_problems_are_counted(self, benchmark: PersonalBenchmark, copy: Path) -> None:
-        for record in benchmark.source.records[:3]:
-            (copy / record.name).write_bytes(b"none")
-        with pytest.raises(DatasetError, match=r"replace or remove the file \(and 2 more"):
-            self.open(copy)
+            self.open(ours)
+        message = f"{first}: cannot be read as an image (no known image format); replace or remove the file"
+        assert str(refused.value) == message
+        for image in others:
+            image.write_bytes(b"none")
+        with pytest.raises(DatasetError) as refused:
+            self.open(ours)
+        assert str(refused.value).startswith(f"{message} (and 2 more")
 
 
 class PublishedContract(BenchmarkContract):
@@ -135,22 +135,22 @@ class PublishedContract(BenchmarkContract):
             f"{tmp_path}/nowhere: no such folder; name the one that holds {self.name} with --data"
         )
 
-    def test_an_unknown_object_is_refused(self, benchmark: PersonalBenchmark, copy: Path) -> None:
-        image = copy / benchmark.source.records[0].name
+    def test_an_unknown_object_is_refused(self, benchmark: PersonalBenchmark, ours: Path) -> None:
+        image = ours / benchmark.source.records[0].name
         label = image.parent.parent / "labels" / f"{image.stem}.txt"
         label.write_text("77 0.5 0.5 0.5 0.5\n")
         with pytest.raises(DatasetError) as refused:
-            self.open(copy)
+            self.open(ours)
         last = len(self.coarse_ids) - 1
         assert str(refused.value) == (
             f"{label}:1: unknown class id 77, the class names have ids 0 to {last}; mend the id or add the name"
         )
 
-    def test_without_any_label_it_is_another_folder(self, copy: Path) -> None:
-        for label in copy.rglob("*.txt"):
+    def test_without_any_label_it_is_another_folder(self, ours: Path) -> None:
+        for label in ours.rglob("*.txt"):
             label.unlink()
         with pytest.raises(DatasetError, match="no image has a label file, looked in"):
-            self.open(copy)
+            self.open(ours)
 
 
 class TestPerSeg(PublishedContract):
@@ -192,6 +192,22 @@ class _Handheld(PublishedContract):
     def build(cls, root: Path, request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("build_handheld")(root, len(cls.coarse_ids))
 
+    def test_a_detector_learns_from_images_that_no_episode_is_about(
+        self, benchmark: PersonalBenchmark, folder: Path
+    ) -> None:
+        training = open_training(self.name, folder)
+        assert [record.path for record in training.source.records] == [folder / "val/images/00_0.jpg"]
+        assert training.source.class_names == benchmark.source.class_names
+        np.testing.assert_array_equal(training.coarse_of, benchmark.coarse_of)
+
+    def test_the_reference_lets_heads_learn(self) -> None:
+        assert PUBLISHED[self.name].head_epochs == 10
+
+
+class TestCore50(_Handheld):
+    name, first_and_last = "core50", ("plug1", "remote5")
+    coarse_ids = tuple(coarse for coarse in (6, 7, 8, 9, 10, 2, 11, 4, 3, 12) for _ in range(5))
+
     def test_splits_may_lie_below_images_and_labels(
         self, benchmark: PersonalBenchmark, folder: Path, tmp_path: Path
     ) -> None:
@@ -205,14 +221,6 @@ class _Handheld(PublishedContract):
             record.class_ids.tolist() for record in benchmark.source.records
         ]
 
-    def test_a_detector_learns_from_images_that_no_episode_is_about(
-        self, benchmark: PersonalBenchmark, folder: Path
-    ) -> None:
-        training = open_training(self.name, folder)
-        assert [record.path for record in training.source.records] == [folder / "val/images/00_0.jpg"]
-        assert training.source.class_names == benchmark.source.class_names
-        np.testing.assert_array_equal(training.coarse_of, benchmark.coarse_of)
-
     def test_without_val_there_is_nothing_to_learn_from(self, folder: Path, tmp_path: Path) -> None:
         shutil.copytree(folder / "train", tmp_path / "train")
         with pytest.raises(DatasetNotFoundError) as refused:
@@ -220,9 +228,6 @@ class _Handheld(PublishedContract):
         assert str(refused.value) == (
             f"{tmp_path}: {self.name} has a folder 'val', which is not in it; name the folder that holds it with --data"
         )
-
-    def test_the_reference_lets_heads_learn(self) -> None:
-        assert PUBLISHED[self.name].head_epochs == 10
 
     def test_a_folder_without_train(self, folder: Path, tmp_path: Path) -> None:
         shutil.copytree(folder / "val", tmp_path / "val")
@@ -240,12 +245,9 @@ class _Handheld(PublishedContract):
         assert str(refused.value) == (f"{tmp_path}: no image of {self.name} in {tmp_path}/train; put its images there")
 
 
-class TestCore50(_Handheld):
-    name, first_and_last = "core50", ("plug1", "remote5")
-    coarse_ids = tuple(coarse for coarse in (6, 7, 8, 9, 10, 2, 11, 4, 3, 12) for _ in range(5))
-
-
 class TestIcubworld(_Handheld):
+    """Read by the same code as CORe50; beside the contract of all it has its own objects."""
+
     name, first_and_last = "icubworld", ("bottle0", "bags3")
     coarse_ids = (0,) * 8 + (24,) * 8 + (3,) * 4 + (29,) * 4 + (30,) * 4 + (26,) * 4
 

@@ -10,8 +10,9 @@ import pytest
 
 from mocha_pipe.data.benchmarks.episode_files import ImageNames
 from mocha_pipe.data.benchmarks.episodes import Episode, draw_episodes
-from mocha_pipe.data.benchmarks.opening import PersonalBenchmark, open_benchmark
+from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.errors import EpisodeError
+from mocha_pipe.data.types import PersonalBenchmark
 
 Build = Callable[..., Path]
 
@@ -32,9 +33,14 @@ def images_of(benchmark: PersonalBenchmark, rows: np.ndarray) -> list[str]:
     return [stems[row] for row in rows.ravel()]
 
 
+@pytest.fixture(scope="module")
+def built(build_perseg: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_perseg(tmp_path_factory.mktemp("built") / "perseg")
+
+
 @pytest.fixture
-def root(build_perseg: Build, tmp_path: Path) -> Path:
-    return build_perseg(tmp_path / "perseg")
+def root(built: Path, bent: Callable[[Path], Path]) -> Path:
+    return bent(built)
 
 
 def test_support_and_query_are_those_of_the_file(root: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from mocha_pipe.data.benchmarks.episodes import draw_episodes
-from mocha_pipe.data.benchmarks.opening import PersonalBenchmark, open_benchmark
+from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.errors import DatasetError, EpisodeError
+from mocha_pipe.data.types import PersonalBenchmark
 
 WriteScene = Callable[..., Path]
 BOX = "0 0.5 0.5 0.5 0.5\n"
@@ -61,7 +62,7 @@ def test_labels_lie_beside_the_image_or_in_labels_and_their_class_id_is_not_read
     benchmark = open_benchmark(folder)
     assert boxes_of(benchmark) == {f"my mug/{name}.jpg": [[6, 4, 18, 12]] for name in ("a", "b", "images/c")}
     assert benchmark.notes == ()
-    assert benchmark.asked is None
+    assert benchmark.query is None
 
 
 def test_without_any_box_the_whole_picture_is_the_object_and_everything_is_asked_about(
@@ -82,7 +83,7 @@ def test_where_some_have_boxes_only_those_are_asked_about(desk: Callable[..., Pa
     for number in (2, 3):
         (folder / f"my mug/{number}.txt").write_text(BOX)
     benchmark = open_benchmark(folder)
-    assert benchmark.asked == (2, 3)
+    assert benchmark.query == (2, 3)
     for episode in draw_episodes(benchmark, episodes=20, shots=1, reserve=1, seed=0):
         assert set(episode.query.tolist()) == {2, 3} - set(episode.support.ravel().tolist())
     assert benchmark.notes == (

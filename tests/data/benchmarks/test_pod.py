@@ -15,9 +15,14 @@ from mocha_pipe.data.errors import DatasetNotFoundError, EpisodeError
 Build = Callable[..., Path]
 
 
+@pytest.fixture(scope="module")
+def built(build_pod: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_pod(tmp_path_factory.mktemp("built") / "pod")
+
+
 @pytest.fixture
-def root(build_pod: Build, tmp_path: Path) -> Path:
-    return build_pod(tmp_path / "pod")
+def root(built: Path, bent: Callable[[Path], Path]) -> Path:
+    return bent(built)
 
 
 def change_lists(root: Path, change: Callable[[dict[str, Any]], Any]) -> Path:

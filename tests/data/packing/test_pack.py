@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mocha_pipe.data.packing.pack
@@ -139,11 +140,23 @@ pack(Path(sys.argv[1]), Path(sys.argv[2]), shard_mb=float(sys.argv[3]))
 """
 
 
-def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "out"
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("killed") / "out"
+
+
+@pytest.fixture
+def killed(folder: Path, tmp_path: Path, left: Path) -> Path:
+    """What a pack of this folder left, one image to a shard, that was killed at its third image."""
+    if not left.exists():
+        done = subprocess.run([sys.executable, "-c", KILLED, folder, left, "0.000001"], check=False)
+        assert done.returncode == -signal.SIGKILL
+    return Path(shutil.copytree(left, tmp_path / "out"))
+
+
+def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(folder: Path, killed: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", killed
     expected = pack(folder, whole, shard_mb=0.000001)
-    done = subprocess.run([sys.executable, "-c", KILLED, folder, out, "0.000001"], check=False)
-    assert done.returncode == -signal.SIGKILL
     assert {path.name for path in out.glob("*.tar")} >= {"train-000000.tar", "train-000001.tar"}
     assert not (out / "train-000002.tar").exists()
     with pytest.raises(DatasetError, match="holds no split 'train', found: none"):
@@ -155,22 +168,18 @@ def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(folder: Path, tmp_pa
     assert contents(out) == contents(whole), "not even what the killed one had begun is left"
 
 
-def test_what_a_killed_pack_left_of_other_labels_is_replaced(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    subprocess.run([sys.executable, "-c", KILLED, folder, out, "0.000001"], check=False)
+def test_what_a_killed_pack_left_of_other_labels_is_replaced(folder: Path, killed: Path) -> None:
     label = folder.parent / "labels/train/a.txt"
     label.write_text(label.read_text().replace("1 0.5", "2 0.5"))
-    train, _ = pack(folder, out, shard_mb=0.000001)
+    train, _ = pack(folder, killed, shard_mb=0.000001)
     assert train.written == 3  # b's place and label are as they were
-    assert open_source(out / MANIFEST).records[0].class_ids.tolist() == [2, 0]
+    assert open_source(killed / MANIFEST).records[0].class_ids.tolist() == [2, 0]
 
 
-def test_shards_that_a_killed_pack_left_beyond_the_last_are_removed(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    subprocess.run([sys.executable, "-c", KILLED, folder, out, "0.000001"], check=False)
-    train, _ = pack(folder, out)
+def test_shards_that_a_killed_pack_left_beyond_the_last_are_removed(folder: Path, killed: Path) -> None:
+    train, _ = pack(folder, killed)
     assert train.shards == 1
-    assert sorted(path.name for path in out.glob("train-*.tar")) == ["train-000000.tar"]
+    assert sorted(path.name for path in killed.glob("train-*.tar")) == ["train-000000.tar"]
 
 
 def test_a_lost_shard_is_written_again(folder: Path, tmp_path: Path) -> None:
@@ -288,6 +297,7 @@ def test_a_split_that_is_no_file_name_is_refused(make_coco: Make, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@settings(max_examples=25, deadline=None)
 @given(name=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), image=st.integers(0, 10**9 - 1))
 def test_webdataset_takes_every_member_for_a_part_of_its_sample(name: str, image: int) -> None:
     member = f"{sample_key(image)}{member_suffix(name)}"

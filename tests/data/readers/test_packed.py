@@ -39,11 +39,17 @@ def folder(make_yolo: Make) -> Path:
     return make_yolo(LABELS, {"train": "images/train", "val": "images/val"})
 
 
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("packed") / "out"
+
+
 @pytest.fixture
-def out(folder: Path, tmp_path: Path) -> Path:
-    """One image to a shard: four of train, one of val."""
-    pack(folder, tmp_path / "out", shard_mb=0.000001)
-    return tmp_path / "out"
+def out(request: pytest.FixtureRequest, packed: Path, tmp_path: Path) -> Path:
+    """What `folder` is packed into, one image to a shard: four of train, one of val."""
+    if not packed.exists():
+        pack(request.getfixturevalue("folder"), packed, shard_mb=0.000001)
+    return Path(shutil.copytree(packed, tmp_path / "out"))
 
 
 def names(source: DetectionSource) -> list[str]:
@@ -100,7 +106,7 @@ def test_processes_read_on_after_the_parent_did(folder: Path, out: Path, method:
 
 
 def test_many_tars_stay_within_the_limit_of_open_files(tmp_path: Path, make_yolo: Make) -> None:
-    folder = make_yolo({f"train/{number:03d}.jpg": "" if number else "0 0.5 0.5 1 1\n" for number in range(300)})
+    folder = make_yolo({f"train/{number:03d}.jpg": "" if number else "0 0.5 0.5 1 1\n" for number in range(140)})
     pack(folder, tmp_path / "out", shard_mb=0.000001, splits=["train"])
     records = open_source(tmp_path / "out" / MANIFEST).records
     before = len(list(Path("/proc/self/fd").iterdir()))
