@@ -1,4 +1,4 @@
-"""What a build counts while it works, and how long the rest will take. Without torch, as tables of reports use it too."""
+"""What a build counts while it works, and how long the rest will take. Needs no torch: tables of reports use it too."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

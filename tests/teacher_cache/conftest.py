@@ -1,151 +1,27 @@
-"""A small noisy data set and a teacher that is a fixed function of a crop's pixels and its class name."""
+"""The world of fakes.py as fixtures."""
 
-import hashlib
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
 from mocha_pipe.data.regions import RegionTable
-from mocha_pipe.data.types import DetectionSource, ImageRecord
-from mocha_pipe.teacher_cache.building.build import BuildReport, build_cache
-from mocha_pipe.teacher_cache.spec import TeacherSpec
-from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
-
-CLASS_NAMES = ("mug", "key ring", "plush toy")
-HIDDEN_DIM, VISUAL_DIM = 24, 8
-SPEC = TeacherSpec(
-    model="fake/teacher",
-    revision="0123abcd",
-    prompt="Describe the {label}.",
-    mode="prompt",
-    pooling="mean of the text tokens",
-    crop_margin=0.1,
-    crop_size=16,
-    dtype="float32",
-    visual="tower",
-    visual_revision="0123abcd",
-    max_new_tokens=0,
-    num_beams=1,
-    hidden_dim=HIDDEN_DIM,
-    visual_dim=VISUAL_DIM,
+from mocha_pipe.data.types import DetectionSource
+from tests.teacher_cache.fakes import (
+    SPEC,
+    FakeTeacher,
+    another_process,
+    build,
+    file_tree,
+    make_source,
+    region_name,
+    repeated,
 )
-
-
-def make_source(root: Path, *, images: int = 26, seed: int = 0) -> DetectionSource:
-    """Noise images with 0 to 7 boxes each; the same arguments give the same files."""
-    generator = np.random.default_rng(seed)
-    records = []
-    for index in range(images):
-        pixels = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
-        path = root / f"image{index:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():  # another process of the same test may be reading it
-            Image.fromarray(pixels).save(path)
-        count = index % 8
-        corners = generator.uniform(0, (24, 20), (count, 2))
-        xyxy = np.concatenate([corners, corners + generator.uniform(6, 18, (count, 2))], axis=1)
-        ids = generator.integers(0, len(CLASS_NAMES), count)
-        records.append(ImageRecord(path=path, name=path.name, width=48, height=40, xyxy=xyxy, class_ids=ids))
-    return DetectionSource(root=root, split="train", class_names=CLASS_NAMES, records=tuple(records))
-
-
-def region_name(crop: NDArray[np.uint8], class_name: str) -> str:
-    return hashlib.blake2b(crop.tobytes() + class_name.encode(), digest_size=8).hexdigest()
-
-
-@dataclass
-class FakeTeacher:
-    """Deterministic, in numpy, and the same for a crop alone or in any batch."""
-
-    spec: TeacherSpec = SPEC
-    delay: float = 0.0
-    log: Path | None = None
-    damage: Callable[[RegionEmbeddings, int], RegionEmbeddings] | None = None
-    calls: list[int] = field(default_factory=list)
-
-    def embed(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> RegionEmbeddings:
-        time.sleep(self.delay)
-        if self.log:
-            with self.log.open("a") as log:
-                log.writelines(f"{region_name(*region)}\n" for region in zip(crops, class_names, strict=True))
-        hidden, visual = zip(*map(self._embed_one, crops, class_names), strict=True)
-        embeddings = RegionEmbeddings(hidden=np.stack(hidden), visual=np.stack(visual))
-        first = sum(self.calls)
-        self.calls.append(len(crops))
-        return self.damage(embeddings, first) if self.damage else embeddings
-
-    def _embed_one(self, crop: NDArray[np.uint8], class_name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        size = self.spec.crop_size
-        assert crop.shape == (size, size, 3)
-        assert crop.dtype == np.uint8
-        cells = crop.reshape(4, size // 4, 4, size // 4, 3).mean(axis=(1, 3)).ravel() / 255 - 0.5
-        weights = np.random.default_rng(7).normal(size=(self.spec.hidden_dim + self.spec.visual_dim, len(cells)))
-        bias = np.random.default_rng(int(region_name(np.zeros(0, np.uint8), class_name), 16)).normal(size=len(weights))
-        values = weights @ cells + 0.3 * bias
-        hidden_dim = self.spec.hidden_dim
-        return (4 * values[:hidden_dim]).astype(np.float32), np.tanh(values[hidden_dim:]).astype(np.float32)
-
-
-def build(source: DetectionSource, folder: Path, teacher: FakeTeacher | None, **options: Any) -> BuildReport:
-    """`build_cache` in shards of 32 rows; without a teacher, loading one fails. The table follows from the source."""
-
-    def load_teacher() -> FakeTeacher:
-        assert teacher is not None, "the teacher must not be loaded"
-        return teacher
-
-    spec = options.pop("spec", teacher.spec if teacher else SPEC)
-    table = options.pop("table", None) or RegionTable.build(source)
-    options = {"rows_per_shard": 32, "batch": 5, **options}
-    return build_cache(source, table, folder, spec=spec, load_teacher=load_teacher, **options)
-
-
-def repeated(source: DetectionSource) -> DetectionSource:
-    """The same images once more under other names, after the first ones, and in each of these its first box twice."""
-    again = []
-    for record in source.records:
-        boxes = [*range(len(record.class_ids)), *[0][: len(record.class_ids)]]
-        name = f"z-{record.name}"
-        again.append(replace(record, name=name, xyxy=record.xyxy[boxes], class_ids=record.class_ids[boxes]))
-    return replace(source, records=(*source.records, *again))
-
-
-PREAMBLE = """
-import importlib.util, json, sys
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("helpers", sys.argv[1])
-helpers = importlib.util.module_from_spec(spec)
-sys.modules["helpers"] = helpers
-spec.loader.exec_module(helpers)
-arguments = sys.argv[2:]
-"""
-
-
-def start_process(code: str, *arguments: object) -> "subprocess.Popen[str]":
-    """Another Python process that runs `code`, where `helpers` is this file and `arguments` are strings."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", PREAMBLE + code, __file__, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def file_tree(folder: Path) -> dict[str, bytes]:
-    """Content of every file below a folder, hidden ones too."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="session")
 def helpers() -> SimpleNamespace:
-    """What the tests of this folder share, since they cannot import this file by name."""
+    """What the tests of this folder share."""
     return SimpleNamespace(
         spec=SPEC,
         Teacher=FakeTeacher,
@@ -154,7 +30,7 @@ def helpers() -> SimpleNamespace:
         file_tree=file_tree,
         region_name=region_name,
         repeated=repeated,
-        start_process=start_process,
+        another_process=another_process,
     )
 
 

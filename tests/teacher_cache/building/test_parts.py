@@ -1,11 +1,9 @@
 """Several builds of one cache: real processes at once, one of them killed, and builds that each do a part."""
 
-import json
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,63 +15,54 @@ from mocha_pipe.data.images import read_image
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building import build as build_module
-from mocha_pipe.teacher_cache.building import shard_order as schedule
+from mocha_pipe.teacher_cache.building import shard_order
 from mocha_pipe.teacher_cache.building.build import open_or_create
 from mocha_pipe.teacher_cache.building.shard_order import claimed_shards, earlier_shards
 from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.layout import done_shards
+from tests.teacher_cache.fakes import FakeTeacher, another_process, build
 
-BUILD = """
-images, folder, log, delay, options = arguments
-source = helpers.make_source(Path(images), images=50)
-options = json.loads(options)
-if options.pop("repeated", False):
-    source = helpers.repeated(source)
-teacher = helpers.FakeTeacher(delay=float(delay), log=Path(log))
-print("ready", flush=True)
-sys.stdin.readline()
-report = helpers.build(source, Path(folder), teacher, batch=1, **options)
-print(json.dumps([report.embedded, report.computed_shards, report.missing_shards, report.dim]), flush=True)
-"""
 DELAY = 0.04  # a call of the teacher; four calls a shard
+
+
+def build_in_another_process(
+    connection: Connection, source: DetectionSource, folder: Path, log: Path, delay: float, options: dict[str, Any]
+) -> None:
+    """Builds when it is told to, and answers with its report."""
+    connection.send("ready")
+    connection.recv()
+    connection.send(build(source, folder, FakeTeacher(delay=delay, log=log), batch=1, **options))
 
 
 class Builds:
     """Processes that build the same cache and start together."""
 
-    def __init__(self, helpers: SimpleNamespace, folder: Path, *options: dict[str, Any], delay: float = DELAY) -> None:
-        root = folder.parent
+    def __init__(self, source: DetectionSource, folder: Path, *options: dict[str, Any], delay: float = DELAY) -> None:
         self.folder, self._stack = folder, ExitStack()
-        self.logs = [root / f"{folder.name}-{number}.log" for number in range(len(options))]
-        self.processes: list[subprocess.Popen[str]] = [
-            self._stack.enter_context(
-                helpers.start_process(BUILD, root / "images", folder, log, delay, json.dumps(option))
-            )
+        self.logs = [folder.parent / f"{folder.name}-{number}.log" for number in range(len(options))]
+        started = [
+            self._stack.enter_context(another_process(build_in_another_process, source, folder, log, delay, option))
             for log, option in zip(self.logs, options, strict=True)
         ]
+        self.processes, self._connections = zip(*started, strict=True)
 
     def __enter__(self) -> "Builds":
-        for process in self.processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in self.processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
+        for connection in self._connections:
+            assert connection.recv() == "ready"
+        for connection in self._connections:
+            connection.send("go")
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.kill()
         self._stack.close()
 
-    def report(self, number: int) -> list[Any]:
-        """Embedded regions, computed and missing shards, and width of the targets, when the process has ended well."""
-        output, _ = self.processes[number].communicate(timeout=60)
-        assert self.processes[number].returncode == 0
-        return list(json.loads(output))
+    def report(self, number: int) -> build_module.BuildReport:
+        """When the process has ended well."""
+        assert self._connections[number].poll(60)
+        report: build_module.BuildReport = self._connections[number].recv()
+        return report
 
     def embedded(self, number: int) -> list[str]:
         """Names of the regions that its teacher saw."""
@@ -83,70 +72,91 @@ class Builds:
         return done_shards(self.folder / "hidden") & done_shards(self.folder / "visual")
 
 
-@pytest.fixture
-def large(tmp_path: Path, helpers: SimpleNamespace) -> DetectionSource:
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, helpers: SimpleNamespace) -> DetectionSource:
     """169 regions: six shards."""
-    source: DetectionSource = helpers.make_source(tmp_path / "images", images=50)
+    source: DetectionSource = helpers.make_source(tmp_path_factory.mktemp("large"), images=50)
     assert source.num_regions == 169
     return source
 
 
-@pytest.fixture
-def reference(large: DetectionSource, tmp_path: Path, helpers: SimpleNamespace) -> Iterator[dict[str, bytes]]:
+@pytest.fixture(scope="module")
+def reference(
+    large: DetectionSource, tmp_path_factory: pytest.TempPathFactory, helpers: SimpleNamespace
+) -> dict[str, bytes]:
     """What a single build leaves."""
-    helpers.build(large, tmp_path / "reference", helpers.Teacher())
-    return helpers.file_tree(tmp_path / "reference")
+    folder = tmp_path_factory.mktemp("reference") / "cache"
+    helpers.build(large, folder, helpers.Teacher())
+    tree: dict[str, bytes] = helpers.file_tree(folder)
+    return tree
 
 
-def test_two_builds_at_once_share_the_work(large: DetectionSource, tmp_path: Path, helpers: SimpleNamespace) -> None:
+@pytest.fixture(scope="module")
+def twice(large: DetectionSource, helpers: SimpleNamespace) -> DetectionSource:
+    """Equal regions in several shards: twelve of them."""
+    source: DetectionSource = helpers.repeated(large)
+    return source
+
+
+@pytest.fixture(scope="module")
+def reference_of_twice(
+    twice: DetectionSource, tmp_path_factory: pytest.TempPathFactory, helpers: SimpleNamespace
+) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("reference-of-twice") / "cache"
+    helpers.build(twice, folder, helpers.Teacher())
+    tree: dict[str, bytes] = helpers.file_tree(folder)
+    return tree
+
+
+def test_two_builds_at_once_share_the_work(
+    twice: DetectionSource, reference_of_twice: dict[str, bytes], tmp_path: Path, helpers: SimpleNamespace
+) -> None:
     """Each region goes through one teacher, also where equal regions lie in shards of both."""
-    twice = helpers.repeated(large)
-    helpers.build(twice, tmp_path / "reference", helpers.Teacher())
     table = RegionTable.build(twice)
-    with Builds(helpers, tmp_path / "cache", {"repeated": True}, {"repeated": True}) as builds:
+    with Builds(twice, tmp_path / "cache", {}, {}) as builds:
         reports = [builds.report(number) for number in range(2)]
     shards = -(-len(table) // 32)
-    assert sum(embedded for embedded, *_ in reports) == table.num_distinct == 169
-    assert sum(computed for _, computed, *_ in reports) == shards == 12
-    assert all(computed > 0 for _, computed, *_ in reports)
-    assert [rest for _, _, *rest in reports] == [[0, 8], [0, 8]]
+    assert sum(report.embedded for report in reports) == table.num_distinct == 169
+    assert sum(report.computed_shards for report in reports) == shards == 12
+    assert all(report.computed_shards > 0 for report in reports)
+    assert [(report.missing_shards, report.dim) for report in reports] == [(0, 8), (0, 8)]
     seen = Counter(builds.embedded(0) + builds.embedded(1))
     assert len(seen) == 169
     assert set(seen.values()) == {1}
-    assert helpers.file_tree(tmp_path / "cache") == helpers.file_tree(tmp_path / "reference")
+    assert helpers.file_tree(tmp_path / "cache") == reference_of_twice
 
 
 def test_when_one_of_two_builds_is_killed_the_other_does_all_that_is_left(
-    reference: dict[str, bytes], tmp_path: Path, helpers: SimpleNamespace
+    large: DetectionSource, reference: dict[str, bytes], tmp_path: Path, helpers: SimpleNamespace
 ) -> None:
-    with Builds(helpers, tmp_path / "cache", {}, {}) as builds:
+    with Builds(large, tmp_path / "cache", {}, {}) as builds:
         victim, deadline = builds.processes[0], time.monotonic() + 60
         while len(builds.embedded(0)) < 8 or not builds.done():  # in the middle, and something is committed
-            assert victim.poll() is None
+            assert victim.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.005)
         victim.kill()
-        assert victim.wait() == -9
+        victim.join()
+        assert victim.exitcode == -9
         committed = builds.done()
         assert len(committed) < 6
-        *_, missing, dim = builds.report(1)
-    assert (missing, dim) == (0, 8)
+        report = builds.report(1)
+    assert (report.missing_shards, report.dim) == (0, 8)
     tree = helpers.file_tree(tmp_path / "cache")
     left = {name for name in tree if ".partial" in name}  # half a file of the killed one, swept when it is old
     assert {name: content for name, content in tree.items() if name not in left} == reference
-    names = region_names(tmp_path, helpers)
+    names = region_names(large, helpers)
     again = {names[name] // 32 for name in set(builds.embedded(0)) & set(builds.embedded(1))}
     assert not again & committed, "a committed shard was embedded again"
     assert set(builds.embedded(0)) | set(builds.embedded(1)) == set(names)
 
 
-def region_names(tmp_path: Path, helpers: SimpleNamespace) -> dict[str, int]:
+def region_names(source: DetectionSource, helpers: SimpleNamespace) -> dict[str, int]:
     """Row of each region by the name that the teacher logs."""
-    source = helpers.make_source(tmp_path / "images", images=50)
     table, names = RegionTable.build(source), {}
     for row, image in enumerate(table.image_of_rows(np.arange(len(table)))):
         crop = cut_crop(read_image(source.records[image].path), table.xyxy[row], 0.1, 16)
-        names[helpers.region_name(crop, table.class_names[table.class_ids[row]])] = row
+        names[helpers.region_name(crop, table.class_name(row))] = row
     return names
 
 
@@ -180,7 +190,7 @@ def needy(source: DetectionSource, tmp_path: Path, helpers: SimpleNamespace) -> 
 
 
 def test_a_shard_waits_for_those_that_it_copies_from(needy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "POLL_SECONDS", 0)
+    monkeypatch.setattr(shard_order, "POLL_SECONDS", 0)
     claims, waited, given = Claims(0), list[int](), list[int | None]()
 
     def other_build(pending: int) -> None:
@@ -197,7 +207,7 @@ def test_a_shard_waits_for_those_that_it_copies_from(needy: SimpleNamespace, mon
 
 
 def test_what_a_dead_build_held_is_taken_over(needy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "POLL_SECONDS", 0)
+    monkeypatch.setattr(shard_order, "POLL_SECONDS", 0)
     claims, given = Claims(0, 1), list[int | None]()
 
     def dies(_: int) -> None:
@@ -227,12 +237,12 @@ def test_a_shard_that_was_finished_since_the_listing_is_given_back(needy: Simple
 
 
 def test_parts_in_two_processes_make_the_whole(
-    reference: dict[str, bytes], tmp_path: Path, helpers: SimpleNamespace
+    large: DetectionSource, reference: dict[str, bytes], tmp_path: Path, helpers: SimpleNamespace
 ) -> None:
-    with Builds(helpers, tmp_path / "cache", {"part": (0, 2)}, {"part": (1, 2)}, delay=0.01) as builds:
+    with Builds(large, tmp_path / "cache", {"part": (0, 2)}, {"part": (1, 2)}, delay=0.01) as builds:
         reports = [builds.report(number) for number in range(2)]
-    assert [report[:2] for report in reports] == [[96, 3], [73, 3]]
-    assert 8 in [dim for *_, dim in reports], "the one that wrote the last shard derives"
+    assert [(report.embedded, report.computed_shards) for report in reports] == [(96, 3), (73, 3)]
+    assert 8 in [report.dim for report in reports], "the one that wrote the last shard derives"
     assert helpers.file_tree(tmp_path / "cache") == reference
 
 
@@ -283,14 +293,14 @@ def test_the_part_that_finds_all_shards_there_derives_the_targets(
     assert helpers.file_tree(folder) == reference
 
 
-def test_a_part_never_waits_for_another(large: DetectionSource, tmp_path: Path, helpers: SimpleNamespace) -> None:
+def test_a_part_never_waits_for_another(
+    twice: DetectionSource, reference_of_twice: dict[str, bytes], tmp_path: Path, helpers: SimpleNamespace
+) -> None:
     """What stands in a shard of another part it embeds itself; the bits are the same."""
-    twice = helpers.repeated(large)
-    helpers.build(twice, tmp_path / "whole", helpers.Teacher())
     for index in (1, 0):
         helpers.build(twice, tmp_path / "cache", helpers.Teacher(), part=(index, 2))
     assert RegionCache.open(tmp_path / "cache").is_complete
-    assert helpers.file_tree(tmp_path / "cache") == helpers.file_tree(tmp_path / "whole")
+    assert helpers.file_tree(tmp_path / "cache") == reference_of_twice
 
 
 def test_more_parts_than_shards_leave_the_last_ones_without_work(

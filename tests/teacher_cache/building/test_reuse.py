@@ -49,10 +49,10 @@ class CountingTeacher:
         return RegionEmbeddings(hidden=values[:, :8].astype(np.float32), visual=values[:, 8:].astype(np.float32))
 
 
-def ten_thousand_boxes(root: Path) -> DetectionSource:
+def thousand_boxes(root: Path) -> DetectionSource:
     generator, records = np.random.default_rng(5), []
     root.mkdir()
-    for index in range(500):
+    for index in range(50):
         path = root / f"{index:03d}.png"
         Image.fromarray(generator.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
         corners = generator.uniform(0, 12, (20, 2))
@@ -62,9 +62,9 @@ def ten_thousand_boxes(root: Path) -> DetectionSource:
     return DetectionSource(root=root, split="train", class_names=("cup", "glove", "lighter"), records=tuple(records))
 
 
-def test_relabelling_12_of_10_000_boxes_costs_12_forward_passes(tmp_path: Path, helpers: SimpleNamespace) -> None:
-    source = ten_thousand_boxes(tmp_path / "images")
-    chosen = np.random.default_rng(1).choice(10_000, 12, replace=False).tolist()
+def test_relabelling_12_of_1_000_boxes_costs_12_forward_passes(tmp_path: Path, helpers: SimpleNamespace) -> None:
+    source = thousand_boxes(tmp_path / "images")
+    chosen = np.random.default_rng(1).choice(1_000, 12, replace=False).tolist()
     changed = relabelled(source, chosen)
 
     def build(data: DetectionSource, name: str, **options: Any) -> tuple[CountingTeacher, BuildReport]:
@@ -74,11 +74,11 @@ def test_relabelling_12_of_10_000_boxes_costs_12_forward_passes(tmp_path: Path, 
             data, table, tmp_path / name, spec=teacher.spec, load_teacher=lambda: teacher, batch=64, **options
         )
 
-    assert build(source, "old")[0].passes == 10_000
+    assert build(source, "old")[0].passes == 1_000
     teacher, report = build(changed, "new", reuse=[tmp_path / "old"])
     assert teacher.passes == 12
-    assert (report.embedded, report.reused, report.duplicates, report.shards) == (12, 9_988, 0, 40)
-    assert build(changed, "whole")[0].passes == 10_000
+    assert (report.embedded, report.reused, report.duplicates, report.shards) == (12, 988, 0, 4)
+    assert build(changed, "whole")[0].passes == 1_000
     assert helpers.file_tree(tmp_path / "new") == helpers.file_tree(tmp_path / "whole")
 
 

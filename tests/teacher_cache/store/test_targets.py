@@ -1,7 +1,7 @@
-import json
 import multiprocessing
 import pickle
 import shutil
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +18,7 @@ from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_array_atomically, shard_path, write_shard
 from mocha_pipe.teacher_cache.store.reader import ShardRows
 from mocha_pipe.teacher_cache.store.targets import CachedTargets
+from tests.teacher_cache.fakes import another_process
 
 NOTHING = np.zeros(0, np.int64)
 
@@ -35,7 +36,7 @@ def write_targets(folder: Path, plan: ShardPlan, values: NDArray[np.float16]) ->
     return folder / "targets"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_rows_equal_those_of_every_other_reader(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 200), "rows")
@@ -123,23 +124,19 @@ def test_pickles_as_the_names_of_its_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pickle.loads(content).lookup(rows), values[rows])
 
 
-READ_IN_CHILD = """
-import pickle
-import numpy as np
-targets = pickle.loads(Path(arguments[0]).read_bytes())
-lines = Path("/proc/self/maps").read_text().splitlines()
-mapped = {line.split(maxsplit=5)[5] for line in lines if "/targets/c." in line}
-print(json.dumps([targets.lookup(np.arange(85)).tolist(), sorted(mapped)]))
-"""
+def map_in_another_process(connection: Connection, pickled: bytes) -> None:
+    targets: CachedTargets = pickle.loads(pickled)
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    mapped = {line.split(maxsplit=5)[5] for line in lines if "/targets/c." in line}
+    connection.send((targets.lookup(np.arange(85)), sorted(mapped)))
 
 
-def test_another_process_maps_the_same_files(finished: Path, tmp_path: Path, helpers: SimpleNamespace) -> None:
+def test_another_process_maps_the_same_files(finished: Path) -> None:
     """What a spawned loader worker, or a process of a distributed run, does."""
     targets = RegionCache.open(finished).targets()
-    (tmp_path / "targets.pkl").write_bytes(pickle.dumps(targets))
-    output, _ = helpers.start_process(READ_IN_CHILD, tmp_path / "targets.pkl").communicate(timeout=60)
-    values, mapped = json.loads(output)
-    np.testing.assert_array_equal(np.array(values, np.float32), targets.lookup(np.arange(85)))
+    with another_process(map_in_another_process, pickle.dumps(targets)) as (_, connection):
+        values, mapped = connection.recv()
+    np.testing.assert_array_equal(values, targets.lookup(np.arange(85)))
     assert mapped == [str(shard_path(finished / "targets", shard)) for shard in range(3)]
 
 
