@@ -49,17 +49,22 @@ def measure(
         return {"target_fetch_overhead": fetch, "random_read_vs_pth": _random_reads(Path(name), images)}
 
 
-class _TimedDataset(RegionDataset):
-    """Notes how long each batch waits for its targets."""
+class _TimedTargets:
+    """A cache's targets that note how long the last look-up took (a `data.types.RegionTargets`)."""
 
-    fetch_seconds = 0.0
+    def __init__(self, targets: RegionTargets) -> None:
+        self._targets = targets
+        self.dim, self.set_aside = targets.dim, targets.set_aside
+        self.seconds = 0.0
 
-    def _targets_of(  # type: ignore[override]  # static in the product
-        self, rows: NDArray[np.int64], targets: RegionTargets
-    ) -> NDArray[np.float32]:
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `RegionTargets.lookup`."""
         started = perf_counter()
-        found = RegionDataset._targets_of(rows, targets)
-        self.fetch_seconds = perf_counter() - started
+        found = self._targets.lookup(rows)
+        self.seconds = perf_counter() - started
         return found
 
 
@@ -67,8 +72,9 @@ def _target_fetch(inputs: BenchInputs, folder: Path, model_name: str, image_size
     """Steps as a trainer without loader workers takes them: nothing hides the fetch behind other work."""
     cache = synthetic_cache(folder, inputs.table, hidden_dim=32, visual_dim=32, dim=DIM)
     arguments: Any = get_cfg(overrides={"imgsz": image_size, "task": "detect"})
-    dataset = _TimedDataset(
-        inputs.source, first_row=inputs.table.first_row, targets=cache.targets(), imgsz=image_size,
+    targets = _TimedTargets(cache.targets())
+    dataset = RegionDataset(
+        inputs.source, first_row=inputs.table.first_row, targets=targets, imgsz=image_size,
         batch_size=STEP_IMAGES, augment=True, hyp=arguments, task="detect",
         data={"names": dict(enumerate(inputs.table.class_names)), "channels": 3},
     )  # fmt: skip
@@ -90,7 +96,7 @@ def _target_fetch(inputs: BenchInputs, folder: Path, model_name: str, image_size
     whole, fetch = [], []
     for _ in range(WARM_UP + steps):
         whole.append(seconds(step))
-        fetch.append(dataset.fetch_seconds)
+        fetch.append(targets.seconds)
     ratios = [step / (step - fetched) for step, fetched in zip(whole[WARM_UP:], fetch[WARM_UP:], strict=True)]
     return Figure(
         value=statistics.median(ratios), target=1.01, better="lower",

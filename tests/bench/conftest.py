@@ -78,7 +78,7 @@ def _describe_detector(folder: Path) -> None:
 def toy_config_in(root: Path) -> RunConfig:
     config = demo(root)
     detector = made_once("bench-detector", _describe_detector) / "tiny.yaml"
-    size = WorldSize(train_scenes=24, val_scenes=8, objects_per_shape=2, scenes_per_object=4)
+    size = WorldSize(train_scenes=24, val_scenes=8, objects_per_shape=2, scenes_per_object=3)
     return replace(
         config,
         miniature=replace(config.miniature, size=size),

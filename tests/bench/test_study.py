@@ -1,5 +1,6 @@
 """The study's figures from runs, by hand and from real ones at toy size."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bench import study
 from bench.figures import Figure
 from bench.study import RECIPES, RunFigures, measure, mirror_cosine, recipe_figures
 from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.pipeline.evaluation import fewshot
 from mocha_pipe.pipeline.rundir import read_json
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.student.fewshot.episodes import source_regions
@@ -19,6 +21,7 @@ from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.pool_pass import PoolPass
 from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
+from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
 
 def run(gain: float, accuracy: float, teacher: float, detection: float, auroc: float = 0.8) -> RunFigures:
@@ -125,8 +128,24 @@ def find_everything(embedder: RegionEmbedder, source: DetectionSource, *, progre
 embed_pool = RegionEmbedder.embed_pool
 
 
+@pytest.fixture
+def remembering_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run asks the teacher about the same crops; here the teacher answers once."""
+    embed, answers = LlavaTeacher.embed, {}
+
+    def remembered(teacher: LlavaTeacher, crops: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> RegionEmbeddings:
+        asked = b"".join(crop.tobytes() for crop in crops), *names
+        if asked not in answers:
+            answers[asked] = embed(teacher, crops, names)
+        return answers[asked]
+
+    monkeypatch.setattr(LlavaTeacher, "embed", remembered)
+
+
+@pytest.mark.usefixtures("remembering_teacher")
 def test_a_real_study_keeps_its_runs(toy_copy: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RegionEmbedder, "embed_pool", find_everything)
+    monkeypatch.setattr(fewshot, "write_html", lambda path, *_: path.touch())  # a study reads report.json alone
     student = Path("student", "translation.safetensors")
     trained_before = (toy_copy.root / "default/seed-0" / student).read_bytes()
     figures = measure(toy_copy, [0])
