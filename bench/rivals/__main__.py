@@ -32,6 +32,7 @@ from bench.rivals.contestants import (
 )
 from bench.rivals.yoloe import MODEL, PromptedDetector, accuracies, one_box
 from bench.runs import in_a_process
+from bench.teachers.visual_alone import num_visual_weights
 from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import write_json
@@ -42,7 +43,8 @@ from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
 from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes
 from mocha_pipe.pipeline.evaluation.methods import base_weights, pool_passes
 from mocha_pipe.pipeline.report.tables import interval, plain_table, shots_in_words
-from mocha_pipe.pipeline.run.inputs import DISTILL, teacher_config, teacher_of_cache, torch_device
+from mocha_pipe.pipeline.run.devices import torch_device
+from mocha_pipe.pipeline.run.inputs import DISTILL, teacher_config, teacher_of_cache
 from mocha_pipe.pipeline.run.last import last_distillation
 from mocha_pipe.pipeline.rundir import Completion, read_completion, versions
 from mocha_pipe.pipeline.settings.recipes import demo
@@ -88,13 +90,13 @@ def rivals(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Features:
-    """What the rivals that embed regions make of the benchmark's, by their names. Legend: R regions, D width."""
+    """Embeddings of the benchmark's regions by rival, for those rivals that have any. Legend: R regions, D width."""
 
     embeddings: Mapping[str, NDArray[np.float32]]  # (R, D)
     bytes: Mapping[str, int]
     """Size of what a device needs."""
     teacher: TeacherConfig | None
-    """Whose image encoder it is; None where it cannot be had."""
+    """The teacher whose image encoder plays CLIP; None if it cannot be loaded."""
     notes: list[str]
 
 
@@ -106,8 +108,8 @@ def measure(
     Args:
         config: resolved; its [fewshot] names benchmark, shots and episodes.
         yoloe: weights of a YOLOE; without them it has no accuracy.
-        images: of the first episode's queries, that are timed.
-        rounds: how often.
+        images: number of query images of the first episode that are timed.
+        rounds: how often each is timed.
 
     Raises:
         StageMissingError: no distillation was completed under the root.
@@ -159,14 +161,14 @@ def _features(
     sizes = {OURS: own, STUDENT_GALLERY: own, BASE_GALLERY: base.stat().st_size}
     config, notes = None, []
     try:
-        config = teacher_config(teacher_of_cache(RegionCache.open(Path(run.outputs["cache"])), None))
-        teacher = LlavaTeacher(config)
+        config = teacher_config(teacher_of_cache(RegionCache.open(run.path("cache")), None))
+        teacher = LlavaTeacher.load(config)
     except MochaError as error:
         config = None
         notes.append(f"the row '{CLIP_GALLERY}' is left out: {error}")
     else:
         embeddings[CLIP_GALLERY] = _crop_embeddings(teacher, benchmark.source)
-        sizes[CLIP_GALLERY] = base.stat().st_size + 2 * teacher.num_visual_weights  # float16, as the detectors' files
+        sizes[CLIP_GALLERY] = base.stat().st_size + 2 * num_visual_weights(teacher)  # float16, as the detectors' files
     return benchmark, _Features(embeddings=embeddings, bytes=sizes, teacher=config, notes=notes)
 
 
@@ -212,7 +214,7 @@ def rivals_table(report: Mapping[str, Any]) -> "Table":
     headers = [f"accuracy\n{shots_in_words(int(number))}" for number in shots]
     title = f"{report['objects']} objects of {report['benchmark']}, {report['episodes']} episodes"
     table = plain_table("", *headers, "ms to\nenrol", "ms per\nimage", "MB", title=title)
-    table.padding = (0, 1, 0, 0)  # two accuracies with intervals leave little of 80 columns
+    table.padding = (0, 1, 0, 0)  # two accuracies with intervals fill most of 80 columns
     for name, row in report["rivals"].items():
         accuracy = row["accuracy"]
         cells = [interval(accuracy[number]) for number in shots] if accuracy else ["no weights given"] * len(shots)
@@ -222,7 +224,7 @@ def rivals_table(report: Mapping[str, Any]) -> "Table":
 
 
 def legend(report: Mapping[str, Any]) -> list[str]:
-    """What the columns are, and what has to be known of some rows."""
+    """Lines that explain the table's columns and some of its rows."""
     yoloe = f"{report['yoloe']}; several photos of an object are the mean of their prompt embeddings"
     if not report["yoloe"]:
         yoloe = f"{MODEL} with random weights, for mechanics and speed only; give weights with --yoloe"

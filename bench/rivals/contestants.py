@@ -1,6 +1,6 @@
-"""How long the rivals take to learn an object and to name those in an image, on one thread and the same images in turn.
+"""How long each rival takes to learn an object, and to name the objects in an image; on one thread, same images.
 
-Both start from an image file. Nobody has a threshold: whatever is detected gets the name of the nearest object.
+Both start from an image file. No rival has a threshold: whatever is detected gets the name of the nearest object.
 """
 
 import os
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ultralytics import YOLO
 
 from bench.rivals.yoloe import PromptedDetector, blue_first
+from bench.teachers.visual_alone import visual_alone
 from bench.timing import thread_seconds
 from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import DetectionSource, ImageRecord
@@ -45,7 +46,7 @@ _THREADS = "OMP_NUM_THREADS"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Race:
-    """What the rivals are made from, and what they are asked. Legend: P objects."""
+    """What the rivals are made from, and the images that they are timed on. Legend: P objects."""
 
     student: Path
     base: Path
@@ -56,7 +57,7 @@ class Race:
     lessons: Sequence[ImageRecord]
     """One image with one box for each of the P objects."""
     coarse_of: Mapping[str, NDArray[np.int64]]
-    """Classes (P,) of the objects as student and base detector count them, by their rows' names."""
+    """Class ids (P,) of the objects by rival, in the order of that rival's detector."""
     images: Sequence[ImageRecord]
     image_size: int
     rounds: int
@@ -64,12 +65,12 @@ class Race:
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """One rival that knows all objects."""
+    """One rival that has learnt all objects."""
 
     enrol: Callable[[ImageRecord], object]
-    """Learns one more from an image with one box."""
+    """Learns one more object from an image with one box."""
     find: Callable[[ImageRecord], object]
-    """Detects and names."""
+    """Detects objects in an image and names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ class Speed:
 
 
 def run_race(race: Race) -> dict[str, Speed]:
-    """The speed of every rival; in a process of its own, as it takes all threads but one away."""
+    """The speed of every rival. Wants a process of its own, since it leaves torch one thread."""
     os.environ[_THREADS] = "1"
     rivals = contestants(race)
     found = milliseconds({name: rival.find for name, rival in rivals.items()}, race.images, race.rounds)
@@ -92,10 +93,10 @@ def run_race(race: Race) -> dict[str, Speed]:
 def milliseconds(
     calls: Mapping[str, Callable[[ImageRecord], object]], records: Sequence[ImageRecord], rounds: int
 ) -> dict[str, float]:
-    """Median of each call over all records and rounds; with every record another one goes first."""
+    """Median of each call over all records and rounds. From record to record another call goes first."""
     for call in calls.values():
         call(records[0])
-    torch.set_num_threads(1)  # ultralytics has its own idea whenever it sets a model up
+    torch.set_num_threads(1)  # ultralytics sets another number when it sets up a model
     took: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     for turn, record in enumerate([*records] * rounds):
@@ -128,7 +129,7 @@ def _region_names(race: Race, weights: Path, name: str, learner: str) -> Contest
     profile = Profile.empty("", student.class_names, learner=learner)
     for index, embedding in enumerate(embed(race.lessons)):
         profile = profile.add(f"object {index}", embedding[None], coarse_of[index : index + 1])
-    detector = PersonalDetector(weights, confidence=CONFIDENCE, image_size=race.image_size)
+    detector = PersonalDetector.load(weights, confidence=CONFIDENCE, image_size=race.image_size)
     nobody = np.full(2 * len(race.lessons), -1, np.float32)  # strangers that look like no object at all
     detector.namer = Namer(profile, nobody, false_accept_rate=0.5)
     return Contestant(
@@ -139,12 +140,12 @@ def _region_names(race: Race, weights: Path, name: str, learner: str) -> Contest
 
 def _crop_names(race: Race, config: TeacherConfig) -> Contestant:
     """The base detector, and CLIP over crops of its boxes."""
-    teacher = LlavaTeacher(replace(config, device="cpu"))
+    teacher = LlavaTeacher.load(replace(config, device="cpu"))
     yolo = YOLO(race.base)
 
     shown = np.concatenate([look(teacher, read_image(record.path), record.xyxy) for record in race.lessons])
-    any_class = np.zeros(len(shown), np.int64)  # a gallery has no use for it
-    gallery = make_learner(LEARNERS[CLIP_GALLERY]).fit(shown, any_class, np.arange(len(shown)))
+    any_class = np.zeros(len(shown), np.int64)  # a gallery does not use it
+    gallery = make_learner(LEARNERS[CLIP_GALLERY]).learn(shown, any_class, np.arange(len(shown)))
 
     def find(record: ImageRecord) -> NDArray[np.int64]:
         image = read_image(record.path)
@@ -156,7 +157,7 @@ def _crop_names(race: Race, config: TeacherConfig) -> Contestant:
         return gallery.predict(look(teacher, image, boxes), np.zeros(len(boxes), np.int64))[0]
 
     return Contestant(
-        enrol=lambda record: copy(gallery).partial_fit(
+        enrol=lambda record: copy(gallery).learn(
             look(teacher, read_image(record.path), record.xyxy), any_class[:1], any_class[:1]
         ),
         find=find,
@@ -165,11 +166,12 @@ def _crop_names(race: Race, config: TeacherConfig) -> Contestant:
 
 def look(teacher: LlavaTeacher, image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> NDArray[np.float32]:
     """Crops of boxes (n, 4), xyxy pixels, by the teacher's image encoder: (n, D)."""
-    return teacher.look([cut_crop(image, box, teacher.spec.crop_margin, teacher.spec.crop_size) for box in boxes])
+    margin, size = teacher.spec.crop_margin, teacher.spec.crop_size
+    return visual_alone(teacher, [cut_crop(image, box, margin, size) for box in boxes])
 
 
 def _prompts(race: Race) -> Contestant:
-    """YOLOE; what it learns replaces its classes, so one more object takes all the others along."""
+    """YOLOE. What it learns replaces its classes, so one more object has to be learnt with all the others."""
     detector = PromptedDetector(race.yoloe, image_size=race.image_size, device="cpu")
     known = torch.cat([detector.look(record) for record in race.lessons])
     detector.learn(known)

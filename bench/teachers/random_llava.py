@@ -22,6 +22,7 @@ from transformers import (
     LlavaProcessor,
 )
 
+import mocha_pipe.teacher_cache.teachers
 from bench.teachers.one_by_one import never_end
 from mocha_pipe.teacher_cache.teachers.checkpoint import SETTING_FILES
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
@@ -30,7 +31,7 @@ from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
 Geometry = Literal["llava-1.5-7b", "tiny"]
 
-_MINIATURE = Path(__file__).with_name("miniature")
+_MINIATURE = Path(mocha_pipe.teacher_cache.teachers.__path__[0]) / "miniature"
 _TEXT: dict[Geometry, dict[str, Any]] = {
     "llava-1.5-7b": {
         "vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -72,7 +73,7 @@ def random_llava(geometry: Geometry, config: TeacherConfig) -> LlavaTeacher:
     with described.device:
         model = loader.from_config(architecture, dtype=described.dtype, attn_implementation="sdpa")
     model.eval().requires_grad_(requires_grad=False)
-    teacher = LlavaTeacher.of_model(described, model, batch=config.batch, compiled=config.compile)
+    teacher = LlavaTeacher(described, model, batch=config.batch, compiled=config.compile)
     never_end(teacher)
     return teacher
 
@@ -83,7 +84,7 @@ def _write_settings(folder: Path, geometry: Geometry) -> LlavaConfig:
     for name in SETTING_FILES:
         if (_MINIATURE / name).is_file():
             shutil.copy(_MINIATURE / name, folder / name)
-    loader: Any = AutoProcessor  # nor are these
+    loader: Any = AutoProcessor  # its methods are not typed either
     miniature = loader.from_pretrained(_MINIATURE, local_files_only=True)
     make_processor: Any = LlavaProcessor
     side, patch = _VISION[geometry]["image_size"], _VISION[geometry]["patch_size"]

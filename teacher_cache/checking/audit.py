@@ -1,4 +1,4 @@
-"""audit_cache: random rows computed again by the live teacher, against what the cache says."""
+"""audit_cache: random rows of a cache against what the live teacher says of the same regions."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,10 @@ from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 
 LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.99, "float16": 0.99}
-"""By the teacher's number type: other batches, another device and other libraries move the last bits."""
-_WINDOW = 64
-_WORST = 5
+"""Cosine that every row must reach, by the teacher's number type: other batches, another device and other versions of
+libraries move the last bits of an embedding."""
+_WINDOW = 64  # regions that are embedded at a time
+_WORST = 5  # rows that a report lists
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,20 +40,21 @@ class AuditedRow:
     image: str
     class_name: str
     cosine: float
-    """The lesser of the arrays'."""
+    """Of `hidden` or of `visual`, whichever is lower."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditReport:
-    """What the live teacher thinks of a cache."""
+    """How far a cache agrees with the live teacher."""
 
     rows: int
-    """Regions computed again."""
+    """Regions that were embedded again."""
     seed: int
     least_allowed: float
+    """Cosine that every row must reach."""
     arrays: dict[str, ArrayAudit]
     worst: tuple[AuditedRow, ...]
-    """By rising cosine."""
+    """The rows that agree least, by rising cosine."""
 
     @property
     def ok(self) -> bool:
@@ -69,8 +71,8 @@ def audit_cache(
         cache: open, its table equal to the source's.
         source: the images.
         teacher: loaded.
-        rows: how many; all that have an embedding where there are fewer.
-        seed: of the choice.
+        rows: how many; where fewer have an embedding, all of these.
+        seed: of the random choice.
         progress: show a bar.
 
     Raises:
@@ -111,18 +113,19 @@ def _live_rows(
     cache: RegionCache, source: DetectionSource, teacher: Teacher, rows: NDArray[np.int64], *, progress: bool
 ) -> dict[str, NDArray[np.float64]]:
     """What the teacher says now, rounded as the cache rounds it."""
-    blocks: dict[str, list[NDArray[np.float16]]] = {name: [] for name in TEACHER_ARRAYS}
-    table = cache.table
-    bar = tqdm(total=len(rows), desc="audit", unit="region", delay=2, disable=not progress)
-    with CropFeed(source, table, cache.spec) as feed, bar:
+    table, parts = cache.table, []
+    with (
+        CropFeed(source, table, cache.spec) as feed,
+        tqdm(total=len(rows), desc="audit", unit="region", delay=2, disable=not progress) as bar,
+    ):
         for window in feed.windows(rows, _WINDOW):
-            pixels = [crop.required() for crop in window]
             names = [table.class_name(crop.row) for crop in window]
-            embeddings = teacher.embed(pixels, names)
-            for name in TEACHER_ARRAYS:
-                blocks[name].append(getattr(embeddings, name).astype(np.float16))
+            parts.append(teacher.embed([crop.required() for crop in window], names))
             bar.update(len(window))
-    return {name: np.concatenate(parts).astype(np.float64) for name, parts in blocks.items()}
+    return {
+        name: np.concatenate([getattr(part, name) for part in parts]).astype(np.float16).astype(np.float64)
+        for name in TEACHER_ARRAYS
+    }
 
 
 def _compare(

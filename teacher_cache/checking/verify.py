@@ -1,14 +1,14 @@
 """verify_cache: every byte of a cache against its checksum, every row and key against what it must be.
 
-What it cannot see is a sound file in another's place, such as two shards swapped: that takes the teacher (audit.py).
-Legend: n rows of one shard, D width of an array.
+Two sound files that changed places, such as two shards, are not seen here: that takes the teacher (audit.py).
+Legend: N rows of an array, n rows of one shard, D width of an array.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +19,22 @@ from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, recompute_keys
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, PROJECTION_NAME, RegionCache, folder_bytes
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, shard_path
+from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan, shard_path
 from mocha_pipe.teacher_cache.store.projection import Projection
-from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER, quarantine_path, read_quarantine_file
-from mocha_pipe.teacher_cache.store.reader import ShardRows, is_described
+from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_quarantine_file
+from mocha_pipe.teacher_cache.store.reader import is_described
 
 NORM_SPREAD = 100.0
 """A row's norm must lie within this factor of its array's median."""
 
+Kind = Literal["missing", "damaged", "suspect"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Something at fault, and the file that it was found in."""
+    """A fault, and the file that has it."""
 
-    kind: Literal["missing", "damaged", "suspect"]
+    kind: Kind
     """`missing`: not there yet. `damaged`: not the bytes that were written. `suspect`: no embedding looks like that."""
     file: str
     """Relative to the cache's folder."""
@@ -69,35 +71,32 @@ def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
     """
     started = time.perf_counter()
     cache = RegionCache.open(folder)
-    findings = [*_table(cache), *_descriptions(cache), *_lists(cache)]
+    in_lists, is_aside = _lists(cache)
+    findings = [*_table(cache), *_descriptions(cache), *in_lists]
     # Without a sound description every shard would seem damaged.
     undescribed = {finding.array for finding in findings}
     arrays = [name for name in ARRAYS if cache.has(name) and name not in undescribed]
     findings += _projection(cache, has_targets="targets" in arrays)
-    aside = _set_aside(cache, findings)
-    checked = dict.fromkeys(arrays, 0)
+    checked = {}
     with tqdm(total=len(arrays) * len(cache.plan), desc="verify", unit="shard", delay=2, disable=not progress) as bar:
         for name in arrays:
-            array = _Array(cache, name, aside)
-            for shard in range(len(cache.plan)):
-                findings += array.check(shard)
-                bar.update()
-            findings += array.check_norms()
-            checked[name] = array.num_checked
+            in_array = list(_array(cache, name, is_aside, bar))
+            checked[name] = len(cache.plan) - sum(finding.kind == "missing" for finding in in_array)
+            findings += in_array
     return VerifyReport(
         findings=tuple(findings),
         arrays=checked,
         rows=cache.plan.rows,
-        set_aside=int(aside.sum()),
+        set_aside=int(is_aside.sum()),
         bytes=folder_bytes(folder),
         seconds=round(time.perf_counter() - started, 3),
     )
 
 
 def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
-    """Delete just the files that a build then computes again; returns them.
+    """Delete just the faulty files that a build then computes again; returns them.
 
-    A shard of `hidden` or `visual` goes with its whole shard, as the rows of one shard belong together.
+    Where a file of `hidden` or `visual` is at fault, all files of its shard go: its rows must come from one teacher.
 
     Raises:
         CacheCorruptError: the region table or the cache's description is at fault; nothing is deleted then.
@@ -125,56 +124,66 @@ def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
     return removed
 
 
-class _Array:
-    """The shards of one array."""
+def read_list(path: Path, plan: ShardPlan, shard: int) -> tuple[SetAside, ...]:
+    """The regions of one shard that were set aside.
 
-    def __init__(self, cache: RegionCache, name: str, is_aside: NDArray[np.bool_]) -> None:
-        self.name, self.num_checked = name, 0
-        self._reader: ShardRows = cache.rows(name)
-        self._is_aside = is_aside
-        self._missing = set(self._reader.missing())
-        self._norms = np.full(cache.plan.rows, np.nan, np.float32)
+    Raises:
+        CacheCorruptError: the file is damaged, or the list of another shard.
+    """
+    regions = read_quarantine_file(path)
+    start, stop = plan.span(shard)
+    if not all(start <= region.row < stop for region in regions):
+        raise CacheCorruptError(f"{path} is damaged: it is the list of another shard")
+    return regions
 
-    def check(self, shard: int) -> Iterator[Finding]:
-        """Bytes, gaps and values of one shard."""
-        if shard in self._missing:
-            yield self._finding("missing", shard, "not computed yet")
-            return
-        self.num_checked += 1
-        start, stop = self._reader.plan.span(shard)
+
+def finding_of(error: MochaError) -> str:
+    """What an error says of a damaged file, without the file's name and the remedy."""
+    return str(error).partition(" is damaged: ")[2].partition("; ")[0]
+
+
+def _array(cache: RegionCache, name: str, is_aside_N: NDArray[np.bool_], bar: "tqdm[NoReturn]") -> Iterator[Finding]:
+    """The shards of one array: bytes, gaps and values of each, then the norms of all."""
+    reader = cache.rows(name)
+    missing = reader.missing()
+    norms_N = np.full(cache.plan.rows, np.nan, np.float32)
+
+    def found(kind: Kind, shard: int, message: str) -> Finding:
+        file = f"{name}/{shard_path(Path(), shard).name}"
+        return Finding(kind=kind, file=file, message=message, array=name, shard=shard)
+
+    for shard in range(len(cache.plan)):
+        bar.update()
+        if shard in missing:
+            yield found("missing", shard, "not computed yet")
+            continue
+        start, stop = cache.plan.span(shard)
         try:
-            values_nD = self._reader.block(start, stop).astype(np.float32)
+            values_nD = reader.block(start, stop).astype(np.float32)
         except MochaError as error:
-            yield self._finding("damaged", shard, str(error).partition(" is damaged: ")[2].partition("; ")[0])
-            return
-        is_aside = self._is_aside[start:stop]
+            yield found("damaged", shard, finding_of(error))
+            continue
+        is_aside = is_aside_N[start:stop]
         is_finite = np.isfinite(values_nD).all(axis=1)
-        if (wrong := np.flatnonzero(~is_finite & ~is_aside)).size:
-            yield self._finding("suspect", shard, f"{_rows(wrong + start)} not finite and not set aside")
-        if (wrong := np.flatnonzero(is_aside & ~np.isnan(values_nD).all(axis=1))).size:
-            yield self._finding("suspect", shard, f"{_rows(wrong + start)} set aside but not empty")
         is_flat = is_finite & (values_nD.max(axis=1) == values_nD.min(axis=1))
-        if values_nD.shape[1] > 1 and (wrong := np.flatnonzero(is_flat)).size:
-            yield self._finding("suspect", shard, f"{_rows(wrong + start)} the same number throughout")
-        norms = np.linalg.norm(values_nD, axis=1)
-        self._norms[start:stop] = np.where(is_finite & ~is_flat, norms, np.nan)
-
-    def check_norms(self) -> Iterator[Finding]:
-        """Norms against those of the whole array."""
-        if np.isnan(self._norms).all():
-            return
-        median = float(np.nanmedian(self._norms))
-        low, high = median / NORM_SPREAD, median * NORM_SPREAD
-        outside = np.flatnonzero((self._norms < low) | (self._norms > high))
-        shards = outside // self._reader.plan.rows_per_shard
-        for shard in np.unique(shards).tolist():
-            rows = outside[shards == shard]
-            message = f"{_rows(rows)} of norm {self._norms[rows[0]]:.3g}, outside {low:.3g} to {high:.3g}"
-            yield self._finding("suspect", shard, message)
-
-    def _finding(self, kind: Literal["missing", "damaged", "suspect"], shard: int, message: str) -> Finding:
-        file = f"{self.name}/{shard_path(Path(), shard).name}"
-        return Finding(kind=kind, file=file, message=message, array=self.name, shard=shard)
+        for is_wrong, what in (
+            (~is_finite & ~is_aside, "not finite and not set aside"),
+            (is_aside & ~np.isnan(values_nD).all(axis=1), "set aside but not empty"),
+            (is_flat & (values_nD.shape[1] > 1), "the same number throughout"),
+        ):
+            if is_wrong.any():
+                yield found("suspect", shard, f"{_rows(np.flatnonzero(is_wrong) + start)} {what}")
+        norms_N[start:stop] = np.where(is_finite & ~is_flat, np.linalg.norm(values_nD, axis=1), np.nan)
+    if np.isnan(norms_N).all():
+        return
+    median = float(np.nanmedian(norms_N))
+    low, high = median / NORM_SPREAD, median * NORM_SPREAD
+    outside = np.flatnonzero((norms_N < low) | (norms_N > high))
+    shards = outside // cache.plan.rows_per_shard
+    for shard in np.unique(shards).tolist():
+        rows = outside[shards == shard]
+        message = f"{_rows(rows)} of norm {norms_N[rows[0]]:.3g}, outside {low:.3g} to {high:.3g}"
+        yield found("suspect", shard, message)
 
 
 def _rows(rows: NDArray[np.int64]) -> str:
@@ -206,44 +215,30 @@ def _descriptions(cache: RegionCache) -> Iterator[Finding]:
             yield Finding(kind="damaged", file=f"{name}/zarr.json", message=message, array=name)
 
 
-def _lists(cache: RegionCache) -> Iterator[Finding]:
-    """Files of the quarantine."""
+def _lists(cache: RegionCache) -> tuple[list[Finding], NDArray[np.bool_]]:  # ..., (N,)
+    """The lists of what was set aside, and which rows they name as far as the lists can be read."""
+    findings, is_aside = [], np.zeros(cache.plan.rows, bool)
     for shard in range(len(cache.plan)):
         path = quarantine_path(cache.path, shard)
-        if path.is_file():
-            yield from _caught(lambda path=path, shard=shard: _check_list(cache, path, shard), path, cache.path, shard)  # type: ignore[misc]
-
-
-def _check_list(cache: RegionCache, path: Path, shard: int) -> None:
-    start, stop = cache.plan.span(shard)
-    if not all(start <= region.row < stop for region in read_quarantine_file(path)):
-        raise CacheCorruptError(f"{path} is damaged: it is the list of another shard")
+        if not path.is_file():
+            continue
+        try:
+            is_aside[[region.row for region in read_list(path, cache.plan, shard)]] = True
+        except MochaError as error:
+            file = path.relative_to(cache.path).as_posix()
+            findings.append(Finding(kind="damaged", file=file, message=finding_of(error), shard=shard))
+    return findings, is_aside
 
 
 def _projection(cache: RegionCache, *, has_targets: bool) -> Iterator[Finding]:
     path = cache.path / PROJECTION_NAME
     if not path.is_file():
         return
-    faults = list(_caught(lambda: Projection.load(path), path, cache.path, None))
-    yield from faults
-    if not faults and has_targets and cache.projection_digest != file_digest(path):
-        yield Finding(kind="damaged", file=path.name, message="is not the projection that the targets were made with")
-
-
-def _caught(read: Callable[[], object], path: Path, folder: Path, shard: int | None) -> Iterator[Finding]:
+    message = "is not the projection that the targets were made with"
     try:
-        read()
+        Projection.load(path)
+        is_sound = not has_targets or cache.projection_digest == file_digest(path)
     except MochaError as error:
-        message = str(error).partition(" is damaged: ")[2].partition("; ")[0]
-        yield Finding(kind="damaged", file=path.relative_to(folder).as_posix(), message=message, shard=shard)
-
-
-def _set_aside(cache: RegionCache, findings: list[Finding]) -> NDArray[np.bool_]:  # (N,)
-    """Which rows were set aside, as far as the lists can be read."""
-    unreadable = {finding.file for finding in findings if finding.file.startswith(QUARANTINE_FOLDER)}
-    is_aside = np.zeros(cache.plan.rows, bool)
-    for shard in range(len(cache.plan)):
-        path = quarantine_path(cache.path, shard)
-        if path.is_file() and path.relative_to(cache.path).as_posix() not in unreadable:
-            is_aside[[region.row for region in read_quarantine_file(path)]] = True
-    return is_aside
+        is_sound, message = False, finding_of(error)
+    if not is_sound:
+        yield Finding(kind="damaged", file=path.name, message=message)

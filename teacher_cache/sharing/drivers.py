@@ -1,4 +1,4 @@
-"""Which class of fsspec speaks a protocol, and what to install where there is none."""
+"""The class of fsspec for a protocol, and what to install where that class is missing."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def find_driver(protocol: str) -> Any:
     """The class for a protocol.
 
     Raises:
-        TransferError: there is none, or the package that it needs is not installed.
+        TransferError: the protocol is unknown, or the package that its class needs is not installed.
     """
     try:
         if protocol in ("ssh", "sftp"):

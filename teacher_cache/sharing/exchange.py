@@ -1,13 +1,14 @@
 """push, pull, merge and mirror: what travels, in which order, and when it must not.
 
-First what a cache is, then its projection, then shards, and last the marker that it is complete, so that a reader never
-finds a claim that is not true yet. A shard that is there stays as it is: the first one wins. The files of one shard
-belong together: where a place has one of them only, and not the same bytes, the whole shard is sent again.
+Description and region table come first, then the projection, then shards, and last the marker of a complete cache, so
+that a reader never finds a claim that is not true yet. A shard that is there stays as it is: the first one wins. The
+files of one shard belong together: where a place has only one of them, with other bytes, the whole shard is sent again.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from mocha_pipe.data.files import is_vacant, publish, temporary_folder
@@ -16,11 +17,11 @@ from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, IDENTITY, TABL
 from mocha_pipe.teacher_cache.sharing.hub import HubPlace
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.sharing.transfer import (
-    Receiver,
-    Sender,
     Transfer,
     TransferReport,
     fetch_checked,
+    fetch_units,
+    send_units,
 )
 from mocha_pipe.teacher_cache.sharing.units import (
     Part,
@@ -140,9 +141,9 @@ def mirror(url: str, root: Path, *, progress: bool = False) -> Path:
 def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> TransferReport:
     """Copy a local cache to a URL."""
     there = Holding.at(place) or _claim(transfer, source, place)
-    sender = Sender(source, place, there.files)
+    send = partial(send_units, source, place, there.files)
     has_targets = source.has_current_targets
-    _require_fit(source, there, remedy, has_targets=has_targets)
+    there.require_fit(source, remedy, with_targets=has_targets)
     if any(name not in there.files for name in TABLE) and there.table_files != source.table_files:
         raise CacheIncompleteError(
             f"the region table of {place.url} must come from where its description came from: equal regions, but other "
@@ -150,12 +151,12 @@ def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> Tra
         )
     first = [identity_units(there), *(projection_units(source, there, "all") if has_targets else [])]
     if any(first):
-        transfer.run(first, sender)
+        transfer.run(first, source, send, batch=place.batch)
         there = _present(place)  # somebody else may have been faster, with another cache
-        _require_fit(source, there, remedy, has_targets=has_targets)
+        there.require_fit(source, remedy, with_targets=has_targets)
     targets = target_units(source, there, "all") if has_targets else []
-    transfer.run([teacher_units(source, there), targets], sender)
-    transfer.run([marker_units(source, _present(place))], sender)
+    transfer.run([teacher_units(source, there), targets], source, send, batch=place.batch)
+    transfer.run([marker_units(source, _present(place))], source, send, batch=place.batch)
     return _report(transfer, _present(place), "all")
 
 
@@ -165,24 +166,18 @@ def _receive(transfer: Transfer, source: Holding, folder: Path, part: Part, reme
         transfer.arrived += _adopt(source, folder)
         sweep_stale(folder)
         there = _present(Place(str(folder)))
-        receiver = Receiver(source, folder, there.files)
+        fetch = partial(fetch_units, source, folder, there.files)
         has_targets = part != "teacher" and source.has_current_targets
-        _require_fit(source, there, remedy, has_targets=has_targets)
+        there.require_fit(source, remedy, with_targets=has_targets)
         if has_targets:
-            transfer.run(projection_units(source, there, part), receiver)
-            _require_fit(source, _present(there.place), remedy, has_targets=True)
+            transfer.run(projection_units(source, there, part), source, fetch)
+            _present(there.place).require_fit(source, remedy, with_targets=True)
         with _claimed(source, there, part) as shards:
             targets = target_units(source, there, part) if has_targets else []
-            transfer.run([shards, targets], receiver)
+            transfer.run([shards, targets], source, fetch)
         if part == "all":
-            transfer.run([marker_units(source, _present(there.place))], receiver)
+            transfer.run([marker_units(source, _present(there.place))], source, fetch)
         return _report(transfer, _present(there.place), part)
-
-
-def _require_fit(source: Holding, there: Holding, remedy: str, *, has_targets: bool) -> None:
-    there.require_same(source, remedy)
-    if has_targets:
-        there.require_same_targets(source, remedy)
 
 
 def _source(place: Place) -> Holding:
@@ -215,7 +210,7 @@ def _present(place: Place) -> Holding:
 
 
 def _claim(transfer: Transfer, source: Holding, place: Place) -> Holding:
-    """Make an empty place the copy of a cache, unless somebody else is faster."""
+    """Send the description to an empty place, which makes the place a cache, unless somebody else is faster."""
     files, folders = place.entries()
     if DESCRIPTION not in files:
         if visible := sorted(name for name in (*files, *folders) if not name.startswith(".")):
@@ -223,26 +218,26 @@ def _claim(transfer: Transfer, source: Holding, place: Place) -> Holding:
                 f"a cache is pushed to a folder of its own; {place.url} holds something else ({visible[0]}); "
                 f"push to a new one, such as {place.url}/cache"
             )
-        transfer.run([[Unit((DESCRIPTION,))]], Sender(source, place, ()))
+        transfer.run([[Unit((DESCRIPTION,))]], source, partial(send_units, source, place, ()))
     return _present(place)
 
 
 def _adopt(source: Holding, folder: Path) -> list[str]:
-    """Make a local folder the copy of a cache, all of its identity at once, where there is nothing yet."""
+    """Make an empty local folder a cache: its description and table appear at once. Returns the names that arrived."""
     if (folder / DESCRIPTION).exists():
         RegionCache.open(folder)
         return []
     if not is_vacant(folder):
         raise CacheFormatError(f"{folder} holds something else than a teacher cache; name another folder")
     with temporary_folder(folder) as temporary:
-        for names in ([DESCRIPTION], TABLE, *([name] for name in IDENTITY if "/" in name)):
-            fetch_checked(source, names, temporary)
+        for name in IDENTITY:
+            fetch_checked(source, [name], temporary)
         return list(IDENTITY) if publish(temporary, folder) else []
 
 
 @contextmanager
 def _claimed(source: Holding, there: Holding, part: Part) -> Iterator[list[Unit]]:
-    """The teacher's shards to fetch that no build in the same folder is at; builds leave them to us meanwhile."""
+    """The teacher's shards to fetch. Those that a build in the same folder works on are left out; builds leave ours."""
     lacking = [] if part == "targets" else [unit.shard for unit in teacher_units(source, there)]
     if not lacking:
         yield []
@@ -256,7 +251,7 @@ def _claimed(source: Holding, there: Holding, part: Part) -> Iterator[list[Unit]
 def _take(claims: ShardClaims, shard: int) -> bool:
     try:
         return claims.take(shard)
-    except CacheWriteError:  # a disk without locks, on which no build runs either
+    except CacheWriteError:  # a disk without locks, where no build can run either
         return True
 
 

@@ -1,7 +1,7 @@
-"""Holding: what a place holds of a cache, told by its listings and two small files.
+"""Holding: what a place holds of a cache, read from its listings and two small files.
 
-The names that a cache's files can have are written out here, and nothing else ever travels: what lies in the folder
-beside them stays there, and no name from outside leads out of it. Legend: k shard.
+The names that files of a cache can have are written out here, and nothing else ever travels: other files in the folder
+stay there, and no name from outside leads out of the folder.
 """
 
 import json
@@ -26,7 +26,7 @@ TARGETS_DESCRIPTION = f"targets/{DESCRIPTION}"
 COMPLETE_NAME = "complete.json"
 TABLE = (IMAGES_FILE, REGIONS_FILE)
 IDENTITY = (DESCRIPTION, *TABLE, *(f"{array}/{DESCRIPTION}" for array in TEACHER_ARRAYS))
-"""What makes a folder a cache, empty or not."""
+"""The files that every cache has from its first moment."""
 
 
 def shard_name(array: str, shard: int) -> str:
@@ -40,7 +40,7 @@ def list_name(shard: int) -> str:
 
 
 class Holding:
-    """A cache at a place, as far as it has come there. A snapshot: read it again after a change."""
+    """The state of a cache at a place, when it was read. After a change it is read again."""
 
     def __init__(self, place: Place) -> None:
         """Use `at`."""
@@ -57,7 +57,7 @@ class Holding:
         self.files = {name: listed[name] for name in self._known_names() if name in listed}
         """Size in bytes of each file of the cache that is there, by name."""
         self.dims = {"hidden": self.spec.hidden_dim, "visual": self.spec.visual_dim}
-        """Width of each array that was begun."""
+        """Width of each array; `targets` is among them from its first file on."""
         self.targets_description = b""
         self._projection_of_targets: str | None = None
         if TARGETS_DESCRIPTION in self.files:
@@ -111,16 +111,23 @@ class Holding:
 
     @cached_property
     def has_current_targets(self) -> bool:
-        """Whether there are targets, and of the projection beside them; elsewhere that shows when they arrive."""
+        """Whether there are targets, and of the projection beside them. That of other places is checked on arrival."""
         if TARGETS_DESCRIPTION not in self.files or self.place.path is None:
             return TARGETS_DESCRIPTION in self.files
         return RegionCache.open(self.place.path).has_current_targets()
 
-    def require_same(self, source: "Holding", remedy: str) -> None:
-        """Refuse another teacher's embeddings, other regions, shards of another size, and targets that do not fit.
+    def require_fit(self, source: "Holding", remedy: str, *, with_targets: bool) -> None:
+        """Refuse another teacher's embeddings, other regions and shards of another size.
+
+        With the targets, also refuse those of another projection, and a shard in which other regions were set aside.
+
+        Args:
+            source: the cache whose files are to travel here.
+            remedy: what the user can do, for the message.
+            with_targets: whether the targets travel.
 
         Raises:
-            CacheMismatchError: this is not another copy of the source.
+            CacheMismatchError: files of the source do not belong here.
         """
         found = self.spec.differences(source.spec)
         if self.table_digest != source.table_digest:
@@ -131,13 +138,10 @@ class Holding:
             raise CacheMismatchError(
                 f"{self.place.url} holds another cache than {source.place.url}: {'; '.join(found)}; {remedy}"
             )
+        if with_targets:
+            self._require_same_targets(source, remedy)
 
-    def require_same_targets(self, source: "Holding", remedy: str) -> None:
-        """Refuse to mix targets of two projections, or of shards in which other regions were set aside.
-
-        Raises:
-            CacheMismatchError: the targets of the source do not belong here.
-        """
+    def _require_same_targets(self, source: "Holding", remedy: str) -> None:
         if self.projection_digest not in (None, source.projection_digest):
             raise CacheMismatchError(
                 f"{self.place.url} has targets of another projection than {source.place.url} "
@@ -154,6 +158,7 @@ class Holding:
                     )
 
     def _settled(self, shard: int) -> bool:
+        """Whether it is decided which regions of a shard were set aside."""
         return self.has_teacher_shard(shard) or ("targets" in self.dims and self.has_shard("targets", shard))
 
     def _known_names(self) -> Iterable[str]:

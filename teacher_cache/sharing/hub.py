@@ -10,13 +10,13 @@ from mocha_pipe.teacher_cache.sharing.place import Place
 
 
 class HubPlace(Place):
-    """A folder in a repository. A commit is seen whole or not at all, and content that is there is not sent twice."""
+    """A folder in a repository. A commit appears whole, and the Hub does not ask for content that it has."""
 
     batch = 32
-    """The Hub takes few commits an hour; one of this size holds a gigabyte or so of a large cache."""
+    """The Hub limits commits per hour; one of this many units holds about a gigabyte of a large cache."""
 
     def send(self, files: Mapping[str, Path], stale: Sequence[str], there: Collection[str]) -> list[str]:  # noqa: ARG002
-        """As `Place.send`, all files in one commit, the last one wins.
+        """As `Place.send`, but all files in one commit, and the last owner of a name wins.
 
         Raises:
             TransferError: the Hub cannot be reached, or does not let us in.

@@ -12,7 +12,7 @@ from mocha_pipe.teacher_cache.store.cache import ARRAYS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheListing:
-    """One cache, as far as listings and its descriptions tell."""
+    """One cache, as its listings and descriptions show it."""
 
     place: str
     """Its URL or folder."""
@@ -33,7 +33,7 @@ class CacheListing:
 
 
 def list_caches(url: str) -> list[CacheListing]:
-    """Every cache at or below a folder or URL, by place; those of other format versions are passed over.
+    """Every cache at or below a folder or URL, sorted by place; caches of other format versions are left out.
 
     Args:
         url: folder or URL.
@@ -49,7 +49,7 @@ def _holdings(place: Place) -> Iterator[Holding]:
     if DESCRIPTION in files:
         try:
             holding = Holding.at(place)
-        except CacheFormatError:  # some other zarr group
+        except CacheFormatError:  # another Zarr group
             holding = None
         if holding:
             yield holding

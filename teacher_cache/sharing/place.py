@@ -5,8 +5,8 @@ import errno
 import re
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -19,10 +19,11 @@ from mocha_pipe.teacher_cache.sharing.drivers import find_driver
 
 ATTEMPTS = 4
 _LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What only the disk of this machine says; every other failure is taken for the connection's."""
+"""Failures of the disk of this machine; every other failure is taken for the connection's."""
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError, MochaError)
+"""Errors that another attempt would meet again."""
 _PUTS_WHOLE = ("s3", "s3a", "gs", "gcs", "memory")
-"""Stores where a file appears when its put has ended; elsewhere it is seen while it grows."""
+"""Stores where a file appears when its put has ended; elsewhere it can be seen while it grows."""
 
 Result = TypeVar("Result")
 
@@ -34,7 +35,7 @@ class Place:
     """
 
     batch = 1
-    """Units that are sent at a time; see `send`."""
+    """Units that one call of `send` takes."""
 
     def __init__(self, url: str) -> None:
         """Connect to nothing yet.
@@ -46,14 +47,14 @@ class Place:
             TransferError: the URL's protocol is unknown, or its package is not installed.
         """
         self.url = re.sub("(://[^/:@]*):[^/@]*@", r"\1@", url.rstrip("/") or url)
-        """For people: without a password."""
+        """As messages show it: without a password."""
         self.protocol = url.partition("://")[0] if "://" in url else "file"
         self._kind = find_driver(self.protocol)
         self.root: str = self._kind._strip_protocol(url).rstrip("/")
         self.path = Path(self.root or "/") if self.protocol in ("file", "local") else None
         """Where it is, for a folder on this machine's file systems."""
         self._options: dict[str, Any] = {} if self.path else self._kind._get_kwargs_from_urls(url)
-        # What speaks asyncio shares one connection pool; other drivers want a connection per thread.
+        # Drivers with asyncio share one pool of connections between threads; others need a connection per thread.
         self._held: Any = SimpleNamespace() if getattr(self._kind, "async_impl", False) else threading.local()
         self._run = uuid.uuid4().hex[:8]
 
@@ -109,7 +110,7 @@ class Place:
         Args:
             files: local files by their name here.
             stale: names to remove first.
-            there: names that may be replaced; of any other name that appears meanwhile the first owner wins.
+            there: names that may be replaced; a file of any other name that appears meanwhile stays.
 
         Returns:
             The names that arrived; all of them, unless somebody else is sending the same right now.
@@ -122,7 +123,7 @@ class Place:
         arrived: list[str] = []
         for name, content in files.items():
             if not self.store(name, content, only_new=name not in there):
-                break  # the rest is theirs too: never a file of each
+                break  # somebody else sends this unit: all its files must be theirs
             arrived.append(name)
         return arrived
 
@@ -143,7 +144,7 @@ class Place:
         try:
             self._writing(lambda files: self._store(files, name, content, only_new=only_new))
         except FileExistsError:
-            return self.read(name) == content.read_bytes()  # an attempt of ours may have arrived without an answer
+            return self.read(name) == content.read_bytes()  # ours, where an attempt arrived and its answer was lost
         return True
 
     def remove(self, name: str) -> None:
@@ -158,9 +159,9 @@ class Place:
                 files.put_file(str(content), path, mode="create" if only_new else "overwrite")
             except OSError as error:
                 files.invalidate_cache()
-                if only_new and files.exists(path):  # not every store of the S3 kind says so by itself
+                if only_new and files.exists(path):  # some stores refuse in words of their own
                     raise FileExistsError(path) from error
-                if error.errno != errno.ENOSYS:  # it knows no condition on a put
+                if error.errno != errno.ENOSYS:  # the store knows puts without a condition only
                     raise
                 files.put_file(str(content), path)
             self._check_size(files, path, content)
@@ -170,7 +171,7 @@ class Place:
         files.makedirs(folder, exist_ok=True)
         try:
             files.put_file(str(content), arriving)
-            self._check_size(files, arriving, content)  # forgets listings
+            self._check_size(files, arriving, content)
             if only_new and files.exists(path):
                 raise FileExistsError(path)
             files.mv(arriving, path)
@@ -200,7 +201,12 @@ class Place:
             ) from error
 
     def _retrying(self, operation: Callable[[Any], Result]) -> Result:
-        """Do something with a connection, and again with a new one when it fails."""
+        """Do something with a connection, and again with a new one when it fails.
+
+        Raises:
+            FileNotFoundError, FileExistsError, ...: what `_is_final` names, for the caller to tell apart.
+            TransferError: the place does not let us in, or every attempt failed.
+        """
 
         def attempt() -> Result:
             if not hasattr(self._held, "files"):
@@ -211,7 +217,7 @@ class Place:
             with suppress(AttributeError):
                 del self._held.files
 
-        with self._in_words():
+        try:
             return Retrying(
                 stop=stop_after_attempt(ATTEMPTS),
                 wait=wait_random_exponential(multiplier=0.2, max=10),
@@ -219,12 +225,6 @@ class Place:
                 before_sleep=disconnect,
                 reraise=True,
             )(attempt)
-
-    @contextmanager
-    def _in_words(self) -> Iterator[None]:
-        """What a transport raises, in one line; what a caller can tell apart stays what it is."""
-        try:
-            yield
         except PermissionError as error:
             raise TransferError(
                 f"{self.url} does not let you in ({first_line(error)}); check the credentials of this machine, then "

@@ -14,7 +14,7 @@ class KnownHostsFileSystem(SFTPFileSystem):  # type: ignore[misc]
         try:
             self.client.connect(self.host, **self.ssh_kwargs)
         except (paramiko.BadHostKeyException, paramiko.AuthenticationException) as error:
-            raise PermissionError(str(error)) from error  # another attempt would end the same way
+            raise PermissionError(str(error)) from error  # is not tried again
         self.ftp = self.client.open_sftp()
 
 

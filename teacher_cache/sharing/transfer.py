@@ -1,10 +1,10 @@
-"""Files from here to there: in parallel, each checked before it counts, under one bar in bytes.
+"""Copies the files of a cache: in parallel, each checked before it counts, with one progress bar in bytes.
 
-Files that belong together are a unit: they are checked before the first of them shows under its name, and then appear
-in their order.
+Files that belong together are a unit. All are checked before the first one appears under its name; then they appear in
+their order.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mocha_pipe.data.files import atomic_path, temporary_folder
+from mocha_pipe.teacher_cache.checking.verify import finding_of
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.sharing.checks import check_file
 from mocha_pipe.teacher_cache.sharing.holding import Holding
@@ -22,6 +23,9 @@ from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
 
 WORKERS = 8
 """Units that travel at once."""
+
+Carry = Callable[[Sequence[Unit]], Sequence[str]]
+"""Copies some units and returns the names of the files that arrived."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,62 +42,8 @@ class TransferReport:
     """Shards that the destination still lacks, of the arrays that were asked for."""
 
 
-class Sender:
-    """Carries units from a local cache to a place."""
-
-    def __init__(self, source: Holding, place: Place, there: Collection[str]) -> None:
-        """Send nothing yet; `there` are the files that the place has, all others must not exist when they are sent."""
-        assert source.place.path is not None
-        self.source, self._place, self._there = source, place, there
-        self.batch = place.batch
-        """Units that are carried at a time."""
-        self._folder = source.place.path
-
-    def carry(self, units: Sequence[Unit]) -> Sequence[str]:
-        """Send some units; returns the names that did arrive, without those of which others were faster.
-
-        Raises:
-            CacheCorruptError: a file of ours is damaged. Its unit is not sent.
-            TransferError: the place cannot be reached.
-        """
-        names = [name for unit in units for name in unit.names]
-        _check(self.source, names, self._folder)
-        stale = [name for unit in units for name in unit.stale]
-        return self._place.send({name: self._folder / name for name in names}, stale, self._there)
-
-
-class Receiver:
-    """Carries units from a place into a local cache."""
-
-    batch = 1
-    """Units that are carried at a time."""
-
-    def __init__(self, source: Holding, folder: Path, there: Collection[str]) -> None:
-        """Fetch nothing yet; `there` are the files that the folder has, all others are left alone if they appear."""
-        self.source, self._folder, self._there = source, folder, there
-
-    def carry(self, units: Sequence[Unit]) -> Sequence[str]:
-        """Fetch a unit; returns its names, or nothing if somebody else was faster.
-
-        Raises:
-            CacheCorruptError: a file at the place is damaged. Nothing of its unit arrives.
-            TransferError: the place cannot be reached.
-        """
-        (unit,) = units
-        with temporary_folder(self._folder / "transfer") as staging:
-            fetch_checked(self.source, unit.names, staging)
-            if any(name not in self._there and (self._folder / name).exists() for name in unit.names):
-                return ()
-            for name in unit.stale:
-                (self._folder / name).unlink(missing_ok=True)
-            for name in unit.names:
-                with atomic_path(self._folder / name) as temporary:
-                    (staging / name).replace(temporary)
-        return unit.names
-
-
 class Transfer:
-    """One transfer in steps: units in parallel, under one bar in bytes."""
+    """One transfer in phases, with one progress bar in bytes."""
 
     def __init__(self, title: str, *, progress: bool) -> None:
         """Carry nothing yet."""
@@ -107,20 +57,20 @@ class Transfer:
         """End the bar."""
         self._bar.close()
 
-    def run(self, phases: Sequence[Sequence[Unit]], carrier: Sender | Receiver) -> None:
-        """Carry phase after phase, the units of one phase in parallel.
+    def run(self, phases: Sequence[Sequence[Unit]], source: Holding, carry: Carry, *, batch: int = 1) -> None:
+        """Carry phase after phase; the units of one phase travel side by side, or in batches one after the other.
 
-        The first failure ends it, after the units that had begun. What arrived stays.
+        The first failure ends the transfer, after the units that had begun. What arrived stays.
         """
-        sizes = carrier.source.files
+        sizes = source.files
         self._bar.total = (self._bar.total or 0) + sum(
             sizes[name] for phase in phases for unit in phase for name in unit.names
         )
         self._bar.refresh()
-        with ThreadPoolExecutor(1 if carrier.batch > 1 else WORKERS, "transfer") as pool:
+        with ThreadPoolExecutor(1 if batch > 1 else WORKERS, "transfer") as pool:
             for phase in phases:
-                batches = [phase[first : first + carrier.batch] for first in range(0, len(phase), carrier.batch)]
-                futures = [pool.submit(carrier.carry, batch) for batch in batches]
+                batches = [phase[first : first + batch] for first in range(0, len(phase), batch)]
+                futures = [pool.submit(carry, units) for units in batches]
                 try:
                     for future in as_completed(futures):
                         self.arrived += future.result()
@@ -130,8 +80,50 @@ class Transfer:
                     raise
 
 
+def send_units(source: Holding, place: Place, there: Collection[str], units: Sequence[Unit]) -> Sequence[str]:
+    """Copy units of a local cache to a place, where only the files in `there` may be replaced.
+
+    Returns:
+        The names that arrived, without those that somebody else sent first.
+
+    Raises:
+        CacheCorruptError: a file of ours is damaged. None of these units is sent.
+        TransferError: the place cannot be reached.
+    """
+    assert source.place.path is not None
+    folder, names = source.place.path, [name for unit in units for name in unit.names]
+    _check(source, names, folder)
+    stale = [name for unit in units for name in unit.stale]
+    return place.send({name: folder / name for name in names}, stale, there)
+
+
+def fetch_units(source: Holding, folder: Path, there: Collection[str], units: Sequence[Unit]) -> Sequence[str]:
+    """Copy units from a place into a local cache, where only the files in `there` may be replaced.
+
+    Returns:
+        The names that arrived, without those of units of which a file appeared in the folder meanwhile.
+
+    Raises:
+        CacheCorruptError: a file at the place is damaged. Nothing of its unit arrives.
+        TransferError: the place cannot be reached.
+    """
+    arrived: list[str] = []
+    for unit in units:
+        with temporary_folder(folder / "transfer") as staging:
+            fetch_checked(source, unit.names, staging)
+            if any(name not in there and (folder / name).exists() for name in unit.names):
+                continue
+            for name in unit.stale:
+                (folder / name).unlink(missing_ok=True)
+            for name in unit.names:
+                with atomic_path(folder / name) as temporary:
+                    (staging / name).replace(temporary)
+            arrived += unit.names
+    return arrived
+
+
 def fetch_checked(source: Holding, names: Sequence[str], folder: Path) -> None:
-    """Copy files of a cache into a folder and check them; once more where they did not arrive as they were.
+    """Copy files of a cache into a folder and check them; a second time where a check fails.
 
     Raises:
         CacheCorruptError: they were damaged twice.
@@ -157,12 +149,11 @@ def _check(source: Holding, names: Sequence[str], folder: Path) -> None:
             check_file(folder, name, source)
         except CacheCorruptError as error:
             place = source.place
-            finding = str(error).partition(" is damaged: ")[2].partition("; ")[0]
-            # A shard without its list would pass for another one's, so a list goes together with its shard.
+            # A shard that lost its list of what was set aside looks damaged too, so the whole shard goes.
             what = "it and the other files of its shard" if name.startswith(QUARANTINE_FOLDER) else "it"
             remedy = (
                 f"run `mocha-pipe cache verify {place.path} --repair`"
                 if place.path is not None
                 else f"remove {what} there and push again from a sound copy: `mocha-pipe cache push FOLDER {place.url}`"
             )
-            raise CacheCorruptError(f"{place.url}/{name} is damaged: {finding}; {remedy}") from error
+            raise CacheCorruptError(f"{place.url}/{name} is damaged: {finding_of(error)}; {remedy}") from error

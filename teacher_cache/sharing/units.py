@@ -1,4 +1,4 @@
-"""Units: which files a destination lacks, and which of them belong together, in the order in which they may appear."""
+"""Units: which files a destination lacks, which of them belong together, and in which order they may appear."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME
 from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
 
 Part = Literal["all", "targets", "teacher"]
-"""All of a cache; what distillation needs; what the teacher gave."""
+"""`all` of a cache; `targets`, which distillation needs; `teacher`, the arrays that the teacher gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Unit:
 
     names: tuple[str, ...]
     stale: tuple[str, ...] = ()
-    """Files that the destination has and must lose first."""
+    """Files of the destination that must go first."""
     shard: int | None = None
-    """The shard of the teacher's arrays that it completes."""
+    """The shard of the teacher's arrays that this unit completes."""
 
 
 def identity_units(there: Holding) -> list[Unit]:
-    """What makes a cache, as far as the destination lacks it; the table is one unit."""
+    """Descriptions and region table, as far as the destination lacks them; the files of the table are one unit."""
     units = [Unit((name,)) for name in IDENTITY if name not in TABLE and name not in there.files]
     if any(name not in there.files for name in TABLE):
         units.append(Unit(TABLE))
@@ -47,7 +47,7 @@ def projection_units(source: Holding, there: Holding, part: Part) -> list[list[U
 
 
 def marker_units(source: Holding, there: Holding) -> list[Unit]:
-    """The mark of a complete cache, where the destination is complete and has none."""
+    """The marker of a complete cache, where the destination is complete without one."""
     is_due = COMPLETE_NAME in source.files and COMPLETE_NAME not in there.files and there.is_complete
     return [Unit((COMPLETE_NAME,))] if is_due else []
 
@@ -59,7 +59,7 @@ def teacher_units(source: Holding, there: Holding) -> list[Unit]:
         names = [shard_name(array, shard) for array in TEACHER_ARRAYS]
         if there.has_teacher_shard(shard) or not all(name in source.files for name in names):
             continue
-        # Whole files that are not ours are replaced first: at no moment is there one of theirs beside one of ours.
+        # A whole file of another owner is replaced first: at no moment do files of two owners make a shard.
         whole = [shard_name(array, shard) for array in TEACHER_ARRAYS if there.has_shard(array, shard)]
         rest = [name for name in names if name not in whole]
         if whole and there.place.read(whole[0]) == source.place.read(whole[0]):
@@ -69,7 +69,7 @@ def teacher_units(source: Holding, there: Holding) -> list[Unit]:
 
 
 def target_units(source: Holding, there: Holding, part: Part) -> list[Unit]:
-    """The shards of targets that the destination lacks; the lists go with them where the teacher's shards do not."""
+    """The shards of targets that the destination lacks, with their lists where no shard of the teacher brings these."""
     units = []
     for shard in range(len(source.plan)):
         name = shard_name("targets", shard)
@@ -84,7 +84,7 @@ def target_units(source: Holding, there: Holding, part: Part) -> list[Unit]:
 
 
 def _with_list(source: Holding, there: Holding, shard: int, names: Sequence[str], completes: int | None) -> Unit:
-    """A unit with the shard's list before its arrays; a list that another one's shard had goes away."""
+    """A unit with the list of what was set aside before the shard's arrays; a stale list goes."""
     name = list_name(shard)
     if name in source.files:
         return Unit((name, *names), shard=completes)

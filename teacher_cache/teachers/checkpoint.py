@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from mocha_pipe.data.files import file_digest
 from mocha_pipe.teacher_cache.errors import TeacherError
 
 WEIGHT_FILES = "*.safetensors"
@@ -43,13 +44,12 @@ class Checkpoint:
     """A checkpoint in Hugging Face layout on the local disk."""
 
     name: str
-    """Hub id, or the folder's own name, so that two machines with the same folder agree."""
+    """Hub id, or the folder's own name without the path to it."""
     revision: str
-    """Commit of the hub repository, or digest of the folder's weights and settings."""
+    """Commit of the hub repository, or `folder_digest` of the folder."""
     folder: Path
-    """Where its files are."""
     settings: dict[str, Any]
-    """Content of its config.json."""
+    """Content of its `config.json`."""
 
 
 def find_checkpoint(model: str, *, revision: str | None, weights: bool, flag: str) -> Checkpoint:
@@ -58,7 +58,7 @@ def find_checkpoint(model: str, *, revision: str | None, weights: bool, flag: st
     Args:
         model: hub id or folder.
         revision: branch, tag or commit of a hub id.
-        weights: fetch the weights of a hub id too; without them its settings are enough.
+        weights: download the weights of a hub id too, beside its settings.
         flag: the option that named the model, for messages.
 
     Raises:
@@ -88,9 +88,7 @@ def folder_digest(folder: Path) -> str:
     paths = [*folder.glob(WEIGHT_FILES), *(folder / name for name in SETTING_FILES if (folder / name).is_file())]
     total = hashlib.blake2b(digest_size=16)
     for path in sorted(paths, key=lambda path: path.name):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-        total.update(f"{path.name}\0{content.hexdigest()}\n".encode())
+        total.update(f"{path.name}\0{file_digest(path)}\n".encode())
     return total.hexdigest()
 
 
@@ -121,14 +119,12 @@ def _read_settings(folder: Path, model: str, flag: str) -> dict[str, Any]:
             f"a model folder holds a config.json in Hugging Face layout; '{model}' has none; correct {flag}"
         ) from None
     except (OSError, ValueError) as error:
-        raise TeacherError(
-            f"config.json of a model is a JSON object; '{model}' has one that cannot be read ({error}); "
-            f"fetch it again or correct {flag}"
-        ) from None
+        settings, found = None, f"one that cannot be read ({error})"
+    else:
+        found = f"a {type(settings).__name__}"
     if not isinstance(settings, dict):
         raise TeacherError(
-            f"config.json of a model is a JSON object; '{model}' has a {type(settings).__name__}; "
-            f"fetch it again or correct {flag}"
+            f"config.json of a model is a JSON object; '{model}' has {found}; fetch it again or correct {flag}"
         )
     return settings
 

@@ -1,4 +1,4 @@
-"""A teacher before its weights are loaded: checkpoint, processor, device, and the spec that follows from them."""
+"""A teacher without its weights: checkpoint, processor and device, and the spec that follows from them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, LlavaConfig, LlavaProcessor
 
+from mocha_pipe.data.errors import first_line
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
@@ -13,7 +14,7 @@ from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.pixels import square_size
 from mocha_pipe.teacher_cache.teachers.pooling import POOLING_NAMES
 from mocha_pipe.teacher_cache.teachers.prompt import PromptEncoder
-from mocha_pipe.teacher_cache.teachers.visual import check_clip, clip_dim
+from mocha_pipe.teacher_cache.teachers.visual import clip_dim
 from mocha_pipe.teacher_cache.teachers.weights import pick_device, pick_dtype
 
 TOWER = "tower"
@@ -21,22 +22,25 @@ TOWER = "tower"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TeacherDescription:
-    """What `TeacherConfig` comes down to on this machine."""
+    """What a `TeacherConfig` means on this machine."""
 
     spec: TeacherSpec
     checkpoint: Checkpoint
-    architecture: Any
-    """The checkpoint's `LlavaConfig`."""
     visual: Checkpoint | None
-    """CLIP checkpoint; None where the teacher's own tower serves."""
+    """The CLIP checkpoint that gives `visual`; None where the teacher's own vision tower does."""
     processor: Any
+    """The checkpoint's `LlavaProcessor`."""
     prompts: PromptEncoder
     device: torch.device
     dtype: torch.dtype
 
 
 def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescription:
-    """Find and check everything but the weights; `weights=True` also downloads those of hub ids.
+    """Find and check everything but the weights.
+
+    Args:
+        config: which teacher, and how it embeds.
+        weights: download the weights of a hub id too, to be loaded next.
 
     Raises:
         TeacherError: a checkpoint is missing or not of the right kind, or device, dtype or layer do not exist.
@@ -45,10 +49,10 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
     dtype = pick_dtype(config.dtype, device)
     checkpoint = find_checkpoint(config.model, revision=config.revision, weights=weights, flag="--teacher")
     architecture = _read_architecture(checkpoint, config.layer)
-    visual = None
+    visual, visual_dim = None, architecture.vision_config.hidden_size
     if config.visual != TOWER:
         visual = find_checkpoint(config.visual, revision=None, weights=weights, flag="--visual")
-        check_clip(visual)
+        visual_dim = clip_dim(visual)
     processor = _load_processor(checkpoint)
     crop_size = square_size(processor.image_processor, checkpoint.name)
     image_tokens = _image_tokens(checkpoint.name, architecture, crop_size)
@@ -69,13 +73,13 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
         max_new_tokens=config.max_new_tokens if generates else 0,
         num_beams=config.num_beams if generates else 1,
         hidden_dim=architecture.text_config.hidden_size,
-        visual_dim=architecture.vision_config.hidden_size if visual is None else clip_dim(visual),
+        visual_dim=visual_dim,
     )
-    return TeacherDescription(spec, checkpoint, architecture, visual, processor, prompts, device, dtype)
+    return TeacherDescription(spec, checkpoint, visual, processor, prompts, device, dtype)
 
 
 def _read_architecture(checkpoint: Checkpoint, layer: int) -> Any:
-    """The model's configuration; refuses what is not a LLaVA with a CLIP tower, and a layer that it does not have."""
+    """The model's `LlavaConfig`; refuses what is not a LLaVA with a CLIP tower, and a layer that it does not have."""
     kind = checkpoint.settings.get("model_type")
     tower = checkpoint.settings.get("vision_config", {}).get("model_type", "clip_vision_model")
     if kind != "llava" or tower != "clip_vision_model":
@@ -98,10 +102,9 @@ def _load_processor(checkpoint: Checkpoint) -> Any:
     try:
         processor = loader.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise TeacherError(
             f"a teacher's folder must hold its processor and tokenizer; those of '{checkpoint.name}' cannot be loaded "
-            f"({reason}); fetch the files again or correct --teacher"
+            f"({first_line(error)}); fetch the files again or correct --teacher"
         ) from error
     if not isinstance(processor, LlavaProcessor) or processor.patch_size is None:
         raise TeacherError(

@@ -11,27 +11,28 @@ from transformers import DynamicCache, GenerationConfig
 
 from mocha_pipe.teacher_cache.teachers.pooling import positions
 
-_NEUTRAL: dict[str, tuple[object, ...]] = {
-    "repetition_penalty": (None, 1.0),
-    "encoder_repetition_penalty": (None, 1.0),
-    "no_repeat_ngram_size": (None, 0),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "bad_words_ids": (None,),
-    "min_length": (None, 0),
-    "min_new_tokens": (None, 0),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
-    "suppress_tokens": (None,),
-    "begin_suppress_tokens": (None,),
-    "sequence_bias": (None,),
-    "exponential_decay_length_penalty": (None,),
-    "guidance_scale": (None, 1.0),
+_NEUTRAL = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "bad_words_ids": None,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "sequence_bias": None,
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": 1.0,
 }
+"""Settings that change a greedy search unless they have this value or none."""
 
 
 def is_plain_greedy(config: GenerationConfig) -> bool:
     """Whether a checkpoint's generation settings leave a greedy search alone: the next token is the likeliest one."""
-    return all(getattr(config, name, values[0]) in values for name, values in _NEUTRAL.items())
+    return all(getattr(config, name, None) in (None, neutral) for name, neutral in _NEUTRAL.items())
 
 
 def end_tokens(config: GenerationConfig) -> list[int]:
@@ -40,77 +41,68 @@ def end_tokens(config: GenerationConfig) -> list[int]:
     return [int(index) for index in (ids if isinstance(ids, list) else [ids]) if index is not None]
 
 
-class GreedyAnswers:
-    """Answers of one batch, one token per step, and the mean of the states that chose their tokens.
+def greedy_answers(
+    model: Any, inputs_NLD: Tensor, mask_NL: Tensor, *, layer: int | None, max_new_tokens: int
+) -> tuple[Tensor, list[list[int]]]:  # (N, D) float32, ...
+    """Answers of one batch, and the mean of the states that chose their tokens.
 
-    First and last step are left out where at least three steps leave something (see `pooling.answer_steps`).
+    The first and the last step do not count where at least three steps leave something (see `pooling.answer_steps`).
+
+    Args:
+        model: a `LlavaForConditionalGeneration`.
+        inputs_NLD: embedded prompts with their pictures, padded on the left.
+        mask_NL: 1 where a token is real.
+        layer: index of the hidden state that is pooled; None is the last one, after the final norm.
+        max_new_tokens: length limit of an answer.
+
+    Returns:
+        Pooled states of all rows in their order, and the tokens of their answers, end token included.
     """
+    device, num_rows = inputs_NLD.device, len(inputs_NLD)
+    result = torch.zeros(num_rows, inputs_NLD.shape[2], dtype=torch.float32, device=device)
+    answers: list[list[int]] = [[] for _ in range(num_rows)]
+    end = torch.tensor(end_tokens(model.generation_config), dtype=torch.int64, device=device)
+    cache = DynamicCache(config=model.config.text_config)
+    rows = torch.arange(num_rows, device=device)
+    position_N1 = positions(mask_NL)[:, -1:]
+    states_ND, logits_NV = _step(model, inputs_NLD, mask_NL, positions(mask_NL), cache, layer)
+    sum_ND, middle_ND = states_ND, torch.zeros_like(states_ND)
+    for step in range(1, max_new_tokens + 1):
+        tokens_N = logits_NV.argmax(dim=1)
+        for row, token in zip(rows.tolist(), tokens_N.tolist(), strict=True):
+            answers[row].append(token)
+        is_done = torch.isin(tokens_N, end) | (step == max_new_tokens)
+        done = is_done.nonzero()[:, 0]
+        if len(done):
+            result[rows[done]] = middle_ND[done] / (step - 2) if step >= 3 else sum_ND[done] / step
+            if len(done) == len(rows):
+                break
+            going = (~is_done).nonzero()[:, 0]
+            cache.batch_select_indices(going)
+            rows, tokens_N, mask_NL, position_N1 = (x[going] for x in (rows, tokens_N, mask_NL, position_N1))
+            states_ND, sum_ND, middle_ND = (x[going] for x in (states_ND, sum_ND, middle_ND))
+        if step >= 2:
+            middle_ND = middle_ND + states_ND  # a later step follows: this one is not the last
+        mask_NL = torch.cat([mask_NL, torch.ones_like(mask_NL[:, :1])], dim=1)
+        position_N1 = position_N1 + 1
+        inputs = model.get_input_embeddings()(tokens_N[:, None])
+        states_ND, logits_NV = _step(model, inputs, mask_NL, position_N1, cache, layer)
+        sum_ND = sum_ND + states_ND
+    return result, answers
 
-    def __init__(self, model: Any, *, layer: int | None, max_new_tokens: int) -> None:
-        """Use a `LlavaForConditionalGeneration`.
 
-        Args:
-            model: the model.
-            layer: index of the hidden state that is pooled; None is the last one, after the final norm.
-            max_new_tokens: length limit of an answer.
-        """
-        self._model, self._layer, self._max_new_tokens = model, layer, max_new_tokens
-        self._end = end_tokens(model.generation_config)
-
-    def pooled(self, inputs_NLD: Tensor, mask_NL: Tensor) -> tuple[Tensor, list[list[int]]]:  # (N, D) float32
-        """Pooled states of all rows in their order, and the tokens of their answers, end token included.
-
-        Args:
-            inputs_NLD: embedded prompts with their pictures, padded on the left.
-            mask_NL: 1 where a token is real.
-        """
-        device, num_rows = inputs_NLD.device, len(inputs_NLD)
-        result = torch.zeros(num_rows, inputs_NLD.shape[2], dtype=torch.float32, device=device)
-        answers: list[list[int]] = [[] for _ in range(num_rows)]
-        end = torch.tensor(self._end, dtype=torch.int64, device=device)
-        cache = DynamicCache(config=self._model.config.text_config)
-        rows = torch.arange(num_rows, device=device)
-        position_N1 = positions(mask_NL)[:, -1:]
-        states_ND, logits_NV = self._pass(inputs_NLD, mask_NL, positions(mask_NL), cache)
-        sum_ND, middle_ND = states_ND, torch.zeros_like(states_ND)
-        for step in range(1, self._max_new_tokens + 1):
-            tokens_N = logits_NV.argmax(dim=1)
-            for row, token in zip(rows.tolist(), tokens_N.tolist(), strict=True):
-                answers[row].append(token)
-            is_done = (
-                torch.isin(tokens_N, end) if step < self._max_new_tokens else torch.ones_like(rows, dtype=torch.bool)
-            )
-            done = is_done.nonzero()[:, 0]
-            if len(done):
-                kept = middle_ND[done] / (step - 2) if step >= 3 else sum_ND[done] / step
-                result[rows[done]] = kept
-                if len(done) == len(rows):
-                    break
-                going = (~is_done).nonzero()[:, 0]
-                cache.batch_select_indices(going)
-                rows, tokens_N, mask_NL, position_N1 = (x[going] for x in (rows, tokens_N, mask_NL, position_N1))
-                states_ND, sum_ND, middle_ND = (x[going] for x in (states_ND, sum_ND, middle_ND))
-            if step >= 2:
-                middle_ND = middle_ND + states_ND  # a later step follows: this one is not the last
-            mask_NL = torch.cat([mask_NL, torch.ones_like(mask_NL[:, :1])], dim=1)
-            position_N1 = position_N1 + 1
-            inputs = self._model.get_input_embeddings()(tokens_N[:, None])
-            states_ND, logits_NV = self._pass(inputs, mask_NL, position_N1, cache)
-            sum_ND = sum_ND + states_ND
-        return result, answers
-
-    def _pass(
-        self, inputs_NLD: Tensor, mask_NL: Tensor, position_NL: Tensor, cache: DynamicCache
-    ) -> tuple[Tensor, Tensor]:  # (N, D) float32, (N, V)
-        """Pooled layer's state at the last position, and the logits there."""
-        output = self._model.model(
-            inputs_embeds=inputs_NLD,
-            attention_mask=mask_NL,
-            position_ids=position_NL,
-            past_key_values=cache,
-            use_cache=True,
-            output_hidden_states=self._layer is not None,
-        )
-        last_ND = output.last_hidden_state[:, -1]
-        pooled_ND = last_ND if self._layer is None else output.hidden_states[self._layer][:, -1]
-        return pooled_ND.to(torch.float32), self._model.lm_head(last_ND)
+def _step(
+    model: Any, inputs_NLD: Tensor, mask_NL: Tensor, position_NL: Tensor, cache: DynamicCache, layer: int | None
+) -> tuple[Tensor, Tensor]:  # (N, D) float32, (N, V)
+    """The pooled layer's state at the last position, and the logits there."""
+    output = model.model(
+        inputs_embeds=inputs_NLD,
+        attention_mask=mask_NL,
+        position_ids=position_NL,
+        past_key_values=cache,
+        use_cache=True,
+        output_hidden_states=layer is not None,
+    )
+    last_ND = output.last_hidden_state[:, -1]
+    pooled_ND = last_ND if layer is None else output.hidden_states[layer][:, -1]
+    return pooled_ND.to(torch.float32), model.lm_head(last_ND)

@@ -1,9 +1,9 @@
 """LlavaTeacher: a LLaVA checkpoint of Hugging Face transformers, unmodified, embeds regions in batches.
 
-Per batch the vision tower sees every picture once; its states serve both the language model and `visual`. The language
-model's head is applied only where a description is generated, and only at its last position.
+The vision tower sees every picture once; its states serve both the language model and `visual`. The language model's
+head runs only where a description is generated, and there only at the last position.
 
-Letters: N regions, L tokens of a padded prompt, T steps of a padded answer, D width of a hidden state.
+Letters: N regions, L tokens of a padded prompt, T tokens that may be pooled, D width of a hidden state.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.describe import TeacherDescription, describe
-from mocha_pipe.teacher_cache.teachers.greedy import GreedyAnswers, end_tokens, is_plain_greedy
-from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler, stack_crops
+from mocha_pipe.teacher_cache.teachers.greedy import end_tokens, greedy_answers, is_plain_greedy
+from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler
 from mocha_pipe.teacher_cache.teachers.pooling import (
     answer_lengths,
     answer_steps,
@@ -31,42 +31,65 @@ from mocha_pipe.teacher_cache.teachers.pooling import (
     positions,
     text_after_image,
 )
-from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder, mean_patch, num_weights
+from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder, mean_patch
 from mocha_pipe.teacher_cache.teachers.weights import load_weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedBatch:
-    """Regions on the device, ready for the forward pass."""
+    """Regions of one forward pass. Tensors are on the device."""
 
     picks: list[int]
-    """Their places among the regions that were given."""
+    """Places of these regions among those that were given."""
     crops: Sequence[NDArray[np.uint8]]
     pixels: Tensor  # (N, S, S, 3) uint8
     ids: Tensor  # (N, L)
     mask: Tensor | None  # (N, L)
     """1 where a token is real; None where all are."""
     text_start: int
-    """Column of the first token after a picture; the states before it are not pooled."""
+    """First column that holds text after a picture in any row; states before this column are not pooled."""
     weights: Tensor  # (N, T)
-    """What each state from `text_start` on counts in its row's mean."""
+    """Weight of each state from column `text_start` on in the mean of its row; 0 where a state does not count."""
 
 
 class LlavaTeacher:
     """The teacher of the paper. See `Teacher` for the contract.
 
-    An embedding does not depend on its batch beyond rounding: a region embedded alone and in a batch differ by at most
-    1e-4 of the embedding's norm in float32 and 2e-2 in bfloat16 (both tested). In `generate` mode rounding can also
-    decide between two words of nearly equal score, and then the rest of the answer differs; rare in float32.
+    The other regions of a batch move an embedding only by rounding: at most by 1e-4 of its norm in float32 and by 2e-2
+    in bfloat16 (both tested). In `generate` mode rounding can also decide between two words of nearly equal score, and
+    then the rest of the answer differs; this is rare in float32.
     """
 
     spec: TeacherSpec
 
-    def __init__(self, config: TeacherConfig) -> None:
-        """Load the checkpoint, from its folder or from the hub.
+    def __init__(self, described: TeacherDescription, model: Any, *, batch: int, compiled: bool = False) -> None:
+        """A teacher of a model that is in memory already; `load` reads one from its checkpoint.
+
+        Args:
+            described: all but the weights, as `describe` finds it.
+            model: a `LlavaForConditionalGeneration`, frozen, on the device.
+            batch: regions per forward pass.
+            compiled: compile the tower and the language model.
+        """
+        self.spec = described.spec
+        self._model = model
+        self._batch = batch
+        self._prompts = described.prompts
+        self._scale_pixels = PixelScaler(described.processor.image_processor)
+        self._pad_id: int = described.processor.tokenizer.pad_token_id or 0
+        self._clip = None
+        if described.visual is not None:
+            self._clip = ClipEncoder(described.visual, device=described.device, dtype=described.dtype)
+        if compiled:
+            model.model.vision_tower.compile()
+            model.model.language_model.compile()
+
+    @classmethod
+    def load(cls, config: TeacherConfig) -> "LlavaTeacher":
+        """Load the checkpoint that a configuration names, from its folder or from the hub.
 
         Raises:
-            TeacherError: it cannot be found or read, is not LLaVA, or does not run on this machine as configured.
+            TeacherError: the checkpoint cannot be found or read, is not LLaVA, or does not run here as configured.
         """
         described = describe(config, weights=True)
         model = load_weights(
@@ -76,32 +99,7 @@ class LlavaTeacher:
             device=described.device,
             flag="--teacher",
         )
-        self._take(described, model, batch=config.batch, compiled=config.compile)
-
-    @classmethod
-    def of_model(
-        cls, described: TeacherDescription, model: Any, *, batch: int, compiled: bool = False
-    ) -> "LlavaTeacher":
-        """A teacher of a model that is in memory already, frozen, on the device; `describe` tells the rest."""
-        teacher = cls.__new__(cls)
-        teacher._take(described, model, batch=batch, compiled=compiled)
-        return teacher
-
-    def _take(self, described: TeacherDescription, model: Any, *, batch: int, compiled: bool) -> None:
-        self.spec = described.spec
-        self._processor = described.processor
-        self._scale_pixels = PixelScaler(described.processor.image_processor)
-        self._prompts = described.prompts
-        self._batch = batch
-        self._model = model
-        if compiled:
-            self._model.model.vision_tower.compile()
-            self._model.model.language_model.compile()
-        self._clip = None
-        if described.visual is not None:
-            self._clip = ClipEncoder(described.visual, device=described.device, dtype=described.dtype)
-        tokenizer = self._processor.tokenizer
-        self._pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        return cls(described, model, batch=config.batch, compiled=config.compile)
 
     def embed(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> RegionEmbeddings:
         """Embed regions; see `Teacher.embed`.
@@ -120,26 +118,13 @@ class LlavaTeacher:
                     f"a batch must fit into the device's memory; {len(batch.picks)} regions do not; "
                     f"pass --batch {max(len(batch.picks) // 2, 1)}"
                 ) from error
-        for picks, hidden_ND, visual_ND in done:  # copied when all are on their way, so that a GPU never waits
+        # A copy waits for the GPU. All batches are queued before the first copy, so that the GPU never idles.
+        for picks, hidden_ND, visual_ND in done:
             hidden[picks], visual[picks] = hidden_ND.cpu(), visual_ND.cpu()
         return RegionEmbeddings(hidden.numpy(), visual.numpy())
 
-    @torch.inference_mode()
-    def look(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:  # (n, Dv)
-        """`visual` of these crops alone, as one batch; the language model is left out."""
-        if self._clip is not None:
-            return self._clip.embed(crops).cpu().numpy()
-        tower = self._model.model.vision_tower
-        pixels = self._scale_pixels(stack_crops(crops).to(self._model.device), self._model.dtype)
-        return mean_patch(tower, tower(pixels).last_hidden_state).cpu().numpy()
-
-    @property
-    def num_visual_weights(self) -> int:
-        """Weights of what `look` runs."""
-        return num_weights(self._model.model.vision_tower) if self._clip is None else self._clip.num_weights
-
     def prepare(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> list[PreparedBatch]:
-        """Batches of about equal prompt length, on the device, ready for `forward`.
+        """Batches for `forward`, each of regions whose prompts have about the same length.
 
         Raises:
             TeacherError: a class name contains the image token.
@@ -164,7 +149,7 @@ class LlavaTeacher:
         start = int(text_NL.any(dim=0).int().argmax())
         weights_NT = text_NL[:, start:].to(torch.float32)
         device = self._model.device
-        pixels = stack_crops(crops)
+        pixels = torch.from_numpy(np.stack(crops))
         if device.type == "cuda":
             pixels = pixels.pin_memory()
         return PreparedBatch(
@@ -172,7 +157,7 @@ class LlavaTeacher:
             crops=crops,
             pixels=pixels.to(device, non_blocking=True),
             ids=ids_NL.to(device, non_blocking=True),
-            # Without a mask attention may take its fastest path, which knows no padding.
+            # Attention has a faster path that takes no mask.
             mask=None if bool(mask_NL.all()) else mask_NL.to(device, non_blocking=True),
             text_start=start,
             weights=(weights_NT / weights_NT.sum(dim=1, keepdim=True)).to(device, non_blocking=True),
@@ -180,7 +165,7 @@ class LlavaTeacher:
 
     @torch.inference_mode()
     def forward(self, batch: PreparedBatch) -> tuple[Tensor, Tensor]:  # (N, Dh) float32, (N, Dv) float32
-        """Embed one batch: pictures, then text, then pooling."""
+        """`hidden` and `visual` of one batch."""
         pixels = self._scale_pixels(batch.pixels, self._model.dtype)
         pictures = self._model.model.get_image_features(pixel_values=pixels)
         inputs_NLD = self._merge(batch.ids, torch.stack(list(pictures.pooler_output)))
@@ -202,7 +187,7 @@ class LlavaTeacher:
 
     @property
     def _pooled_layer(self) -> int | None:
-        """Index of the hidden state that is pooled; None for the last one, which needs no list of all."""
+        """Index of the hidden state that is pooled; None for the last one, which the model returns anyway."""
         is_last = self.spec.layer in (-1, self._model.config.text_config.num_hidden_layers)
         return None if is_last else self.spec.layer
 
@@ -222,12 +207,12 @@ class LlavaTeacher:
     def _describe(self, inputs_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
         """Let the model answer, and pool the states of the generated steps."""
         if self.spec.num_beams == 1 and is_plain_greedy(self._model.generation_config):
-            answers = GreedyAnswers(self._model, layer=self._pooled_layer, max_new_tokens=self.spec.max_new_tokens)
-            return answers.pooled(inputs_NLD, mask_NL)[0]
+            limit = self.spec.max_new_tokens
+            return greedy_answers(self._model, inputs_NLD, mask_NL, layer=self._pooled_layer, max_new_tokens=limit)[0]
         return self._describe_by_search(inputs_NLD, mask_NL)
 
     def _describe_by_search(self, inputs_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
-        """Any search that transformers knows, then one pass over prompt and answer for the states."""
+        """Any search that transformers knows, then one more pass over prompt and answer for the states."""
         answers_NT = self._model.generate(
             inputs_embeds=inputs_NLD,
             attention_mask=mask_NL,

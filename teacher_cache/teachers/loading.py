@@ -1,5 +1,9 @@
 """Finds the teacher that a configuration names. Importing this file loads neither torch nor transformers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
@@ -9,11 +13,13 @@ def load_teacher(config: TeacherConfig) -> Teacher:
     """Load the teacher that a configuration names, ready to embed.
 
     Raises:
-        TeacherError: the checkpoint cannot be found or read, is not a LLaVA model, or does not run on this machine.
+        TeacherError: the checkpoint cannot be found or read, is not a LLaVA model, or does not run on this machine, or
+            the packages of the extra `[teacher]` are not installed.
     """
-    from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+    with _extra_required():
+        from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
-    return LlavaTeacher(config)
+    return LlavaTeacher.load(config)
 
 
 def describe_teacher(config: TeacherConfig) -> TeacherSpec:
@@ -22,6 +28,20 @@ def describe_teacher(config: TeacherConfig) -> TeacherSpec:
     Raises:
         TeacherError: as `load_teacher`, apart from what only the weights can tell.
     """
-    from mocha_pipe.teacher_cache.teachers.describe import describe
+    with _extra_required():
+        from mocha_pipe.teacher_cache.teachers.describe import describe
 
     return describe(config).spec
+
+
+@contextmanager
+def _extra_required() -> Iterator[None]:
+    """What an import raises where the extra is not installed, in one line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("transformers", "tokenizers"):
+            raise
+        raise TeacherError(
+            f"a teacher needs the package {error.name}; install it with: pip install 'mocha-pipe[teacher]'"
+        ) from error

@@ -1,11 +1,8 @@
 """From crops to the numbers that a vision tower takes, as the checkpoint's own image processor says."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mocha_pipe.teacher_cache.errors import TeacherError
@@ -28,9 +25,9 @@ def square_size(image_processor: Any, name: str) -> int:
 
 
 class PixelScaler:
-    """Rescales and normalises crops where the model computes, by the numbers of the image processor.
+    """Rescales and normalises crops on the device of the model, by the numbers of the image processor.
 
-    Crops travel as bytes, and have the processor's size already: a crop is the whole box (see `teacher_cache.crops`).
+    Crops travel to the device as bytes. They have the processor's size already (see `teacher_cache.crops`).
     """
 
     def __init__(self, image_processor: Any) -> None:
@@ -46,8 +43,3 @@ class PixelScaler:
         """Numbers for the tower, on the device of the crops."""
         scale, shift = (part.to(crops.device) for part in (self._scale, self._shift))
         return torch.addcmul(shift, crops.permute(0, 3, 1, 2).to(torch.float32), scale).to(dtype).contiguous()
-
-
-def stack_crops(crops: Sequence[NDArray[np.uint8]]) -> Tensor:  # N x (S, S, 3) -> (N, S, S, 3) uint8
-    """Crops as one tensor of bytes."""
-    return torch.from_numpy(np.stack(crops))

@@ -1,4 +1,4 @@
-"""Which token states count for a region, and their mean.
+"""Which hidden states count for a region, and their mean.
 
 Letters: N regions, L tokens of a padded prompt, T steps of a padded answer, D width of a hidden state.
 """
@@ -33,7 +33,7 @@ def pad_rows(
 
 
 def positions(mask_NL: Tensor) -> Tensor:  # (N, L) -> (N, L)
-    """Position of every real token in its own row, so that padding on the left does not move it."""
+    """Position of every real token in its own row: padding on the left counts for nothing."""
     return (mask_NL.cumsum(dim=1) - 1).clamp(min=0)
 
 
@@ -44,7 +44,7 @@ def text_after_image(ids_NL: Tensor, mask_NL: Tensor, image_token_id: int) -> Te
 
 
 def answer_lengths(answers_NT: Tensor, end_ids: Sequence[int]) -> Tensor:  # (N,)
-    """Steps of each answer: up to and with the first end token, or all of them; what follows is padding."""
+    """Tokens of each answer: up to its first end token, which counts, or all where there is none."""
     steps = answers_NT.shape[1]
     ends = torch.isin(answers_NT, torch.tensor(list(end_ids), dtype=answers_NT.dtype, device=answers_NT.device))
     before_end = (ends.cumsum(dim=1) == 0).sum(dim=1)
@@ -54,8 +54,9 @@ def answer_lengths(answers_NT: Tensor, end_ids: Sequence[int]) -> Tensor:  # (N,
 def answer_steps(lengths_N: Tensor, *, prompt_length: int, steps: int) -> Tensor:  # (N, prompt_length + steps) bool
     """True where the hidden state of a generated step stands, in left-padded prompts followed by their answers.
 
-    Step t is the pass that chose token t; its hidden state stands on the token before. So step 0 stands on the prompt's
-    last token, and the last step chose the end token. Both are left out where at least three steps leave something.
+    Step t is the pass that chose token t of the answer. Its hidden state stands on the token before: that of step 0 on
+    the last token of the prompt. The last step chose the end token. An answer of three steps or more is pooled without
+    its first and its last step, a shorter one whole.
     """
     step = torch.arange(-(prompt_length - 1), steps + 1, device=lengths_N.device)[None]
     trimmed = lengths_N[:, None] >= 3
@@ -65,9 +66,12 @@ def answer_steps(lengths_N: Tensor, *, prompt_length: int, steps: int) -> Tensor
 
 
 def masked_mean(states_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
-    """Mean of the marked states of each row, in float32 whatever the states' type. Every row needs a mark."""
+    """Mean of the marked states of each row, taken in float32 whatever the type of the states.
+
+    Every row needs a mark.
+    """
     counts_N1 = mask_NL.sum(dim=1, keepdim=True)
     assert bool((counts_N1 > 0).all()), "a row without marked tokens has no mean"
-    start = int(mask_NL.any(dim=0).int().argmax())  # text is short beside the picture: convert its states only
+    start = int(mask_NL.any(dim=0).int().argmax())  # most columns are the picture's and need no conversion
     weights_NL1 = mask_NL[:, start:, None].to(torch.float32)
     return (states_NLD[:, start:].to(torch.float32) * weights_NL1).sum(dim=1) / counts_N1

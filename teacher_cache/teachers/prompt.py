@@ -5,12 +5,7 @@ from typing import Any
 import numpy as np
 
 from mocha_pipe.teacher_cache.errors import TeacherError
-
-LABEL_FIELD = "{label}"
-"""What a prompt holds where the class name goes."""
-
-DEFAULT_PROMPT = "Describe exactly what this {label} looks like: its colours, patterns, materials, shape and details."
-"""Asks for the appearance of the region; `{label}` becomes the class name."""
+from mocha_pipe.teacher_cache.teachers.config import LABEL_FIELD
 
 RELEASED_FORMAT = "USER: <image>\n{question} ASSISTANT:"
 """How LLaVA-1.5 was trained to be asked; used where a checkpoint brings no chat template of its own."""

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from mocha_pipe.data.errors import first_line
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint
 from mocha_pipe.teacher_cache.teachers.config import DtypeName
@@ -50,6 +51,13 @@ def load_weights(
 ) -> Any:
     """A frozen model of a transformers class with the checkpoint's weights, on the device.
 
+    Args:
+        model_class: the class.
+        checkpoint: where the weights are.
+        dtype: number type of the model.
+        device: where the model goes.
+        flag: the option that named the checkpoint, for messages.
+
     Raises:
         TeacherError: a weight file is damaged or missing, or some tensors of the model are in none of them.
     """
@@ -63,14 +71,12 @@ def load_weights(
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise TeacherError(
-            f"the weights of '{checkpoint.name}' must fit its config.json; they cannot be loaded ({reason}); "
-            f"fetch the files again or correct {flag}"
+            f"the weights of '{checkpoint.name}' must fit its config.json; they cannot be loaded "
+            f"({first_line(error)}); fetch the files again or correct {flag}"
         ) from error
-    # transformers fills what it does not find with random numbers and goes on.
-    missing = sorted(loaded["missing_keys"])
-    if missing:
+    # transformers fills missing tensors with random numbers and goes on.
+    if missing := sorted(loaded["missing_keys"]):
         raise TeacherError(
             f"the weights of '{checkpoint.name}' must be complete; {len(missing)} tensors are missing, "
             f"the first is {missing[0]}; fetch the files again or correct {flag}"

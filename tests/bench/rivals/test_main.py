@@ -1,26 +1,36 @@
 """The rivals' table from a real run at toy size, and its accuracies against the few-shot evaluation and by hand."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
+
+# isort: split
+
 import numpy as np
 import pytest
+import ultralytics
 from rich.console import Console
 from typer.testing import CliRunner
 
 from bench.inputs import shipped_teacher
 from bench.rivals import __main__ as rivals
+from bench.rivals import yoloe
 from bench.rivals.__main__ import legend, measure, region_accuracy, rivals_table
-from bench.rivals.contestants import BASE_GALLERY, CLIP_GALLERY, OURS, STUDENT_GALLERY, YOLOE, Speed
+from bench.rivals.contestants import BASE_GALLERY, CLIP_GALLERY, OURS, STUDENT_GALLERY, YOLOE, Race, Speed
+from bench.teachers.visual_alone import num_visual_weights
 from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.images import read_image
 from mocha_pipe.pipeline.errors import StageMissingError
 from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes
 from mocha_pipe.pipeline.evaluation.methods import pool_passes
-from mocha_pipe.pipeline.rundir import Completion, read_json
+from mocha_pipe.pipeline.run.inputs import DISTILL
+from mocha_pipe.pipeline.run.last import last_distillation
+from mocha_pipe.pipeline.rundir import Completion, read_completion, read_json
 from mocha_pipe.pipeline.settings.sections import RunConfig
-from mocha_pipe.pipeline.stages import build_teacher_cache, distill_student
 from mocha_pipe.student.fewshot.episodes import Question, evaluate_episodes, source_regions
 from mocha_pipe.student.fewshot.metrics import NamedBoxes
 from mocha_pipe.teacher_cache.crops import cut_crop
@@ -30,13 +40,39 @@ ROWS = [OURS, STUDENT_GALLERY, BASE_GALLERY, CLIP_GALLERY, YOLOE]
 
 @pytest.fixture(scope="module")
 def run(toy_config: RunConfig) -> Completion:
-    build_teacher_cache(toy_config)
-    return distill_student(toy_config)
+    return read_completion(last_distillation(toy_config.root), stage=DISTILL, command="")
+
+
+@dataclass
+class Measured:
+    """A whole measurement without weights for YOLOE, and what it was made from."""
+
+    report: dict[str, Any]
+    race: Race
+    features: Any
 
 
 @pytest.fixture(scope="module")
-def report(toy_config: RunConfig, run: Completion) -> dict[str, Any]:
-    return measure(toy_config, None, images=2, rounds=1)
+def measured(toy_config: RunConfig, tiny_yoloe: Path, in_this_process: Callable[..., Any]) -> Measured:
+    seen: list[Any] = []
+
+    def race(name: str, work: Callable[..., Any], asked: Race) -> Any:
+        seen.append(asked)
+        return in_this_process(name, work, asked)
+
+    features = rivals._features
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yoloe, "MODEL", str(tiny_yoloe))
+        patch.setattr(rivals, "in_a_process", race)
+        patch.setattr(rivals, "_features", lambda *asked: seen.append(features(*asked)) or seen[0])
+        report = measure(toy_config, None, images=2, rounds=1)
+    return Measured(report, race=seen[1], features=seen[0])
+
+
+@pytest.fixture
+def report(measured: Measured) -> dict[str, Any]:
+    """A report that a test may change."""
+    return deepcopy(measured.report)
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +123,14 @@ def test_yoloe_without_weights_has_speed_and_no_accuracy(report: dict[str, Any])
         assert min(row["ms"].values()) > 0
 
 
-def test_sizes_are_those_of_the_files_a_device_needs(
-    report: dict[str, Any], run: Completion, toy_config: RunConfig
-) -> None:
+def test_sizes_are_those_of_the_files_a_device_needs(report: dict[str, Any], run: Completion, tiny_yoloe: Path) -> None:
     student = run.folder / "student"
     own = (student / "student.pt").stat().st_size + (student / "translation.safetensors").stat().st_size
-    base = Path(run.outputs["base"]).stat().st_size
-    clip = base + 2 * shipped_teacher().num_visual_weights
-    sizes = [own, own, base, clip]
-    assert [report["rivals"][name]["megabytes"] for name in ROWS[:4]] == [round(size / 1e6, 2) for size in sizes]
-    assert 25 < report["rivals"][YOLOE]["megabytes"] < 35  # 14.8 million weights
+    base = run.path("base").stat().st_size
+    clip = base + 2 * num_visual_weights(shipped_teacher())
+    of_yoloe = 2 * sum(weight.numel() for weight in ultralytics.YOLOE(tiny_yoloe).model.parameters())
+    sizes = [own, own, base, clip, of_yoloe]
+    assert [report["rivals"][name]["megabytes"] for name in ROWS] == [round(size / 1e6, 2) for size in sizes]
 
 
 def test_the_table_fits_a_terminal_and_says_what_is_missing(report: dict[str, Any]) -> None:
@@ -121,7 +155,7 @@ def test_the_table_fits_a_terminal_and_says_what_is_missing(report: dict[str, An
 
 
 def test_weights_give_yoloe_an_accuracy(
-    toy_config: RunConfig, run: Completion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_config: RunConfig, measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Given:
         bytes = 3_210_000
@@ -129,10 +163,11 @@ def test_weights_give_yoloe_an_accuracy(
         def __init__(self, weights: Path | None, **_: Any) -> None:
             assert weights == tmp_path / "yoloe.pt"
 
-    def race(_name: str, _work: object, asked: Any) -> dict[str, Speed]:
+    def race(_name: str, _work: object, asked: Race) -> dict[str, Speed]:
         assert asked.yoloe == tmp_path / "yoloe.pt"
         return {name: Speed(enrol=1.0, find=2.0) for name in ROWS}
 
+    monkeypatch.setattr(rivals, "_features", lambda *_: measured.features)
     monkeypatch.setattr(rivals, "PromptedDetector", Given)
     monkeypatch.setattr(rivals, "accuracies", lambda detector, source, questions: np.full(len(questions), 12.5))
     monkeypatch.setattr(rivals, "in_a_process", race)
@@ -145,28 +180,16 @@ def test_weights_give_yoloe_an_accuracy(
     )
 
 
-def test_lessons_are_the_first_episodes_photos(
-    toy_config: RunConfig, run: Completion, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def race(_name: str, _work: object, told: Any) -> dict[str, Speed]:
-        asked.append(told)
-        return {name: Speed(enrol=1.0, find=2.0) for name in ROWS}
-
-    monkeypatch.setattr(rivals, "in_a_process", race)
-    monkeypatch.setattr("bench.rivals.yoloe.MODEL", "yoloe-v8n.yaml")
-    measure(toy_config, None, images=3)
-    (told,) = asked
+def test_lessons_are_the_first_episodes_photos(toy_config: RunConfig, measured: Measured) -> None:
     assert toy_config.fewshot.benchmark is not None
     benchmark = open_benchmark(toy_config.fewshot.benchmark)
     first = drawn_episodes(benchmark, toy_config.fewshot, 1)[0]
-    regions, records = source_regions(benchmark.source), benchmark.source.records
-    for lesson, row in zip(told.lessons, first.support[:, 0], strict=True):
+    regions, records, race = source_regions(benchmark.source), benchmark.source.records, measured.race
+    for lesson, row in zip(race.lessons, first.support[:, 0], strict=True):
         assert lesson.path == records[regions.image[row]].path
         np.testing.assert_array_equal(lesson.xyxy, regions.xyxy[row : row + 1])
-    assert [image.path for image in told.images] == [records[image].path for image in first.query[:3]]
-    assert told.image_size == 64
+    assert [image.path for image in race.images] == [records[image].path for image in first.query[:2]]
+    assert (race.image_size, race.yoloe) == (64, None)
 
 
 def test_a_teacher_that_cannot_be_had_leaves_its_row_out(

@@ -47,10 +47,10 @@ def test_random_answers_have_full_length(make_crops: Crops) -> None:
 @pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("layer", [-1, 1])
 def test_one_by_one_says_and_pools_what_a_batch_does(
-    num_beams: int, layer: int, toy_llava: Path, make_teacher: Callable[..., LlavaTeacher], make_crops: Crops
+    num_beams: int, layer: int, small_llava: Path, make_teacher: Callable[..., LlavaTeacher], make_crops: Crops
 ) -> None:
-    teacher = make_teacher(toy_llava, mode="generate", max_new_tokens=8, num_beams=num_beams, layer=layer)
-    crops = make_crops(len(NAMES), 336)
+    teacher = make_teacher(small_llava, mode="generate", max_new_tokens=8, num_beams=num_beams, layer=layer)
+    crops = make_crops(len(NAMES), 28)
     together = teacher.embed(crops, NAMES).hidden
     lengths = set()
     for crop, name, expected in zip(crops, NAMES, together, strict=True):
@@ -60,11 +60,11 @@ def test_one_by_one_says_and_pools_what_a_batch_does(
     assert len(lengths) > 1, "answers of one length do not show where they end"
 
 
-def test_an_answer_ends_with_its_end_token_or_never(toy_llava: Path, make_crops: Crops) -> None:
-    teacher = LlavaTeacher(
-        TeacherConfig(model=str(toy_llava), device="cpu", dtype="float32", mode="generate", max_new_tokens=12)
+def test_an_answer_ends_with_its_end_token_or_never(small_llava: Path, make_crops: Crops) -> None:
+    teacher = LlavaTeacher.load(
+        TeacherConfig(model=str(small_llava), device="cpu", dtype="float32", mode="generate", max_new_tokens=12)
     )
-    crop = make_crops(1, 336)[0]
+    crop = make_crops(1, 28)[0]
     ended, _ = describe_one(teacher, crop, "cat")
     never_end(teacher)
     endless, _ = describe_one(teacher, crop, "cat")

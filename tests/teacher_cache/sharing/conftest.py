@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,9 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import botocore.session
 import fsspec
 import pytest
 import s3fs
+from moto.server import ThreadedMotoServer
 
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.sharing import place as place_module
@@ -29,26 +30,20 @@ END_OF_HEADER = b"\r\n\r\n"
 
 @pytest.fixture(scope="session")
 def s3_port() -> Iterator[int]:
-    """A moto server in a process of its own, with the bucket `team`."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                request = urllib.request.Request(f"http://127.0.0.1:{port}/team", method="PUT")
-                urllib.request.urlopen(request, timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+    """A moto server in a thread, with the bucket `team`.
+
+    All clients of this process share what botocore reads of its service descriptions, which every connection would
+    otherwise read again.
+    """
+    loader = botocore.session.create_loader()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    port = int(server.get_host_and_port()[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", lambda *_: loader)
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/team", method="PUT")).close()
         yield port
-    finally:
-        server.kill()
-        server.wait()
+    server.stop()
 
 
 @pytest.fixture
@@ -258,7 +253,7 @@ def command(s3: str) -> Callable[..., "subprocess.Popen[str]"]:
 
     def start(*arguments: object) -> "subprocess.Popen[str]":
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        line = [sys.executable, "-c", "from pipeline.cli import main; main()", *map(str, arguments)]
+        line = [sys.executable, "-c", "from mocha_pipe.pipeline.cli.main import main; main()", *map(str, arguments)]
         return subprocess.Popen(
             line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )

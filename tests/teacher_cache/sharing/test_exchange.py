@@ -74,18 +74,19 @@ def test_a_cache_comes_back_as_it_was(finished: Path, s3: str, tmp_path: Path, t
         assert (report.files, report.bytes, report.present, report.shards_missing) == (16, size, 0, 0)
     assert RegionCache.open(tmp_path / "copy").is_complete
     assert not list(tmp_path.rglob("*.partial*"))
+    assert [found.place for found in list_caches(s3)] == [f"{s3}/coco"]
 
 
-def test_only_missing_files_travel(finished: Path, s3: str, tmp_path: Path, tools: Any) -> None:
-    push(finished, f"{s3}/coco")
-    pull(f"{s3}/coco", tmp_path / "copy")
-    for report in (push(finished, f"{s3}/coco"), pull(f"{s3}/coco", tmp_path / "copy")):
+def test_only_missing_files_travel(finished: Path, place: str, tmp_path: Path, tools: Any) -> None:
+    push(finished, f"{place}/coco")
+    pull(f"{place}/coco", tmp_path / "copy")
+    for report in (push(finished, f"{place}/coco"), pull(f"{place}/coco", tmp_path / "copy")):
         assert (report.files, report.bytes, report.present) == (0, 0, 16)
     for name in ("hidden/c.1.0", "targets/c.2.0"):
         (tmp_path / "copy" / name).unlink()
-        tools.remove(f"{s3}/coco/{name}")
-    assert push(finished, f"{s3}/coco").files == 2
-    assert pull(f"{s3}/coco", tmp_path / "copy").files == 2
+        tools.remove(f"{place}/coco/{name}")
+    assert push(finished, f"{place}/coco").files == 2
+    assert pull(f"{place}/coco", tmp_path / "copy").files == 2
     assert tools.content(tmp_path / "copy") == tools.content(finished)
 
 
@@ -125,12 +126,12 @@ def test_the_marker_of_a_complete_cache_comes_last(cache: Path, place: str, tmp_
 
 
 def test_members_who_computed_parts_join_them(
-    finished: Path, source: DetectionSource, helpers: SimpleNamespace, s3: str, tmp_path: Path, tools: Any
+    finished: Path, source: DetectionSource, helpers: SimpleNamespace, place: str, tmp_path: Path, tools: Any
 ) -> None:
     for index in range(2):
         helpers.build(source, tmp_path / f"part{index}", helpers.Teacher(), part=(index, 2))
-    push(tmp_path / "part0", f"{s3}/part0")
-    report = merge(tmp_path / "joined", [f"{s3}/part0", str(tmp_path / "part1")])
+    push(tmp_path / "part0", f"{place}/part0")
+    report = merge(tmp_path / "joined", [f"{place}/part0", str(tmp_path / "part1")])
     assert (report.files, report.shards_missing) == (5 + 6, 0)
     derive(tmp_path / "joined")
     assert tools.content(tmp_path / "joined") == tools.content(finished)
@@ -263,7 +264,7 @@ def test_a_file_of_a_shard_that_is_the_same_is_completed(finished: Path, pushed:
     assert push(finished, pushed).files == 1
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mine=st.sets(st.integers(0, 5)), theirs=st.sets(st.integers(0, 5)), torn=st.sets(st.integers(0, 5)))
 def test_no_state_of_two_folders_makes_a_mixed_shard(
     finished: Path,

@@ -12,18 +12,18 @@ from mocha_pipe.teacher_cache.store.layout import shard_path
 
 
 def test_all_caches_below_a_place_are_found(
-    finished: Path, source: DetectionSource, helpers: SimpleNamespace, s3: str, tmp_path: Path, tools: Any
+    finished: Path, source: DetectionSource, helpers: SimpleNamespace, place: str, tmp_path: Path, tools: Any
 ) -> None:
     helpers.build(source, tmp_path / "part", helpers.Teacher(), part=(0, 2))
-    push(finished, f"{s3}/caches/coco")
-    push(tmp_path / "part", f"{s3}/caches/old/part")
-    tools.put(f"{s3}/photographs/zarr.json", b"{}")
-    tools.put(f"{s3}/readme.txt", b"hello")
-    whole, part = list_caches(s3)
-    assert (whole.place, part.place) == (f"{s3}/caches/coco", f"{s3}/caches/old/part")
+    push(finished, f"{place}/caches/coco")
+    push(tmp_path / "part", f"{place}/caches/old/part")
+    tools.put(f"{place}/photographs/zarr.json", b"{}")
+    tools.put(f"{place}/readme.txt", b"hello")
+    whole, part = list_caches(place)
+    assert (whole.place, part.place) == (f"{place}/caches/coco", f"{place}/caches/old/part")
     assert (whole.teacher, whole.mode, whole.regions, whole.shards, whole.dim) == ("fake/teacher", "prompt", 85, 3, 8)
     assert whole.done == {"hidden": 3, "visual": 3, "targets": 3}
-    assert whole.bytes == sum(map(len, tools.remote(f"{s3}/caches/coco").values()))
+    assert whole.bytes == sum(map(len, tools.remote(f"{place}/caches/coco").values()))
     assert (whole.usable, whole.complete) == (True, True)
     assert part.done == {"hidden": 2, "visual": 2, "targets": 0}
     assert (part.dim, part.usable, part.complete) == (None, False, False)

@@ -12,7 +12,7 @@ import paramiko
 import pytest
 
 from mocha_pipe.teacher_cache.errors import TransferError
-from mocha_pipe.teacher_cache.sharing import list_caches, pull, push
+from mocha_pipe.teacher_cache.sharing import list_caches, pull, push, transfer
 
 
 class Door(paramiko.ServerInterface):
@@ -102,6 +102,7 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (home / ".ssh" / "known_hosts").write_text(f"[127.0.0.1]:{port} {key.get_name()} {key.get_base64()}\n")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setattr(transfer, "WORKERS", 2)  # each opens a connection of its own
     Door.attempts = 0
     (tmp_path / "server").mkdir()
     yield f"ssh://member:secret@127.0.0.1:{port}{tmp_path}/server"

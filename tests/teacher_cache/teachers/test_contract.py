@@ -91,8 +91,8 @@ class TestLlavaPrompt(TeacherContract):
     """One forward pass; `visual` from its own tower."""
 
     @pytest.fixture
-    def teacher(self, toy_llava: Path, make_teacher: Callable[..., LlavaTeacher]) -> Teacher:
-        return make_teacher(toy_llava, batch=3)
+    def teacher(self, small_llava: Path, make_teacher: Callable[..., LlavaTeacher]) -> Teacher:
+        return make_teacher(small_llava, batch=3)
 
 
 class TestLlavaGenerate(TeacherContract):
@@ -100,7 +100,7 @@ class TestLlavaGenerate(TeacherContract):
 
     @pytest.fixture
     def teacher(self, small_llava: Path, toy_clip: Path, make_teacher: Callable[..., LlavaTeacher]) -> Teacher:
-        return make_teacher(small_llava, batch=3, mode="generate", max_new_tokens=12, visual=str(toy_clip))
+        return make_teacher(small_llava, batch=3, mode="generate", max_new_tokens=6, visual=str(toy_clip))
 
 
 class TestLlavaBeams(TeacherContract):
@@ -108,7 +108,7 @@ class TestLlavaBeams(TeacherContract):
 
     @pytest.fixture
     def teacher(self, small_llava: Path, make_teacher: Callable[..., LlavaTeacher]) -> Teacher:
-        return make_teacher(small_llava, batch=3, mode="generate", max_new_tokens=12, num_beams=3)
+        return make_teacher(small_llava, batch=3, mode="generate", max_new_tokens=6, num_beams=3)
 
 
 class TestLlavaBfloat16(TeacherContract):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import GenerationConfig
 
 from mocha_pipe.teacher_cache.teachers import llava as llava_module
-from mocha_pipe.teacher_cache.teachers.greedy import GreedyAnswers, end_tokens, is_plain_greedy
+from mocha_pipe.teacher_cache.teachers.greedy import end_tokens, greedy_answers, is_plain_greedy
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
 NAMES = ["cat", "can", "a", "kitchen & dining room table", "cat", "a"]
@@ -30,19 +30,19 @@ def embedded(teacher: LlavaTeacher, crops: list[NDArray[np.uint8]]) -> tuple[tor
 @torch.inference_mode()
 def test_tokens_are_those_of_transformers(
     limit: int,
-    toy_llava: Path,
+    small_llava: Path,
     make_teacher: Callable[..., LlavaTeacher],
     make_crops: Callable[..., list[NDArray[np.uint8]]],
 ) -> None:
-    teacher = make_teacher(toy_llava, mode="generate", max_new_tokens=limit)
+    teacher = make_teacher(small_llava, mode="generate", max_new_tokens=limit)
     model = teacher._model
-    inputs, mask = embedded(teacher, make_crops(len(NAMES), 336))
+    inputs, mask = embedded(teacher, make_crops(len(NAMES), 28))
     expected = model.generate(
         inputs_embeds=inputs, attention_mask=mask, do_sample=False, max_new_tokens=limit, pad_token_id=0
     )
     sizes: list[int] = []
     hook = model.lm_head.register_forward_hook(lambda _module, states, _out: sizes.append(len(states[0])))
-    _, answers = GreedyAnswers(model, layer=None, max_new_tokens=limit).pooled(inputs, mask)
+    _, answers = greedy_answers(model, inputs, mask, layer=None, max_new_tokens=limit)
     hook.remove()
     for row, answer in zip(expected.tolist(), answers, strict=True):
         assert answer == row[: len(answer)]
@@ -63,16 +63,16 @@ def test_settings_that_change_a_greedy_search(options: dict[str, Any], plain: bo
 
 
 def test_such_settings_are_left_to_transformers(
-    toy_llava: Path,
+    small_llava: Path,
     make_crops: Callable[..., list[NDArray[np.uint8]]],
     make_teacher: Callable[..., LlavaTeacher],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    teacher = make_teacher(toy_llava, mode="generate", max_new_tokens=5)
-    crops = make_crops(len(NAMES), 336)
+    teacher = make_teacher(small_llava, mode="generate", max_new_tokens=5)
+    crops = make_crops(len(NAMES), 28)
     greedy = teacher.embed(crops, NAMES).hidden
     monkeypatch.setattr(llava_module, "is_plain_greedy", lambda _config: False)
-    monkeypatch.setattr(llava_module, "GreedyAnswers", None)
+    monkeypatch.setattr(llava_module, "greedy_answers", None)
     np.testing.assert_allclose(teacher.embed(crops, NAMES).hidden, greedy, rtol=1e-4, atol=1e-4)
 
 

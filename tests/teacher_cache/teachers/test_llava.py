@@ -14,8 +14,9 @@ from transformers import AutoProcessor, CLIPImageProcessor, CLIPModel, LlavaForC
 
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.teachers.base import Teacher
+from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
+from mocha_pipe.teacher_cache.teachers.describe import describe
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
-from mocha_pipe.teacher_cache.teachers.prompt import DEFAULT_PROMPT
 
 CLASS_NAMES = ["cat", "kitchen & dining room table", "Müll 垃圾", "a", "the can"]
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -72,43 +73,49 @@ class PlainLlava:
 
 
 @pytest.fixture(scope="module")
-def plain(toy_llava: Path) -> PlainLlava:
-    return PlainLlava(toy_llava)
+def plain(small_llava: Path) -> PlainLlava:
+    return PlainLlava(small_llava)
 
 
 @pytest.fixture(scope="module")
 def crops(make_crops: Callable[..., Crops]) -> Crops:
-    return make_crops(len(CLASS_NAMES), 336)
+    return make_crops(len(CLASS_NAMES), 28)
 
 
-def test_a_picture_becomes_576_tokens(toy_llava: Path, plain: PlainLlava, crops: Crops) -> None:
-    ids = plain.inputs(crops[0], "cat")["input_ids"][0].tolist()
+def test_a_picture_of_the_released_size_becomes_576_tokens(
+    toy_llava: Path, make_teacher: MakeTeacher, make_crops: Callable[..., Crops]
+) -> None:
+    plain, [crop] = PlainLlava(toy_llava), make_crops(1, 336)
+    ids = plain.inputs(crop, "cat")["input_ids"][0].tolist()
     assert ids.count(plain.processor.image_token_id) == 576
+    found = make_teacher(toy_llava).embed([crop], ["cat"])
+    np.testing.assert_allclose(found.hidden[0], plain.prompt_embedding(crop, "cat"), **TOLERANCE)
+    np.testing.assert_allclose(found.visual[0], plain.patch_mean(crop), **TOLERANCE)
 
 
 def test_prompt_embedding_equals_the_plain_loop(
-    toy_llava: Path, make_teacher: MakeTeacher, plain: PlainLlava, crops: Crops
+    small_llava: Path, make_teacher: MakeTeacher, plain: PlainLlava, crops: Crops
 ) -> None:
-    found = make_teacher(toy_llava, batch=3).embed(crops, CLASS_NAMES).hidden
+    found = make_teacher(small_llava, batch=3).embed(crops, CLASS_NAMES).hidden
     for row, crop, name in zip(found, crops, CLASS_NAMES, strict=True):
         np.testing.assert_allclose(row, plain.prompt_embedding(crop, name), **TOLERANCE)
 
 
 @pytest.mark.parametrize("layer", [-4, -2, 1, 3])
 def test_any_layer_can_be_pooled(
-    layer: int, toy_llava: Path, make_teacher: MakeTeacher, plain: PlainLlava, crops: Crops
+    layer: int, small_llava: Path, make_teacher: MakeTeacher, plain: PlainLlava, crops: Crops
 ) -> None:
-    found = make_teacher(toy_llava, layer=layer).embed(crops[:2], CLASS_NAMES[:2]).hidden
+    found = make_teacher(small_llava, layer=layer).embed(crops[:2], CLASS_NAMES[:2]).hidden
     for row, crop, name in zip(found, crops, CLASS_NAMES, strict=False):
         np.testing.assert_allclose(row, plain.prompt_embedding(crop, name, layer), **TOLERANCE)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_generate_embedding_equals_the_plain_loop(
-    num_beams: int, toy_llava: Path, make_teacher: MakeTeacher, plain: PlainLlava, crops: Crops
+    num_beams: int, small_llava: Path, make_teacher: MakeTeacher, plain: PlainLlava, crops: Crops
 ) -> None:
     options: dict[str, Any] = {"max_new_tokens": 9, "num_beams": num_beams}
-    found = make_teacher(toy_llava, batch=5, mode="generate", **options).embed(crops, CLASS_NAMES).hidden
+    found = make_teacher(small_llava, batch=5, mode="generate", **options).embed(crops, CLASS_NAMES).hidden
     lengths = set()
     for row, crop, name in zip(found, crops, CLASS_NAMES, strict=True):
         states = plain.answer_states(crop, name, **options)
@@ -119,18 +126,18 @@ def test_generate_embedding_equals_the_plain_loop(
 
 
 def test_an_answer_of_one_or_two_steps_is_pooled_whole(
-    toy_llava: Path, make_teacher: MakeTeacher, plain: PlainLlava, crops: Crops
+    small_llava: Path, make_teacher: MakeTeacher, plain: PlainLlava, crops: Crops
 ) -> None:
     for limit in (1, 2):
-        found = make_teacher(toy_llava, mode="generate", max_new_tokens=limit).embed(crops[:1], ["cat"]).hidden[0]
+        found = make_teacher(small_llava, mode="generate", max_new_tokens=limit).embed(crops[:1], ["cat"]).hidden[0]
         states = plain.answer_states(crops[0], "cat", max_new_tokens=limit, num_beams=1)
         np.testing.assert_allclose(found, torch.stack(states).mean(dim=0).numpy(), **TOLERANCE)
 
 
 def test_tower_visual_equals_a_plain_call(
-    toy_llava: Path, make_teacher: MakeTeacher, plain: PlainLlava, crops: Crops
+    small_llava: Path, make_teacher: MakeTeacher, plain: PlainLlava, crops: Crops
 ) -> None:
-    found = make_teacher(toy_llava, batch=3).embed(crops, CLASS_NAMES).visual
+    found = make_teacher(small_llava, batch=3).embed(crops, CLASS_NAMES).visual
     for row, crop in zip(found, crops, strict=True):
         np.testing.assert_allclose(row, plain.patch_mean(crop), **TOLERANCE)
 
@@ -166,9 +173,7 @@ def _first(inputs: tuple[Any, ...], named: dict[str, Any]) -> torch.Tensor:
 @pytest.fixture
 def fresh_teacher(small_llava: Path) -> Callable[..., LlavaTeacher]:
     """A teacher of this test's own, to hang hooks on."""
-    from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-
-    return lambda **options: LlavaTeacher(TeacherConfig(model=str(small_llava), device="cpu", **options))
+    return lambda **options: LlavaTeacher.load(TeacherConfig(model=str(small_llava), device="cpu", **options))
 
 
 def test_prompt_mode_never_computes_logits(
@@ -248,15 +253,13 @@ def test_the_model_is_frozen_and_uses_fused_attention(fresh_teacher: Callable[..
     assert model.config._attn_implementation == model.config.text_config._attn_implementation == "sdpa"
 
 
-@pytest.mark.parametrize("mode", ["prompt", "generate"])
 def test_a_compiled_teacher_says_the_same(
-    mode: str,
-    fresh_teacher: Callable[..., LlavaTeacher],
+    shallow_llava: Path,
+    make_teacher: MakeTeacher,
     make_crops: Callable[..., Crops],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    crops = make_crops(5, 28)
-    plain = fresh_teacher(mode=mode, max_new_tokens=4)
+    """In both modes, of one model: tracing it is what takes the time here."""
     graphs: list[int] = []
 
     def note(graph: torch.fx.GraphModule, _inputs: object) -> Callable[..., object]:
@@ -265,13 +268,19 @@ def test_a_compiled_teacher_says_the_same(
 
     # What the compiler would make of the graphs takes minutes; that they are captured and used is what counts here.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=note))
-    compiled = fresh_teacher(mode=mode, max_new_tokens=4, compile=True)
-    assert compiled.spec == plain.spec, "speed is no part of what an embedding depends on"
-    expected = plain.embed(crops, CLASS_NAMES)
-    found = compiled.embed(crops, CLASS_NAMES)
-    assert len(graphs) >= 2, "the tower and the language model"
-    np.testing.assert_allclose(found.hidden, expected.hidden, **TOLERANCE)
-    np.testing.assert_allclose(found.visual, expected.visual, **TOLERANCE)
+    compiled = make_teacher(shallow_llava, compile=True)
+    assert compiled.spec == make_teacher(shallow_llava).spec, "speed is no part of what an embedding depends on"
+    answers = {"mode": "generate", "max_new_tokens": 2}
+    config = TeacherConfig(model=str(shallow_llava), device="cpu", **answers)
+    describing = LlavaTeacher(describe(config), compiled._model, batch=config.batch)
+    crops = make_crops(len(CLASS_NAMES), 28)
+    for teacher, options in ((compiled, {}), (describing, answers)):
+        before = len(graphs)
+        found, expected = (t.embed(crops, CLASS_NAMES) for t in (teacher, make_teacher(shallow_llava, **options)))
+        assert len(graphs) > before
+        np.testing.assert_allclose(found.hidden, expected.hidden, **TOLERANCE)
+        np.testing.assert_allclose(found.visual, expected.visual, **TOLERANCE)
+    assert len(graphs) >= 3, "the tower once, and the language model in each mode"
 
 
 def test_a_batch_that_exceeds_memory_says_what_to_pass(

@@ -12,11 +12,11 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPImageProcessor
 
 from mocha_pipe.teacher_cache.errors import TeacherError
-from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler, square_size, stack_crops
+from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler, square_size
 
 
 def scaled(processor: Any, crops: list[NDArray[np.uint8]], dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return PixelScaler(processor)(stack_crops(crops), dtype)
+    return PixelScaler(processor)(torch.from_numpy(np.stack(crops)), dtype)
 
 
 def test_a_crop_equals_the_processors_own_treatment(

@@ -7,7 +7,8 @@ import pytest
 from transformers import AutoProcessor
 
 from mocha_pipe.teacher_cache.errors import TeacherError
-from mocha_pipe.teacher_cache.teachers.prompt import DEFAULT_PROMPT, LABEL_FIELD, PromptEncoder
+from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, LABEL_FIELD
+from mocha_pipe.teacher_cache.teachers.prompt import PromptEncoder
 
 QUESTION = "Describe the {label}."
 
