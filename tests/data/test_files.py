@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mocha_pipe.data.files import atomic_path, exclusive, write_json
+from mocha_pipe.data.files import atomic_path, exclusive, json_digest, publish, temporary_folder, write_json
 
 
 def test_file_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> None:
@@ -86,3 +86,44 @@ def test_a_disk_without_locks_does_not_stop_anybody(tmp_path: Path, monkeypatch:
     with exclusive(tmp_path / "lock"):
         (tmp_path / "done").touch()
     assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_folder_appears_whole_under_its_name(tmp_path: Path, flush: bool) -> None:
+    target = tmp_path / "made" / "folder"
+    with temporary_folder(target) as temporary:
+        (temporary / "a.txt").write_text("whole")
+        assert not target.exists()
+        assert publish(temporary, target, flush=flush)
+    assert (target / "a.txt").read_text() == "whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_folder_takes_the_place_of_an_empty_one_and_of_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").touch()
+    (tmp_path / "file").touch()
+    for name, published in (("empty", True), ("full", False), ("file", False)):
+        with temporary_folder(tmp_path / name) as temporary:
+            (temporary / "new").touch()
+            assert publish(temporary, tmp_path / name) is published
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "file", "full", "new", "precious"]
+
+
+def test_two_makers_of_one_folder_do_not_share_a_temporary_unless_one_is_alone(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path / "a") as first, temporary_folder(tmp_path / "a") as second:
+        assert first != second
+    left = tmp_path / ".a.partial"
+    left.mkdir()
+    (left / "of a killed process").touch()
+    with temporary_folder(tmp_path / "a", shared=False) as alone:
+        assert alone == left
+        assert list(alone.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_digest_of_a_json_value_is_blind_to_the_order_of_keys_and_stays() -> None:
+    assert json_digest({"b": [1.5, None], "a": "\u00e4"}) == json_digest({"a": "\u00e4", "b": [1.5, None]})
+    assert json_digest({"b": [1.5, None], "a": "\u00e4"}) == "fea79b3d346e71ed7c2434a37a88175d"
+    assert json_digest([1, 2]) != json_digest([2, 1])
