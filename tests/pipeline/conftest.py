@@ -1,6 +1,7 @@
 """A small report, and the whole pipeline run once at toy size for every test that looks at its results."""
 
 import json
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -14,12 +15,15 @@ from typer.testing import CliRunner, Result
 
 from mocha_pipe.data.miniature import WorldSize
 from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.pipeline.run.datasets import make_validation_world
 from mocha_pipe.pipeline.settings.recipes import demo
 from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.pipeline.stages import run_demo
 from mocha_pipe.student.network.pool_pass import PoolPass
+from tests.shared import made_once
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mark_distilled() -> Callable[[Path], None]:
     """Makes a folder with `student/` and `base.pt` pass for a completed distillation whose cache is gone."""
 
@@ -110,36 +114,61 @@ def command() -> Callable[..., Result]:
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="session")
-def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A YOLOv8 of a third of a million parameters, from ultralytics' own description."""
+def write_tiny_detector(path: Path) -> Path:
+    """Describe a YOLOv8 of a third of a million parameters, made from ultralytics' own description."""
     from ultralytics.nn.tasks import yaml_model_load
 
     import mocha_pipe.student.environment  # noqa: F401
 
     model = yaml_model_load("yolov8n.yaml")
     kept = {key: model[key] for key in ("nc", "backbone", "head")}
-    path = tmp_path_factory.mktemp("model") / "tiny.yaml"
     path.write_text(yaml.safe_dump({**kept, "depth_multiple": 0.33, "width_multiple": 0.0625}))
     return path
 
 
-@pytest.fixture(scope="module")
-def toy_config(tmp_path_factory: pytest.TempPathFactory, tiny_detector: Path) -> RunConfig:
-    """The demo's configuration with everything at its smallest, in a folder of the module's own."""
-    config = demo(tmp_path_factory.mktemp("toy") / "demo")
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `.yaml` of a tiny detector."""
+    return write_tiny_detector(tmp_path_factory.mktemp("model") / "tiny.yaml")
+
+
+def toy(root: Path) -> RunConfig:
+    """The demo's configuration under another root, with everything at its smallest."""
+    config = demo(root)
     return replace(
         config,
         miniature=replace(
             config.miniature,
-            size=WorldSize(train_scenes=24, val_scenes=8, objects_per_shape=2, scenes_per_object=4),
+            size=WorldSize(train_scenes=16, val_scenes=4, objects_per_shape=2, scenes_per_object=3),
         ),
-        pretrain=replace(config.pretrain, model=str(tiny_detector), epochs=1, image_size=64, device="cpu"),
+        pretrain=replace(config.pretrain, model=str(root / "tiny.yaml"), epochs=1, image_size=64, device="cpu"),
         cache=replace(config.cache, dim=None),  # so few regions vary in fewer directions than the demo keeps
         distill=replace(config.distill, epochs=1, image_size=64, device="cpu"),
         # Nothing is learned in one epoch: every detection counts, so that every method has some to name.
-        fewshot=replace(config.fewshot, shots=(1, 2), episodes=3, confidence=0.0001, device="cpu"),
+        fewshot=replace(config.fewshot, shots=(1, 2), episodes=2, confidence=0.0001, device="cpu"),
     ).resolved()
+
+
+def _make_toy(root: Path) -> None:
+    write_tiny_detector(root / "tiny.yaml")
+    assert [done.skipped for done in run_demo(toy(root))] == [False] * 5
+    make_validation_world(toy(root))
+
+
+@pytest.fixture(scope="session")
+def finished() -> RunConfig:
+    """The whole pipeline at toy size: world, cache, base detector, student, reports, and the validation world.
+
+    It is made once, in another folder than the one where it lies now. Nobody changes it: a test that must works on
+    `copied_toy`, or names a folder of its own for what it makes.
+    """
+    return toy(made_once("toy-pipeline", _make_toy))
+
+
+@pytest.fixture
+def copied_toy(finished: RunConfig, tmp_path: Path) -> RunConfig:
+    """The finished pipeline in a folder that the test may change."""
+    return toy(Path(shutil.copytree(finished.root, tmp_path / "toy")))
 
 
 @pytest.fixture(scope="session")

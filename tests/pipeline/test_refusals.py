@@ -72,12 +72,12 @@ def test_a_student_from_random_weights_needs_a_base_by_name() -> None:
 
 def test_a_base_that_is_gone_is_asked_for_and_a_named_one_wins(tmp_path: Path) -> None:
     with pytest.raises(StageMissingError) as missing:
-        methods.base_weights(FewshotConfig(), run_with(base="work/gone.pt"))
+        methods.base_weights(FewshotConfig(), run_with(base="../base/gone.pt"))
     assert str(missing.value) == (
-        "the base detector work/gone.pt is not there: name its weights with --base weights.pt"
+        "the base detector work/base/gone.pt is not there: name its weights with --base weights.pt"
     )
     (tmp_path / "mine.pt").touch()
-    found = methods.base_weights(FewshotConfig(base=str(tmp_path / "mine.pt")), run_with(base="work/gone.pt"))
+    found = methods.base_weights(FewshotConfig(base=str(tmp_path / "mine.pt")), run_with(base="../base/gone.pt"))
     assert found == tmp_path / "mine.pt"
 
 

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from mocha_pipe.pipeline.errors import StageMismatchError, StageMissingError
-from mocha_pipe.pipeline.rundir import BEGUN, COMPLETE, Identity, is_complete, read_completion, run_stage, versions
+from mocha_pipe.pipeline.rundir import (
+    BEGUN,
+    COMPLETE,
+    Identity,
+    is_complete,
+    read_completion,
+    run_stage,
+    told_path,
+    versions,
+)
 
 
 def identity(**config: Any) -> Identity:
@@ -117,6 +126,30 @@ def test_a_missing_stage_names_the_command_that_makes_it(tmp_path: Path) -> None
         run_stage(tmp_path, identity(), Work(tmp_path, crashes=1), flag="--run")
     with pytest.raises(StageMissingError, match="the bake stage was begun but is not complete; run: mocha-pipe bake"):
         read_completion(tmp_path, stage="bake", command="mocha-pipe bake")
+
+
+def test_paths_in_a_marker_move_with_the_root(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "work", tmp_path / "models/yolo.pt"
+    places = {"cache": root / "cache", "base": root / "base/best.pt", "model": elsewhere}
+
+    def work() -> dict[str, str]:
+        return {name: told_path(path, folder=root / "run", root=root) for name, path in places.items()}
+
+    done = run_stage(root / "run", identity(), work, flag="--run")
+    assert done.outputs == {"cache": "../cache", "base": "../base/best.pt", "model": str(elsewhere)}
+    moved = root.rename(tmp_path / "moved")
+    again = read_completion(moved / "run", stage="bake", command="")
+    assert [again.path(name) for name in places] == [moved / "cache", moved / "base/best.pt", elsewhere]
+
+
+def test_a_run_outside_the_root_names_whole_paths(tmp_path: Path) -> None:
+    cache, folder = tmp_path / "work/cache", tmp_path / "scratch/run"
+    assert told_path(cache, folder=folder, root=tmp_path / "work") == str(cache)
+
+
+def test_whole_paths_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    run_stage(tmp_path / "run", identity(), lambda: {"cache": str(tmp_path / "cache")}, flag="--run")
+    assert read_completion(tmp_path / "run", stage="bake", command="").path("cache") == tmp_path / "cache"
 
 
 def test_a_damaged_marker_is_one_line_with_the_remedy(tmp_path: Path) -> None:
