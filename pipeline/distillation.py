@@ -24,7 +24,7 @@ from mocha_pipe.student.choices import BEST_OBJECTIVE
 from mocha_pipe.student.distil.settings import DistillSettings
 from mocha_pipe.student.distil.trainer import distill
 from mocha_pipe.student.fewshot.strangers import STRANGERS_FILE
-from mocha_pipe.student.training.starting_model import find_model
+from mocha_pipe.student.training.arguments import find_model
 from mocha_pipe.teacher_cache.sharing import mirror
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 

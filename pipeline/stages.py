@@ -97,7 +97,7 @@ def pretrain_base(config: RunConfig) -> Completion:
         StageMismatchError: the folder holds a run with other settings or other data.
     """
     from mocha_pipe.student.training.pretrain import pretrain
-    from mocha_pipe.student.training.starting_model import find_model
+    from mocha_pipe.student.training.arguments import find_model
 
     data = data_path(config)
     if config.data.url or data.suffix in (".json", ".tar"):
