@@ -18,10 +18,11 @@ from typer.testing import CliRunner, Result
 from mocha_pipe.data.files import write_json
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 from mocha_pipe.pipeline.cli.main import app
+from mocha_pipe.pipeline.personal.photos import PersonalizeError, find_object
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.pool_pass import PoolPass
-from mocha_pipe.student.network.student_files import load_student, save_student
+from mocha_pipe.student.network.student_files import Student, load_student, save_student
 from mocha_pipe.student.personal.profile import Profile, student_digest
 
 Command = Callable[..., Result]
@@ -215,7 +216,7 @@ def test_on_a_terminal_what_was_detected_is_shown_and_asked_about(
     folder: Path, photos: list[Path], sees: Callable[[Detections], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sees({"photo 0.png": [((10, 10, 50, 60), 0.9, BOOT)]})
-    monkeypatch.setattr("mocha_pipe.pipeline.cli.profile._is_terminal", lambda: True)
+    monkeypatch.setattr("mocha_pipe.pipeline.cli.personalize._is_terminal", lambda: True)
     result = answer(folder, photos[0], "n\n")
     assert "10,10,40,50" in result.stdout
     assert "boot" in result.stdout
@@ -291,22 +292,41 @@ def test_a_box_where_nothing_tells_its_class(
     )
 
 
+@pytest.fixture(scope="module")
+def student(folder: Path) -> Student:
+    return load_student(folder)
+
+
+def refused_box(student: Student, photo: Path, box: str) -> str:
+    """What is said of a box; the command gives each mistake a line of its own."""
+    with pytest.raises(PersonalizeError) as error:
+        find_object(student, [photo], boxes=[box], class_name="mug", confidence=0.25, device="cpu")
+    return str(error.value)
+
+
 @pytest.mark.parametrize("box", ["100,20,30,40", "10,50,30,40", "-1,0,30,40", "10,-0.5,30,40"])
-def test_a_box_outside_the_photo(personalize: Command, photos: list[Path], box: str) -> None:
-    assert refused(personalize("my mug", photos[0], f"--box={box}", "--class", "mug")) == (
-        f"error: {photos[0]}: a box must lie inside the photo, 120 x 80 pixels when upright, found --box {box}; write "
-        "left,top,width,height\n"
+def test_a_box_outside_the_photo(student: Student, photos: list[Path], box: str) -> None:
+    assert refused_box(student, photos[0], box) == (
+        f"{photos[0]}: a box must lie inside the photo, 120 x 80 pixels when upright, found --box {box}; write "
+        "left,top,width,height"
     )
 
 
 @pytest.mark.parametrize(
     "box", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,0.5,9", "1,2,9,-3", "nan,1,5,5", "1,1,inf,5"]
 )
-def test_a_box_that_is_none(personalize: Command, photos: list[Path], box: str) -> None:
-    assert refused(personalize("my mug", photos[0], "--box", box, "--class", "mug")) == (
-        f"error: a box is left,top,width,height in pixels, 1 or more wide and high, found {box!r}; write it as --box "
-        "10,20,30,40\n"
+def test_a_box_that_is_none(student: Student, photos: list[Path], box: str) -> None:
+    assert refused_box(student, photos[0], box) == (
+        f"a box is left,top,width,height in pixels, 1 or more wide and high, found {box!r}; write it as --box "
+        "10,20,30,40"
     )
+
+
+def test_a_refused_box_is_one_line_of_the_command(personalize: Command, photos: list[Path]) -> None:
+    for box in ("100,20,30,40", "1,2,3"):
+        told = refused(personalize("my mug", photos[0], f"--box={box}", "--class", "mug"))
+        assert told.startswith("error: ")
+        assert len(told.splitlines()) == 1
 
 
 def test_boxes_for_some_photos_only(personalize: Command, photos: list[Path]) -> None:

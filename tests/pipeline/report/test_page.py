@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mocha_pipe.pipeline.report import plots
 from mocha_pipe.pipeline.report.page import NamedBox, ReportMaterial, Scene, read_curves, write_html
 
 
@@ -34,6 +35,13 @@ def page(tmp_path_factory: pytest.TempPathFactory, whole_report: dict[str, Any],
     path = tmp_path_factory.mktemp("page") / "report.html"
     write_html(path, whole_report, material)
     return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures are tested by themselves; drawing them takes most of a page's time."""
+    for name in ("comparison", "roc"):
+        monkeypatch.setattr(plots, name, lambda _: "<svg/>")
 
 
 def outside_references(page: str) -> list[str]:
@@ -103,6 +111,7 @@ def test_the_student_is_shown_what_it_mixes_up_at_the_largest_number_of_shots(pa
     assert "<details>" not in section
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_many_classes_are_folded(tmp_path: Path, report: dict[str, Any]) -> None:
     confusion = report["results"][1]["confusion"]
     confusion["mocha"] = {f"class{number}": confusion["mocha"]["mug"] for number in range(31)}
@@ -113,6 +122,7 @@ def test_many_classes_are_folded(tmp_path: Path, report: dict[str, Any]) -> None
     assert folded.count('<table class="matrix">') == 19
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_student_without_a_threshold_has_no_line_about_one(tmp_path: Path, page: str, report: dict[str, Any]) -> None:
     assert page.count("The student's own threshold, set for at most 7&nbsp;% of strangers") == 2
     del report["results"][0]["unknown"]["calibrated"]
@@ -120,6 +130,7 @@ def test_a_student_without_a_threshold_has_no_line_about_one(tmp_path: Path, pag
     assert (tmp_path / "one.html").read_text(encoding="utf-8").count("The student's own threshold") == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_without_unknown_objects_has_no_such_part(tmp_path: Path, report: dict[str, Any]) -> None:
     for result in report["results"]:
         del result["unknown"]
