@@ -14,7 +14,7 @@ from tests.teacher_cache.fakes import (
     build,
     file_tree,
     make_source,
-    region_name,
+    region_rows,
     repeated,
 )
 
@@ -28,7 +28,7 @@ def helpers() -> SimpleNamespace:
         make_source=make_source,
         build=build,
         file_tree=file_tree,
-        region_name=region_name,
+        region_rows=region_rows,
         repeated=repeated,
         another_process=another_process,
     )

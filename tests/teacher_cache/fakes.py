@@ -16,9 +16,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from mocha_pipe.data.images import read_image
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 from mocha_pipe.teacher_cache.building.build import BuildReport, build_cache
+from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 
@@ -62,6 +64,15 @@ def make_source(root: Path, *, images: int = 26, seed: int = 0) -> DetectionSour
 
 def region_name(crop: NDArray[np.uint8], class_name: str) -> str:
     return hashlib.blake2b(crop.tobytes() + class_name.encode(), digest_size=8).hexdigest()
+
+
+def region_rows(source: DetectionSource) -> dict[str, int]:
+    """Row of each region by the name that a teacher with a log notes."""
+    table, rows = RegionTable.build(source), {}
+    for row, image in enumerate(table.image_of_rows(np.arange(len(table)))):
+        crop = cut_crop(read_image(source.records[image].path), table.xyxy[row], SPEC.crop_margin, SPEC.crop_size)
+        rows[region_name(crop, table.class_name(row))] = row
+    return rows
 
 
 @dataclass

@@ -7,12 +7,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-
-from mocha_pipe.data.images import read_image
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
-from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, done_shards
 from tests.teacher_cache.fakes import FakeTeacher, another_process, build
 
@@ -64,10 +60,7 @@ def test_killed_build_resumes_to_the_same_bytes(tmp_path: Path, helpers: SimpleN
     assert sorted(found) == sorted(expected)
     assert found == expected
 
-    names = {}
-    for row, image in enumerate(table.image_of_rows(np.arange(len(table)))):
-        crop = cut_crop(read_image(source.records[image].path), table.xyxy[row], 0.1, 16)
-        names[helpers.region_name(crop, table.class_name(row))] = row
+    names = helpers.region_rows(source)
     assert len(names) == len(table)
     logs: Sequence[list[str]] = [(tmp_path / f"{attempt}.log").read_text().splitlines() for attempt in range(3)]
     for committed, log in zip(committed_at_kill, logs[1:], strict=True):

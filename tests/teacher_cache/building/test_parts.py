@@ -8,17 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from mocha_pipe.data.images import read_image
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building import build as build_module
 from mocha_pipe.teacher_cache.building import shard_order
 from mocha_pipe.teacher_cache.building.build import open_or_create
 from mocha_pipe.teacher_cache.building.shard_order import claimed_shards, earlier_shards
-from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.layout import done_shards
@@ -145,19 +142,10 @@ def test_when_one_of_two_builds_is_killed_the_other_does_all_that_is_left(
     tree = helpers.file_tree(tmp_path / "cache")
     left = {name for name in tree if ".partial" in name}  # half a file of the killed one, swept when it is old
     assert {name: content for name, content in tree.items() if name not in left} == reference
-    names = region_names(large, helpers)
+    names = helpers.region_rows(large)
     again = {names[name] // 32 for name in set(builds.embedded(0)) & set(builds.embedded(1))}
     assert not again & committed, "a committed shard was embedded again"
     assert set(builds.embedded(0)) | set(builds.embedded(1)) == set(names)
-
-
-def region_names(source: DetectionSource, helpers: SimpleNamespace) -> dict[str, int]:
-    """Row of each region by the name that the teacher logs."""
-    table, names = RegionTable.build(source), {}
-    for row, image in enumerate(table.image_of_rows(np.arange(len(table)))):
-        crop = cut_crop(read_image(source.records[image].path), table.xyxy[row], 0.1, 16)
-        names[helpers.region_name(crop, table.class_name(row))] = row
-    return names
 
 
 class Claims:

@@ -55,11 +55,10 @@ def logging_teacher(kind: type, logs: Path, **options: Any) -> Any:
 
 
 def build_on_ray(
-    source: DetectionSource, folder: Path, helpers: SimpleNamespace, *, delay: float = 0.0, **options: Any
+    source: DetectionSource, table: RegionTable, folder: Path, helpers: SimpleNamespace, **options: Any
 ) -> BuildReport:
-    load_teacher = partial(logging_teacher, helpers.Teacher, folder.parent / "logs", delay=delay)
-    options = {"batch": 1, "rows_per_shard": 32, "engine": "ray", "load_teacher": load_teacher, **options}
-    return build_cache(source, RegionTable.build(source), folder, spec=helpers.spec, **options)
+    options = {"batch": 1, "rows_per_shard": 32, **options}
+    return build_cache(source, table, folder, spec=helpers.spec, engine="ray", **options)
 
 
 def seen(logs: Path) -> dict[int, list[str]]:
@@ -67,73 +66,60 @@ def seen(logs: Path) -> dict[int, list[str]]:
     return {int(path.stem): path.read_text().splitlines() for path in logs.glob("*.log")}
 
 
-def test_each_region_is_embedded_once_and_the_bytes_are_those_of_one_process(
-    cluster: None, source: DetectionSource, tmp_path: Path, helpers: SimpleNamespace
-) -> None:
-    """Also where equal regions lie in shards of both workers."""
-    twice = helpers.repeated(source)
-    helpers.build(twice, tmp_path / "reference", helpers.Teacher())
-    report = build_on_ray(twice, tmp_path / "cache", helpers, delay=0.05)
-    assert (report.embedded, report.duplicates, report.computed_shards, report.dim) == (85, 107, 6, 8)
-    assert report.forecast is not None
-    by_process = seen(tmp_path / "logs")
-    assert len(by_process) == 2
-    assert os.getpid() not in by_process
-    assert set(Counter(chain.from_iterable(by_process.values())).values()) == {1}
-    assert helpers.file_tree(tmp_path / "cache") == helpers.file_tree(tmp_path / "reference")
-
-
-def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
+def test_the_bytes_are_those_of_one_process_though_a_worker_is_killed(
     cluster: None, tmp_path: Path, helpers: SimpleNamespace
 ) -> None:
-    source, folder = helpers.make_source(tmp_path / "images", images=50), tmp_path / "cache"
-    helpers.build(source, tmp_path / "reference", helpers.Teacher())
+    """Equal regions lie in shards of both workers, some rows are in another cache, and one image cannot be decoded."""
+    once = helpers.make_source(tmp_path / "images", images=50)
+    source, folder, logs = helpers.repeated(once), tmp_path / "cache", tmp_path / "logs"
+    table = RegionTable.build(source)
+    helpers.build(once, tmp_path / "donor", helpers.Teacher(), part=(3, 6))
+    rows = helpers.region_rows(once)
+    once.records[12].path.write_bytes(b"no picture")
+    options: dict[str, Any] = {"table": table, "reuse": [tmp_path / "donor"], "batch": 1}
+    reference = helpers.build(source, tmp_path / "reference", helpers.Teacher(), **options)
     killed: list[tuple[int, int, set[int]]] = []
 
     def kill_one() -> None:
-        """When a shard is committed and both workers are in the middle of another one."""
+        """When a shard is committed, both workers embed, and one of them is in the middle of another shard."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             done = done_shards(folder / "hidden") & done_shards(folder / "visual")
-            logs = seen(tmp_path / "logs")
-            if done and len(logs) == 2:
-                victim = min(logs)
-                if len(logs[victim]) % 32 in (8, 16):
-                    os.kill(victim, signal.SIGKILL)
-                    killed.append((victim, len(logs[victim]), done))
-                    return
+            found = seen(logs)
+            for process, names in found.items() if done and len(found) == 2 else ():
+                for shard, count in Counter(rows[name] // 32 for name in names).items():
+                    if shard not in done and 8 <= count <= 16:
+                        os.kill(process, signal.SIGKILL)
+                        killed.append((process, shard, done))
+                        return
             time.sleep(0.005)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    report = build_on_ray(source, folder, helpers, delay=0.1)
+    load_teacher = partial(logging_teacher, helpers.Teacher, logs, delay=0.1)
+    report = build_on_ray(source, table, folder, helpers, reuse=options["reuse"], load_teacher=load_teacher)
     killer.join()
-    [(victim, _, committed)] = killed
-    by_process = seen(tmp_path / "logs")
+
+    [(victim, lost, committed)] = killed
+    by_process = seen(logs)
     assert len(by_process) == 3, "another worker took its place"
-    assert (report.missing_shards, report.dim) == (0, 8)
+    assert os.getpid() not in by_process
     tree = helpers.file_tree(folder)
     assert {name: tree[name] for name in tree if ".partial" not in name} == helpers.file_tree(tmp_path / "reference")
-    others = {name for process, names in by_process.items() if process != victim for name in names}
-    lost = set(by_process[victim]) - others
-    assert len(lost) % 32 == 0, "only shards that it had finished were not embedded again"
-    assert len(lost) <= 32 * len(committed)
+    assert report.set_aside == reference.set_aside
+    assert len(report.set_aside) == 9
+    for name in ("embedded", "reused", "duplicates", "computed_shards", "missing_shards", "dim"):
+        assert getattr(report, name) == getattr(reference, name)
+    assert (report.embedded, report.reused, report.computed_shards, report.dim) == (133, 32, 12, 8)
+    assert report.forecast is not None
 
-
-def test_workers_copy_from_other_caches_and_set_aside_like_this_process(
-    cluster: None, tmp_path: Path, helpers: SimpleNamespace
-) -> None:
-    source = helpers.make_source(tmp_path / "images")
-    table = RegionTable.build(source)
-    helpers.build(source, tmp_path / "donor", helpers.Teacher(), part=(0, 2))
-    source.records[12].path.write_bytes(b"no picture")
-    options = {"spec": helpers.spec, "load_teacher": helpers.Teacher, "rows_per_shard": 32}
-    options["reuse"] = [tmp_path / "donor"]
-    report = build_cache(source, table, tmp_path / "cache", engine="ray", **options)
-    here = build_cache(source, table, tmp_path / "here", **options)
-    assert report.set_aside == here.set_aside
-    assert (len(report.set_aside), report.reused, report.embedded) == (4, 53, 28)
-    assert helpers.file_tree(tmp_path / "cache") == helpers.file_tree(tmp_path / "here")
+    times = Counter(chain.from_iterable(by_process.values()))
+    assert len(times) == report.embedded
+    assert set(times.values()) == {1, 2}
+    twice = {name for name, count in times.items() if count == 2}
+    assert twice <= set(by_process[victim])
+    assert {rows[name] // 32 for name in twice} == {lost}, "only the shard in flight is embedded again"
+    assert lost not in committed
 
 
 def nothing_finite(embeddings: RegionEmbeddings, first: int) -> RegionEmbeddings:
@@ -142,11 +128,11 @@ def nothing_finite(embeddings: RegionEmbeddings, first: int) -> RegionEmbeddings
 
 
 def test_an_error_of_a_worker_is_raised_here_as_it_is(
-    cluster: None, source: DetectionSource, tmp_path: Path, helpers: SimpleNamespace
+    cluster: None, source: DetectionSource, table: RegionTable, tmp_path: Path, helpers: SimpleNamespace
 ) -> None:
-    load_teacher = partial(logging_teacher, helpers.Teacher, tmp_path / "logs", damage=nothing_finite)
+    load_teacher = partial(helpers.Teacher, damage=nothing_finite)
     with pytest.raises(EmbeddingError) as caught:
-        build_on_ray(source, tmp_path / "cache", helpers, load_teacher=load_teacher, batch=4)
+        build_on_ray(source, table, tmp_path / "cache", helpers, load_teacher=load_teacher, batch=4, rows_per_shard=96)
     assert type(caught.value) is EmbeddingError
     assert re.fullmatch(r"embeddings must be finite .*; try --dtype float32", str(caught.value))
     assert not done_shards(tmp_path / "cache" / "hidden")
@@ -157,13 +143,18 @@ def dies() -> None:
 
 
 def test_workers_that_die_again_and_again_end_the_build(
-    cluster: None, source: DetectionSource, tmp_path: Path, helpers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    cluster: None,
+    source: DetectionSource,
+    table: RegionTable,
+    tmp_path: Path,
+    helpers: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mocha_pipe.teacher_cache.building import ray_engine
 
     monkeypatch.setattr(ray_engine, "RETRIES", 0)
     with pytest.raises(TeacherError) as caught:
-        build_on_ray(source, tmp_path / "cache", helpers, load_teacher=dies)
+        build_on_ray(source, table, tmp_path / "cache", helpers, load_teacher=dies, rows_per_shard=96)
     assert re.fullmatch(
         r"a Ray worker must live as long as a shard takes; 1 in a row died on the same one \(.+\); see their logs "
         r"\(`ray logs`\), free memory or pass a smaller --batch, and run the same command again: it goes on after the "
