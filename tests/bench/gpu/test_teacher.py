@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,20 +24,31 @@ def result(**values: Any) -> TeacherResult:
     return TeacherResult(**{**measured, "image_tokens": 576, "weights": 7_063_427_072, "peak_bytes": 0, **values})
 
 
-def test_operations_are_those_that_torch_counts() -> None:
-    """Up to what the count leaves out (the masked half of attention, and layers of no weight).
+def vectors(module: torch.nn.Module) -> int:
+    """Numbers in biases, norms and the like."""
+    return sum(weight.numel() for weight in module.parameters() if weight.dim() == 1)
 
-    Plain attention, since torch does not count the kernels of every other kind.
-    """
+
+def test_operations_are_those_that_torch_counts() -> None:
+    """Exactly, with the terms that only one of the two counts. Plain attention: torch does not count every kernel."""
     teacher = random_llava("tiny", TeacherConfig(model="tiny", device="cpu", batch=1))
     operations, text_tokens, image_tokens = gpu_teacher._operations(teacher)
-    counted = []
+    model: Any = teacher._model.model
+    tower, text = model.vision_tower, model.config.text_config
+    patches, expected = image_tokens + 1, []
     for name in gpu_teacher.NAMES:
         [batch] = teacher.prepare([np.zeros((56, 56, 3), np.uint8)], [name])
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             teacher.forward(batch)
-        counted.append(counter.get_total_flops())
-    assert operations == pytest.approx(np.mean(counted), rel=0.06)
+        length, pooled = batch.ids.shape[1], batch.weights.shape[1]
+        masked_half = 2 * length**2 * text.hidden_size * text.num_hidden_layers
+        pooling = 2 * pooled * text.hidden_size
+        no_products = vectors(tower) * patches + vectors(model.multi_modal_projector) * image_tokens
+        no_products += vectors(model.language_model.layers) * length
+        [patch_weights] = [weight.numel() for weight in tower.parameters() if weight.dim() == 4]
+        class_token = patch_weights  # is no patch, and passes no convolution
+        expected.append(counter.get_total_flops() - masked_half - pooling + 2 * (no_products + class_token))
+    assert operations == pytest.approx(np.mean(expected), rel=1e-12)
     lengths = [len(teacher._prompts.encode(name)) for name in gpu_teacher.NAMES]
     assert (image_tokens, text_tokens) == (16, round(np.mean(lengths)) - 16)
 
