@@ -20,7 +20,7 @@ RUN_FLAG     = $(if $(RUN),--run '$(RUN)')
 YOLOE_FLAG   = $(if $(YOLOE),--yoloe '$(YOLOE)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study test lint format coverage miniature-teacher clean
+.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study test test-newest mutants lint format coverage miniature-teacher clean
 
 # ---- Getting started ------------------------------------------------------------------------------------------------
 
@@ -69,6 +69,15 @@ study: $(STAMP) ## what distillation brings on the miniature benchmark, 3 seeds 
 
 test: $(STAMP) ## run the whole test suite, on all cores
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-newest: ## run the suite with the newest release of every dependency, in work/newest (see docs/testing.md)
+	rm -rf work/newest
+	$(PYTHON) -m venv work/newest
+	work/newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	work/newest/bin/python -m pytest -n auto --dist loadfile
+
+mutants: $(STAMP) ## break twenty places of the product, one by one: the tests must go red for each
+	$(BIN)/python -m bench.mutants
 
 lint: $(STAMP) ## ruff, formatting, mypy --strict, directions of imports
 	$(BIN)/ruff check .
