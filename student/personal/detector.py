@@ -3,7 +3,6 @@
 predictor.py runs ultralytics' prediction and embeds what it finds; naming.py gives the names.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +35,7 @@ class PersonalDetector:
         self._path = student
         self.student = load_student(student)  # refuses what must not be unpickled, before YOLO loads the same file
         self._yolo = YOLO(student if student.suffix == ".pt" else student / DETECTOR_FILE)
+        self._yolo.add_callback("on_predict_start", lambda each: each.adopt(self.student, lambda: self.namer))
         self._false_accept_rate = false_accept_rate
         self.confidence = confidence
         self.device = device
@@ -124,5 +124,5 @@ class PersonalDetector:
                 "augment=True looks at several versions of an image, whose boxes belong to no single one of them; "
                 "leave it out"
             )
-        predictor = partial(PersonalPredictor, self.student, lambda: self.namer)
-        return {"imgsz": self.image_size, "device": self.device, "verbose": False, "predictor": predictor, **arguments}
+        own = {"imgsz": self.image_size, "device": self.device, "verbose": False, "predictor": PersonalPredictor}
+        return {**own, **arguments}

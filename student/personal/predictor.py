@@ -76,31 +76,29 @@ class PersonalResults(Results):  # type: ignore[misc]  # ultralytics is untyped
 
 
 class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytics is untyped
-    """Ultralytics' predictor, made by `YOLO.predict(..., predictor=partial(PersonalPredictor, student, namer))`."""
+    """Ultralytics' predictor for `YOLO.predict(..., predictor=PersonalPredictor)`, which makes one and keeps it."""
 
+    student: Student
+    namer: Callable[[], Namer | None]
+    """Asked at every batch; None leaves coarse names."""
     maps: FeatureMaps
     """Of the last forward pass."""
 
-    def __init__(self, student: Student, namer: Callable[[], Namer | None], **arguments: Any) -> None:
-        """Makes a predictor that loads its model later.
-
-        Args:
-            student: its translation moves to the device of the predictor.
-            namer: asked at every batch; None leaves coarse names.
-            arguments: of ultralytics' own predictor.
-        """
-        super().__init__(**arguments)
+    def adopt(self, student: Student, namer: Callable[[], Namer | None]) -> None:
+        """Gives names from now on; the student's translation moves to this device. A second call changes nothing."""
+        if hasattr(self, "student"):
+            return
         self.student, self.namer = student, namer
+        self._taps = ExitStack()  # stays open: this copy of the model is the predictor's own
+        self.maps = self._taps.enter_context(tap(self.model.model, student.features))
+        if student.translation is not None:
+            student.translation.to(self.device)
 
     def setup_model(self, model: Any, verbose: bool = True) -> None:
         """Also gives the process all its cores: ultralytics spares one for a data loader, and there is none."""
         super().setup_model(model, verbose)
         if self.device.type == "cpu":
             torch.set_num_threads(cpu_threads())
-        self._taps = ExitStack()  # stays open: this copy of the model is the predictor's own
-        self.maps = self._taps.enter_context(tap(self.model.model, self.student.features))
-        if self.student.translation is not None:
-            self.student.translation.to(self.device)
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
         """As ultralytics', but nothing is downloaded, no photo is overwritten, and errors are one line.

@@ -14,100 +14,39 @@ import torch
 from PIL import Image
 from ultralytics import YOLO
 
-from mocha_pipe.data.types import DetectionSource, ImageRecord
+from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError
-from mocha_pipe.student.fewshot.strangers import load_strangers, save_strangers
-from mocha_pipe.student.network.distill_model import DistillModel
+from mocha_pipe.student.fewshot.strangers import load_strangers
 from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.features import region_features, tap
-from mocha_pipe.student.network.student_files import load_student, save_student
+from mocha_pipe.student.network.student_files import Student, load_student
 from mocha_pipe.student.personal.detector import PersonalDetector, PredictArgumentError
 from mocha_pipe.student.personal.naming import Namer
 from mocha_pipe.student.personal.predictor import SourceError
 from mocha_pipe.student.personal.profile import Profile, student_digest
 from mocha_pipe.student.personal.profile_file import ProfileError
+from tests.student.personal.conftest import CLASSES, SIZE
 
-SIZE = 96
-SIZES = [(90, 60), (64, 64), (37, 101), (200, 80), (96, 97)]  # width, height
-CLASSES = ("mug", "ball", "boot")
 CONFIDENCE = 0.3
 
 
-def make_student(config: str, folder: Path, seed: int = 0) -> Path:
-    """A student that nothing was taught, whose scores spread over 0..1 and whose features are of size one."""
-    torch.manual_seed(seed)
-    model = DistillModel(config, num_classes=3, features="fine", target_dim=8)
-    model.names = dict(enumerate(CLASSES))
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None  # statistics of all that passes
-    model.train()
-    with torch.no_grad():
-        for _ in range(4):
-            with tap(model, "fine") as maps:
-                model(torch.nn.functional.interpolate(torch.rand(8, 3, 8, 8), (SIZE, SIZE)))
-            corners = torch.rand(64, 2, 2).sort(dim=1).values.flatten(1)
-            model.translation(region_features(maps, torch.arange(64) % 8, corners))
-        for part in ("cv3", "one2one_cv3"):
-            for level in getattr(model.model[-1], part, []):
-                torch.nn.init.normal_(level[-1].weight, std=0.5)
-                torch.nn.init.constant_(level[-1].bias, -2)
-    save_student(model, folder, image_size=SIZE, meta={})
-    save_strangers(folder, np.linspace(-1, 0.9, 999))
-    return folder
-
-
 @pytest.fixture(scope="module")
-def folders(tiny_models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Student folder of a family, made when it is first asked for."""
-    made: dict[str, Path] = {}
-
-    def make(family: str) -> Path:
-        if family not in made:
-            made[family] = make_student(tiny_models[family], tmp_path_factory.mktemp(family) / "student")
-        return made[family]
-
-    return make
+def paths(pictures: DetectionSource) -> list[Path]:
+    return [record.path for record in pictures.records]
 
 
-@pytest.fixture(scope="module")
-def folder(folders: Callable[[str], Path]) -> Path:
-    return folders("v8")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Random blocks in five sizes, as PNG, which every library decodes alike."""
-    rng, paths = np.random.default_rng(0), []
-    for index, size in enumerate(SIZES):
-        blocks = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        paths.append(tmp_path_factory.getbasetemp() / f"picture{index}.png")
-        blocks.resize(size, Image.Resampling.NEAREST).save(paths[-1])
-    return paths
-
-
-def source_of(pictures: list[Path]) -> DetectionSource:
-    nothing = {"xyxy": np.zeros((0, 4)), "class_ids": np.zeros(0, np.int64)}
-    records = [
-        ImageRecord(path=path, name=path.name, width=width, height=height, **nothing)
-        for path, (width, height) in zip(pictures, SIZES, strict=True)
-    ]
-    return DetectionSource(root=pictures[0].parent, split="test", class_names=CLASSES, records=tuple(records))
-
-
-def make_profile(folder: Path, pictures: list[Path]) -> Profile:
-    """Objects shown once: two mugs and a ball that the student finds in the pictures; no boot."""
-    student = load_student(folder)
-    found = RegionEmbedder(student, image_size=SIZE, confidence=CONFIDENCE).embed_pool(source_of(pictures))
+def make_profile(folder: Path, pictures: DetectionSource) -> Profile:
+    """Objects shown once: two mugs and a ball that the student finds in three of the pictures; no boot."""
+    found = RegionEmbedder(load_student(folder), image_size=SIZE, confidence=CONFIDENCE).embed_pool(pictures)
     profile = Profile.empty(student_digest(folder), CLASSES)
-    for name, coarse, place in (("my mug", 0, 0), ("our mug", 0, -1), ("my ball", 1, 0)):
-        row = np.flatnonzero(found.detection_coarse == coarse)[place]
+    for name, coarse, image in (("my mug", 0, 1), ("our mug", 0, 4), ("my ball", 1, 0)):
+        row = np.flatnonzero((found.detection_coarse == coarse) & (found.detection_image == image))[0]
         profile = profile.add(name, found.detection_embedding[[row]], np.array([coarse]))
     return profile
 
 
 @pytest.fixture(scope="module")
-def profile(folder: Path, pictures: list[Path]) -> Profile:
+def profile(folder: Path, pictures: DetectionSource) -> Profile:
     return make_profile(folder, pictures)
 
 
@@ -116,6 +55,20 @@ def detector(folder: Path, profile: Profile) -> PersonalDetector:
     detector = PersonalDetector.load(folder, confidence=CONFIDENCE)
     detector.profile = profile
     return detector
+
+
+@pytest.fixture(scope="module")
+def detectors(made: Path, pictures: DetectionSource, detector: PersonalDetector) -> Callable[[str], PersonalDetector]:
+    """One of each family, with objects of its own."""
+    known = {"v8": detector}
+
+    def make(family: str) -> PersonalDetector:
+        if family not in known:
+            known[family] = PersonalDetector.load(made / family, confidence=CONFIDENCE)
+            known[family].profile = make_profile(made / family, pictures)
+        return known[family]
+
+    return make
 
 
 class Recorded:
@@ -153,9 +106,8 @@ def letterboxed(path: Path) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     return tensor, np.tile([inner_width / width, inner_height / height], 2), np.tile([left, top], 2)
 
 
-def plain_embeddings(folder: Path, path: Path, boxes: np.ndarray) -> np.ndarray:
+def plain_embeddings(student: Student, path: Path, boxes: np.ndarray) -> np.ndarray:
     """Embeddings of boxes in pixels of the picture, one box at a time."""
-    student = load_student(folder)
     tensor, gain, offset = letterboxed(path)
     sides = np.tile(tensor.shape[:1:-1], 2)
     with torch.no_grad(), tap(student.detector, student.features) as maps:
@@ -170,20 +122,24 @@ def has_area(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1
 
 
-@pytest.mark.parametrize("family", ["v8", "26"])
-def test_names_equal_a_loop_over_boxes(folders: Callable[[str], Path], pictures: list[Path], family: str) -> None:
-    folder = folders(family)
-    profile = make_profile(folder, pictures)
-    detector = PersonalDetector.load(folder, confidence=CONFIDENCE, false_accept_rate=0.5)
-    detector.profile = profile
-    namer = Namer(profile, load_strangers(folder), 0.5)
+@pytest.mark.parametrize("family", ["v8", "11", "26"])
+def test_boxes_are_those_of_yolo_predict_and_names_equal_a_loop_over_boxes(
+    made: Path, detectors: Callable[[str], PersonalDetector], paths: list[Path], family: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    detector, yolo = detectors(family), YOLO(made / family / "student.pt")
+    namer = Namer(detector.profile, load_strangers(made / family), 0.5)
+    monkeypatch.setattr(detector, "namer", namer)
     named = compared = 0
-    for path in pictures:
+    for path in paths:
         (result,) = detector(path)
+        (plain,) = yolo.predict(path, imgsz=SIZE, conf=CONFIDENCE, device="cpu", verbose=False)
+        torch.testing.assert_close(result.boxes.data[:, :5], plain.boxes.data[:, :5])
+        torch.testing.assert_close(result.coarse, plain.boxes.cls)
         boxes, coarse = result.boxes.xyxy.numpy(), result.coarse.numpy().astype(int)
         for embedding, own, name, sure, valid in zip(
-            plain_embeddings(folder, path, boxes), coarse, result.boxes.cls, result.certainty, has_area(boxes),
-            strict=True,
+            plain_embeddings(detector.student, path, boxes), coarse, result.boxes.cls, result.certainty,
+            has_area(boxes), strict=True,
         ):  # fmt: skip
             if not valid:
                 continue
@@ -195,26 +151,12 @@ def test_names_equal_a_loop_over_boxes(folders: Callable[[str], Path], pictures:
     assert 5 < named < compared - 5
 
 
-@pytest.mark.parametrize("family", ["v8", "11", "26"])
-def test_boxes_scores_and_coarse_classes_are_those_of_yolo_predict(
-    folders: Callable[[str], Path], pictures: list[Path], family: str
-) -> None:
-    detector = PersonalDetector.load(folders(family), confidence=CONFIDENCE)
-    detector.profile = make_profile(folders(family), pictures)
-    yolo = YOLO(folders(family) / "student.pt")
-    for path in pictures:
-        (ours,) = detector(path)
-        (plain,) = yolo.predict(path, imgsz=SIZE, conf=CONFIDENCE, device="cpu", verbose=False)
-        torch.testing.assert_close(ours.boxes.data[:, :5], plain.boxes.data[:, :5])
-        torch.testing.assert_close(ours.coarse, plain.boxes.cls)
-
-
 def test_an_embedding_is_that_of_the_embedder_for_the_same_box(
-    folder: Path, pictures: list[Path], detector: PersonalDetector, asked: Recorded
+    pictures: DetectionSource, paths: list[Path], detector: PersonalDetector, asked: Recorded
 ) -> None:
-    results = [detector(path, rect=False)[0] for path in pictures]
-    embedder = RegionEmbedder(load_student(folder), image_size=SIZE, confidence=CONFIDENCE, batch=1)
-    found = embedder.embed_pool(source_of(pictures))
+    results = [detector(path, rect=False)[0] for path in paths]
+    embedder = RegionEmbedder(detector.student, image_size=SIZE, confidence=CONFIDENCE, batch=1)
+    found = embedder.embed_pool(pictures)
     candidates = found.detection_coarse < 2
     np.testing.assert_allclose(np.concatenate(asked.embeddings), found.detection_embedding[candidates], atol=1e-4)
     np.testing.assert_array_equal(np.concatenate(asked.coarse), found.detection_coarse[candidates])
@@ -222,30 +164,29 @@ def test_an_embedding_is_that_of_the_embedder_for_the_same_box(
     np.testing.assert_allclose(boxes, found.detection_xyxy, atol=1e-3)
 
 
-def test_a_batch_of_different_sizes_equals_single_squares(pictures: list[Path], detector: PersonalDetector) -> None:
-    batch = detector([cv2.imread(str(path)) for path in pictures])
-    for path, together in zip(pictures, batch, strict=True):
+def test_a_batch_of_different_sizes_equals_single_squares(paths: list[Path], detector: PersonalDetector) -> None:
+    batch = detector([cv2.imread(str(path)) for path in paths])
+    for path, together in zip(paths, batch, strict=True):
         (alone,) = detector(path, rect=False)
         torch.testing.assert_close(together.boxes.data, alone.boxes.data, atol=1e-3, rtol=1e-3)
         torch.testing.assert_close(together.certainty, alone.certainty, atol=2e-3, rtol=0)
 
 
-def test_it_repeats_bitwise_and_streams_the_same(pictures: list[Path], detector: PersonalDetector) -> None:
-    first = detector(pictures[0].parent / "picture*.png")
-    for again in (
-        detector(pictures[0].parent / "picture*.png"),
-        list(detector(pictures[0].parent / "picture*.png", stream=True)),
-    ):
-        assert [result.path for result in again] == [str(path) for path in pictures]
+def test_it_repeats_bitwise_and_streams_the_same(paths: list[Path], detector: PersonalDetector) -> None:
+    several = paths[0].parent / "picture0[0-4]*.png"
+    first, predictor = detector(several), detector._yolo.predictor
+    for again in (detector(several), list(detector(several, stream=True))):
+        assert [result.path for result in again] == [str(path) for path in paths]
         for before, after in zip(first, again, strict=True):
             assert torch.equal(before.boxes.data, after.boxes.data)
             assert torch.equal(before.certainty, after.certainty)
+    assert detector._yolo.predictor is predictor, "nothing is set up anew"
 
 
 def test_only_boxes_of_classes_with_an_object_are_embedded(
-    pictures: list[Path], detector: PersonalDetector, asked: Recorded
+    paths: list[Path], detector: PersonalDetector, asked: Recorded
 ) -> None:
-    images = [cv2.imread(str(path)) for path in pictures]
+    images = [cv2.imread(str(path)) for path in paths]
     detector(images)
     assert set(np.concatenate(asked.coarse)) == {0, 1}
     asked.embeddings.clear()
@@ -254,9 +195,9 @@ def test_only_boxes_of_classes_with_an_object_are_embedded(
 
 
 def test_the_object_that_was_shown_is_found_again_and_others_stay_coarse(
-    pictures: list[Path], detector: PersonalDetector
+    paths: list[Path], detector: PersonalDetector
 ) -> None:
-    results = [detector(path, rect=False)[0] for path in pictures]
+    results = [detector(path, rect=False)[0] for path in paths]
     named = [result.names[int(name)] for result in results for name in result.boxes.cls]
     assert {"my mug", "our mug", "my ball", "mug", "ball", "boot"} == set(named)
     for result in results:
@@ -265,79 +206,86 @@ def test_the_object_that_was_shown_is_found_again_and_others_stay_coarse(
 
 
 def test_the_false_accept_rate_decides_how_many_get_a_name(
-    folder: Path, pictures: list[Path], profile: Profile
+    folder: Path, paths: list[Path], profile: Profile, detector: PersonalDetector
 ) -> None:
-    images, counts = [cv2.imread(str(path)) for path in pictures], []
-    for rate in (0.003, 0.3, 0.999):
-        detector = PersonalDetector.load(folder, confidence=CONFIDENCE, false_accept_rate=rate)
-        detector.profile = profile
-        results = detector(images)
-        counts.append(sum(int(result.is_personal.sum()) for result in results))
-    assert counts == sorted(set(counts))
-    assert counts[0] >= 3
+    loose = PersonalDetector.load(folder, confidence=CONFIDENCE, false_accept_rate=0.999)
+    loose.profile = profile
+    strict, loose = (sum(int(result.is_personal.sum()) for result in each(paths)) for each in (detector, loose))
+    assert 3 <= strict < loose
 
 
-def test_the_confidence_is_the_detectors_unless_a_call_has_its_own(folder: Path, pictures: list[Path]) -> None:
-    detector = PersonalDetector.load(folder, confidence=0.6)
-    strict, loose = detector(pictures[0])[0], detector(pictures[0], conf=0.3)[0]
+@pytest.fixture(scope="module")
+def bare(folder: Path) -> PersonalDetector:
+    """Without a profile."""
+    return PersonalDetector.load(folder, confidence=0.6)
+
+
+def test_the_confidence_is_the_detectors_unless_a_call_has_its_own(paths: list[Path], bare: PersonalDetector) -> None:
+    strict, loose = bare(paths[0])[0], bare(paths[0], conf=0.3)[0]
     assert strict.boxes.conf.min() > 0.6
     assert 0.3 < loose.boxes.conf.min() < 0.6
 
 
-def test_a_profile_from_a_file_equals_one_that_is_set(
-    folder: Path, pictures: list[Path], profile: Profile, detector: PersonalDetector, tmp_path: Path
-) -> None:
-    profile.save(tmp_path / "mine.safetensors")
-    loaded = PersonalDetector.load(str(folder), str(tmp_path / "mine.safetensors"), confidence=CONFIDENCE)
-    assert torch.equal(loaded(pictures[0])[0].boxes.data, detector(pictures[0])[0].boxes.data)
-
-
-def test_another_profile_may_come_at_any_time(folder: Path, pictures: list[Path], profile: Profile) -> None:
-    detector = PersonalDetector.load(folder, confidence=CONFIDENCE)
-    before = detector.student
-    (plain,) = detector(pictures[1])
-    assert plain.names == dict(enumerate(CLASSES))
-    assert not plain.is_personal.any()
-    frames = detector([cv2.imread(str(pictures[1]))] * 2, stream=True)
-    detector.profile = profile
-    assert next(frames).is_personal.any()
-    frames.close()  # ultralytics lets nobody else predict before
-    detector.profile = profile.rename("my mug", "the mug").remove("my ball")
-    (renamed,) = detector(pictures[1])
-    assert renamed.names == dict(enumerate([*CLASSES, "the mug", "our mug"]))
-    detector.profile = None
-    assert torch.equal(detector(pictures[1])[0].boxes.data, plain.boxes.data)
-    assert detector.student is before
-
-
 def test_without_a_profile_nothing_is_embedded(
-    folder: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+    paths: list[Path], bare: PersonalDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("embedded")
 
     monkeypatch.setattr("mocha_pipe.student.personal.predictor.embed_boxes", refuse)
-    assert len(PersonalDetector.load(folder, confidence=CONFIDENCE)(pictures[0])[0]) > 0
+    assert len(bare(paths[0], conf=CONFIDENCE)[0]) > 0
 
 
-def test_the_student_itself_is_left_alone(pictures: list[Path], detector: PersonalDetector) -> None:
-    detector(pictures[0])
+def test_another_profile_may_come_at_any_time(paths: list[Path], profile: Profile, bare: PersonalDetector) -> None:
+    before = bare.student
+    (plain,) = bare(paths[1], conf=CONFIDENCE)
+    assert plain.names == dict(enumerate(CLASSES))
+    assert not plain.is_personal.any()
+    frames = bare([cv2.imread(str(paths[1]))] * 2, stream=True, conf=CONFIDENCE)
+    bare.profile = profile
+    assert next(frames).is_personal.any()
+    frames.close()  # ultralytics lets nobody else predict before
+    bare.profile = profile.rename("my mug", "the mug").remove("my ball")
+    (renamed,) = bare(paths[1], conf=CONFIDENCE)
+    assert renamed.names == dict(enumerate([*CLASSES, "the mug", "our mug"]))
+    bare.profile = None
+    assert torch.equal(bare(paths[1], conf=CONFIDENCE)[0].boxes.data, plain.boxes.data)
+    assert bare.student is before
+
+
+def test_a_profile_from_a_file_equals_one_that_is_set(
+    folder: Path, paths: list[Path], profile: Profile, detector: PersonalDetector, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """And a detector gives the process all its cores."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr("mocha_pipe.student.personal.predictor.cpu_threads", lambda: before + 2)
+    profile.save(tmp_path / "mine.safetensors")
+    loaded = PersonalDetector.load(str(folder), str(tmp_path / "mine.safetensors"), confidence=CONFIDENCE)
+    try:
+        assert torch.equal(loaded(paths[0])[0].boxes.data, detector(paths[0])[0].boxes.data)
+        assert torch.get_num_threads() == before + 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_student_itself_is_left_alone(paths: list[Path], detector: PersonalDetector) -> None:
+    detector(paths[0])
     for model in (detector.student.detector, detector._yolo.model):
         assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
         assert not model.is_fused()
 
 
-def test_nothing_found_is_an_empty_result(pictures: list[Path], detector: PersonalDetector) -> None:
-    (result,) = detector(pictures[0], conf=1.0)
+def test_nothing_found_is_an_empty_result(paths: list[Path], detector: PersonalDetector) -> None:
+    (result,) = detector(paths[0], conf=1.0)
     assert len(result) == len(result.coarse) == len(result.certainty) == 0
     assert result.to_json() == "[]"
-    np.testing.assert_array_equal(result.plot(), cv2.imread(str(pictures[0])))
+    np.testing.assert_array_equal(result.plot(), cv2.imread(str(paths[0])))
 
 
 @pytest.mark.parametrize("kind", ["path", "text", "PIL", "array", "tensor", "list", "folder"])
-def test_every_kind_of_source(pictures: list[Path], detector: PersonalDetector, kind: str, tmp_path: Path) -> None:
-    square = pictures[4]
-    array = cv2.imread(str(square))[:SIZE, :SIZE]
+def test_every_kind_of_source(paths: list[Path], detector: PersonalDetector, kind: str, tmp_path: Path) -> None:
+    array = cv2.resize(cv2.imread(str(paths[1])), (SIZE, SIZE))
     cv2.imwrite(str(tmp_path / "one.png"), array)
     path = tmp_path / "one.png"
     tensor = torch.from_numpy(array[:, :, ::-1].copy()).permute(2, 0, 1)[None] / 255
@@ -361,8 +309,8 @@ def make_video(path: Path, picture: Path, frames: int = 6) -> Path:
     return path
 
 
-def test_a_video_gives_a_result_per_frame(pictures: list[Path], detector: PersonalDetector, tmp_path: Path) -> None:
-    results = list(detector(make_video(tmp_path / "clip.avi", pictures[1]), stream=True))
+def test_a_video_gives_a_result_per_frame(paths: list[Path], detector: PersonalDetector, tmp_path: Path) -> None:
+    results = list(detector(make_video(tmp_path / "clip.avi", paths[1]), stream=True))
     assert len(results) == 6
     assert all(result.path.endswith("clip.avi") for result in results)
     assert any(result.is_personal.any() for result in results)
@@ -370,9 +318,9 @@ def test_a_video_gives_a_result_per_frame(pictures: list[Path], detector: Person
 
 @pytest.mark.parametrize("tracker", ["bytetrack", "botsort", "tracktrack"])
 def test_tracks_are_those_of_yolo_and_boxes_keep_their_names(
-    folder: Path, pictures: list[Path], detector: PersonalDetector, tmp_path: Path, tracker: str
+    folder: Path, paths: list[Path], detector: PersonalDetector, tmp_path: Path, tracker: str
 ) -> None:
-    video = make_video(tmp_path / "clip.avi", pictures[1])
+    video = make_video(tmp_path / "clip.avi", paths[1])
     settings = {"tracker": f"{tracker}.yaml", "conf": CONFIDENCE, "stream": True}
     results = list(detector.track(video, **settings))
     plain = YOLO(folder / "student.pt").track(video, **settings, imgsz=SIZE, device="cpu", verbose=False)
@@ -384,35 +332,27 @@ def test_tracks_are_those_of_yolo_and_boxes_keep_their_names(
         assert ((ours.certainty > 0) == (ours.boxes.cls >= 3)).all()
         named += int(ours.is_personal.sum()) if ours.boxes.is_track else 0
     assert named > 0 or tracker == "tracktrack"  # which starts no track on scores as low as these
-    assert detector(pictures[1])[0].boxes.id is None
-
-
-def test_the_processor_has_all_its_threads(folder: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.get_num_threads()
-    monkeypatch.setattr("mocha_pipe.student.personal.predictor.cpu_threads", lambda: before + 2)
-    try:
-        PersonalDetector.load(folder)(pictures[0])
-        assert torch.get_num_threads() == before + 2
-    finally:
-        torch.set_num_threads(before)
+    assert detector(paths[1])[0].boxes.id is None
 
 
 def test_a_profile_of_another_student_is_refused(
-    tiny_models: dict[str, str], tmp_path: Path, profile: Profile, pictures: list[Path]
+    detectors: Callable[[str], PersonalDetector], profile: Profile, paths: list[Path]
 ) -> None:
-    other = PersonalDetector.load(make_student(tiny_models["v8"], tmp_path / "other", seed=1), confidence=CONFIDENCE)
+    other = detectors("11")
+    own, other.profile = other.profile, None
     with pytest.raises(ProfileError, match="must be used with the student that it was learnt with"):
         other.profile = profile
     assert other.profile is None
-    assert not other(pictures[0])[0].is_personal.any()
+    assert not other(paths[0])[0].is_personal.any()
+    other.profile = own
 
 
 def test_a_plain_detector_finds_coarse_classes_and_refuses_a_profile(
-    folder: Path, pictures: list[Path], profile: Profile, tmp_path: Path
+    folder: Path, paths: list[Path], profile: Profile, tmp_path: Path
 ) -> None:
     profile.save(tmp_path / "mine.safetensors")
     plain = folder / "student.pt"
-    (result,) = PersonalDetector.load(plain, confidence=CONFIDENCE)(pictures[0])
+    (result,) = PersonalDetector.load(plain, confidence=CONFIDENCE)(paths[0])
     assert len(result) > 0
     assert result.names == dict(enumerate(CLASSES))
     with pytest.raises(StudentModelError) as caught:
@@ -462,11 +402,9 @@ def test_a_file_behind_a_url_is_not_fetched(detector: PersonalDetector, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_drawn_pictures_never_replace_the_photos(
-    pictures: list[Path], detector: PersonalDetector, tmp_path: Path
-) -> None:
+def test_drawn_pictures_never_replace_the_photos(paths: list[Path], detector: PersonalDetector, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
-    cv2.imwrite(str(photo), cv2.imread(str(pictures[0])))
+    cv2.imwrite(str(photo), cv2.imread(str(paths[0])))
     before = photo.read_bytes()
     with pytest.raises(SourceError) as caught:
         detector(photo, save=True, project=str(tmp_path.parent), name=tmp_path.name, exist_ok=True)
@@ -474,11 +412,11 @@ def test_drawn_pictures_never_replace_the_photos(
     assert photo.read_bytes() == before
 
 
-def test_several_views_of_an_image_are_refused(pictures: list[Path], detector: PersonalDetector) -> None:
+def test_several_views_of_an_image_are_refused(paths: list[Path], detector: PersonalDetector) -> None:
     with pytest.raises(PredictArgumentError, match=r"augment=True .*; leave it out"):
-        detector(pictures[0], augment=True)
+        detector(paths[0], augment=True)
 
 
-def test_it_writes_nothing_unless_asked(pictures: list[Path], detector: PersonalDetector, tmp_path: Path) -> None:
-    detector(pictures[0])
+def test_it_writes_nothing_unless_asked(paths: list[Path], detector: PersonalDetector, tmp_path: Path) -> None:
+    detector(paths[0])
     assert list(tmp_path.iterdir()) == []
