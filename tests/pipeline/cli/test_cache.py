@@ -2,28 +2,29 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import Result
 
-from mocha_pipe.data.miniature import WorldSize, make_miniature
 from mocha_pipe.pipeline.cli.main import app
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import shard_path
+from mocha_pipe.teacher_cache.teachers import loading
 
 Command = Callable[..., Result]
 
-SIZE = WorldSize(train_scenes=14, val_scenes=1, objects_per_shape=2, scenes_per_object=1)
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cli-cache") / "miniature"
-    make_miniature(root, SIZE, seed=0, progress=False)
-    return root
+@pytest.fixture(scope="module", autouse=True)
+def _teacher_of_all_tests() -> Iterator[None]:
+    """The shipped teacher is described once and loaded once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("describe_teacher", "load_teacher"):
+            patch.setattr(loading, name, cache(getattr(loading, name)))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_plan_counts_what_a_build_does_and_times_it(command: Command, world: Pat
     assert new.exit_code == 0, new.stderr
     plan = json.loads(new.stdout)
     rows = RegionCache.open(built).plan.rows
-    assert (plan["images"], plan["regions"], plan["to_embed"]) == (14, rows, rows)
+    assert (plan["images"], plan["regions"], plan["to_embed"]) == (6, rows, rows)
     assert plan["sample"] >= 8
     assert 0 < plan["teacher_time"]["low"] <= plan["teacher_time"]["seconds"] <= plan["teacher_time"]["high"]
     assert not (tmp_path / "new").exists(), "a plan makes nothing"

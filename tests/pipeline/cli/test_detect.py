@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,20 @@ def profile(folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
     return path
 
 
+@pytest.fixture(scope="module")
+def load_once() -> Callable[..., PersonalDetector]:
+    return cache(PersonalDetector.load)
+
+
 @pytest.fixture
-def detect(command: Callable[..., Result], folder: Path, profile: Path) -> Detect:
+def detect(
+    command: Callable[..., Result],
+    folder: Path,
+    profile: Path,
+    load_once: Callable[..., PersonalDetector],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Detect:
+    monkeypatch.setattr(PersonalDetector, "load", load_once)
     return lambda source, *options: command(
         "detect", source, "--profile", profile, "--student", folder, "--device", "cpu", *options
     )

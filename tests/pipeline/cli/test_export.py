@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mocha_pipe.student.environment  # noqa: F401
 
@@ -57,24 +58,23 @@ def test_it_writes_the_file_and_says_what_it_takes(command: Command, folder: Pat
 
 
 def test_without_options_it_takes_the_last_student_and_writes_beside_it(
-    command: Command, folder: Path, tmp_path: Path
+    command: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = folder.parent
-    marker = {
-        "stage": "distill",
-        "config": {},
-        "inputs": {},
-        "outputs": {"student": "student"},
-        "versions": {},
-        "seconds": 1,
-    }
-    write_json(run / "complete.json", marker)
-    write_json(tmp_path / "root/last-distill.json", {"run": str(run)})
-    assert command("export", "--root", tmp_path / "root").exit_code == 0
-    assert about(folder / "student.onnx")["image_size"] == "64"
-    assert about(folder / "student.onnx")["learner"] == "conditional"
-    assert command("export", "--root", tmp_path / "root", "--format", "torchscript").exit_code == 0
-    assert (folder / "student.torchscript").is_file()
+    asked = []
+
+    def export_student(student: Path, out: Path, **options: Any) -> dict[str, str]:
+        asked.append((student, out, options))
+        out.touch()
+        return {"thresholds": "[0.5]", "image_size": "64", "class_names": "[]", "student": "ab"}
+
+    monkeypatch.setattr("mocha_pipe.student.personal.export.export_student", export_student)
+    marker = {"stage": "distill", "config": {}, "inputs": {}, "outputs": {"student": "student"}, "versions": {}}
+    write_json(folder.parent / "complete.json", {**marker, "seconds": 1})
+    write_json(tmp_path / "root/last-distill.json", {"run": str(folder.parent)})
+    for file_format, name in (("onnx", "student.onnx"), ("torchscript", "student.torchscript")):
+        assert command("export", "--root", tmp_path / "root", "--format", file_format).exit_code == 0
+        options = {"file_format": file_format, "image_size": None, "learner": "conditional", "false_accept_rate": 0.05}
+        assert asked.pop() == (folder, folder / name, options)
 
 
 def test_a_mistake_is_one_line(command: Command, folder: Path, tmp_path: Path) -> None:

@@ -1,48 +1,45 @@
 """`mocha-pipe data pack` and what reads its shards."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
-from mocha_pipe.data.miniature import WorldSize, make_miniature
 from mocha_pipe.pipeline.settings.loading import load_config
 
 Command = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pack") / "world"
-    size = WorldSize(train_scenes=5, val_scenes=2, objects_per_shape=2, scenes_per_object=1)
-    make_miniature(root, size, seed=0, progress=False)
-    return root / "data.yaml"
+@pytest.fixture
+def data(world: Path) -> Path:
+    return world / "data.yaml"
 
 
-def test_pack_prints_what_it_wrote_and_how_to_name_it(command: Command, world: Path, tmp_path: Path) -> None:
-    result = command("data", "pack", "--data", world, "--out", tmp_path / "s", "--shard-size", "0.03")
+def test_pack_prints_what_it_wrote_and_how_to_name_it(command: Command, data: Path, tmp_path: Path) -> None:
+    result = command("data", "pack", "--data", data, "--out", tmp_path / "s", "--shard-size", "0.03")
     assert result.exit_code == 0, result.stderr
-    pattern = f"{tmp_path}/s/train-{{000000..000003}}.tar"
+    pattern = f"{tmp_path}/s/train-{{000000..000004}}.tar"
     assert result.stdout.splitlines()[-1] == f"train from them: mocha-pipe distill --data '{pattern}'"
-    again = command("data", "pack", "--data", world, "--out", tmp_path / "s", "--shard-size", "0.03", "--json")
+    again = command("data", "pack", "--data", data, "--out", tmp_path / "s", "--shard-size", "0.03", "--json")
     train, val = json.loads(again.stdout)
-    assert (train["split"], train["images"], train["shards"], train["written"]) == ("train", 5, 4, 0)
+    assert (train["split"], train["images"], train["shards"], train["written"]) == ("train", 6, 5, 0)
     assert (val["split"], val["images"], val["shards"]) == ("val", 2, 1)
 
 
-def test_split_and_size_are_passed_on(command: Command, world: Path, tmp_path: Path) -> None:
-    result = command("data", "pack", "--data", world, "--out", tmp_path / "s", "--split", "val", "--json")
+def test_split_and_size_are_passed_on(command: Command, data: Path, tmp_path: Path) -> None:
+    result = command("data", "pack", "--data", data, "--out", tmp_path / "s", "--split", "val", "--json")
     (only,) = json.loads(result.stdout)
     assert (only["split"], only["shards"]) == ("val", 1)
 
 
-def test_shards_are_checked_like_any_data_set(command: Command, world: Path, tmp_path: Path) -> None:
-    command("data", "pack", "--data", world, "--out", tmp_path)
+def test_shards_are_checked_like_any_data_set(command: Command, data: Path, tmp_path: Path) -> None:
+    command("data", "pack", "--data", data, "--out", tmp_path)
     result = command("data", "check", tmp_path / "train-{000000..000000}.tar", "--json")
     assert result.exit_code == 0, result.stderr
-    assert [split["images"] for split in json.loads(result.stdout)["splits"]] == [5, 2]
+    assert [split["images"] for split in json.loads(result.stdout)["splits"]] == [6, 2]
     tar = tmp_path / "train-000000.tar"
     tar.write_bytes(tar.read_bytes()[:2000])
     result = command("data", "check", tmp_path / "dataset.json")
@@ -51,9 +48,9 @@ def test_shards_are_checked_like_any_data_set(command: Command, world: Path, tmp
     assert "Traceback" not in result.stderr
 
 
-def test_a_mistake_ends_in_one_line(command: Command, world: Path, tmp_path: Path) -> None:
+def test_a_mistake_ends_in_one_line(command: Command, data: Path, tmp_path: Path) -> None:
     (tmp_path / "train-000000.tar").write_bytes(b"precious")
-    result = command("data", "pack", "--data", world, "--out", tmp_path)
+    result = command("data", "pack", "--data", data, "--out", tmp_path)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: {tmp_path}/train-000000.tar: was not written by `data pack`")
     assert len(result.stderr.splitlines()) == 1
@@ -72,12 +69,12 @@ def test_without_data_it_is_the_miniature_world(
 
 
 def test_shards_of_the_miniature_world_keep_its_settings(command: Command, world: Path, tmp_path: Path) -> None:
-    monkey = {"data": {"path": world.parent / "none.yaml"}}
-    photographs = load_config(None, monkey)
-    (world.parent / "complete.json").write_text('{"stage": "miniature"}')
-    of_folder = load_config(None, {"data": {"path": world}})
+    own = Path(shutil.copytree(world, tmp_path / "world"))
+    photographs = load_config(None, {"data": {"path": own / "data.yaml"}})
+    (own / "complete.json").write_text('{"stage": "miniature"}')
+    of_folder = load_config(None, {"data": {"path": own / "data.yaml"}})
     assert of_folder.distill != photographs.distill
-    command("data", "pack", "--data", world, "--out", tmp_path / "s")
+    command("data", "pack", "--data", own / "data.yaml", "--out", tmp_path / "s")
     command("data", "pack", "--data", tmp_path / "s/dataset.json", "--out", tmp_path / "again")
     for folder in ("s", "again"):
         for name in ("dataset.json", "train-{000000..000000}.tar"):
