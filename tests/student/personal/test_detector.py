@@ -122,7 +122,7 @@ def has_area(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1
 
 
-@pytest.mark.parametrize("family", ["v8", "11", "26"])
+@pytest.mark.parametrize("family", ["v8", "26"])
 def test_boxes_are_those_of_yolo_predict_and_names_equal_a_loop_over_boxes(
     made: Path, detectors: Callable[[str], PersonalDetector], paths: list[Path], family: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -338,7 +338,7 @@ def test_tracks_are_those_of_yolo_and_boxes_keep_their_names(
 def test_a_profile_of_another_student_is_refused(
     detectors: Callable[[str], PersonalDetector], profile: Profile, paths: list[Path]
 ) -> None:
-    other = detectors("11")
+    other = detectors("26")
     own, other.profile = other.profile, None
     with pytest.raises(ProfileError, match="must be used with the student that it was learnt with"):
         other.profile = profile

@@ -69,7 +69,7 @@ def assert_same(first: Profile, second: Profile, *, atol: float = 0.0) -> None:
 
 
 learners = pytest.mark.parametrize("learner", LEARNERS)
-many = settings(max_examples=25, deadline=None)
+many = settings(max_examples=10, deadline=None)  # for each learner
 
 
 @learners
@@ -116,6 +116,7 @@ def test_merging_teaches_what_the_photos_of_both_teach(learner: str, mine: Lesso
 
 
 @learners
+@many
 @given(known=lessons())
 def test_an_empty_profile_adds_nothing(learner: str, known: Lessons) -> None:
     profile, empty = profile_of(known, learner), Profile.empty(STUDENT, CLASSES, learner=learner)
