@@ -17,7 +17,7 @@ from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import PersonalBenchmark
 from mocha_pipe.pipeline.evaluation.methods import base_weights, pool_passes
 from mocha_pipe.pipeline.evaluation.results import STUDENT, shot_result, unknown_figures
-from mocha_pipe.pipeline.report.page import NamedBox, ReportMaterial, Scene, read_curves, write_html
+from mocha_pipe.pipeline.report.page import NamedBox, Scene, read_curves, write_html
 from mocha_pipe.pipeline.run.datasets import named
 from mocha_pipe.pipeline.run.inputs import BASE, CACHE, DISTILL, FEWSHOT, WORLD
 from mocha_pipe.pipeline.rundir import COMPLETE, Completion, Identity, is_complete, read_json, versions
@@ -28,6 +28,7 @@ from mocha_pipe.student.fewshot.strangers import STRANGERS_FILE, load_strangers
 from mocha_pipe.student.network.pool_pass import PoolPass
 from mocha_pipe.student.network.student_files import DETECTOR_FILE, TRANSLATION_FILE
 from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.store.projection import Projection
 
 _NUM_SCENES = 12
 _MATCH_IOU = 0.5
@@ -94,7 +95,10 @@ def evaluate(config: RunConfig, run: Completion, inputs: Mapping[str, str]) -> M
     }
     scenes = _scenes(benchmark, episodes[settings.shots[0]][0], passes[STUDENT], settings.learner)
     write_json(folder / "report.json", report)
-    write_html(folder / "report.html", report, _material(run, scenes, synthetic, notes))
+    write_html(
+        folder / "report.html", report, projection=_projection(run.path("cache")), curves=_curves(run), scenes=scenes,
+        synthetic=synthetic, notes=notes,
+    )  # fmt: skip
     return {"report": "report.json", "page": "report.html", "benchmark": benchmark.name, "notes": notes}
 
 
@@ -159,22 +163,19 @@ def _scenes(benchmark: PersonalBenchmark, episode: Episode, pool: PoolPass, lear
     return scenes
 
 
-def _material(run: Completion, scenes: Sequence[Scene], synthetic: bool, notes: Sequence[str]) -> ReportMaterial:
-    curves = {"distillation": read_curves(run.path("curves"))}
-    if run.outputs["base_run"]:
-        curves = {"base detector": read_curves(run.path("base_run") / "train/results.csv"), **curves}
+def _curves(run: Completion) -> dict[str, dict[str, list[float]]]:
+    """Columns of results.csv of the base detector's run and of the distillation, where they are there."""
+    files = {"base detector": run.path("base_run") / "train/results.csv"} if run.outputs["base_run"] else {}
+    files["distillation"] = run.path("curves")
+    return {name: columns for name, file in files.items() if (columns := read_curves(file))}
+
+
+def _projection(cache: Path) -> Projection | None:
+    """The projection of a cache, which may be gone by now."""
     try:
-        projection = RegionCache.open(run.path("cache")).projection()
-    except MochaError:  # the cache may be gone by now: the page then has no spectrum
-        projection = None
-    return ReportMaterial(
-        eigenvalues=projection.eigenvalues if projection else None,
-        target_dim=projection.dim if projection else 0,
-        curves={name: columns for name, columns in curves.items() if columns},
-        scenes=scenes,
-        synthetic=synthetic,
-        notes=notes,
-    )
+        return RegionCache.open(cache).projection()
+    except MochaError:
+        return None
 
 
 def _earlier_markers(config: RunConfig, run: Completion) -> dict[str, dict[str, Any]]:

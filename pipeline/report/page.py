@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
@@ -14,6 +14,9 @@ from mocha_pipe.data.files import atomic_path
 from mocha_pipe.pipeline.report import plots
 from mocha_pipe.pipeline.report.matrices import matrices
 from mocha_pipe.pipeline.report.tables import METHOD_TITLES, METRIC_TITLES, interval, shots_in_words
+
+if TYPE_CHECKING:
+    from mocha_pipe.teacher_cache.store.projection import Projection
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_MATRICES = 12  # the others are folded
@@ -44,43 +47,27 @@ class Scene:
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     boxes: tuple[NamedBox, ...]
 
-    @property
-    def uri(self) -> str:
-        """The image as a data URI."""
-        return plots.picture(self.image)
 
-    @property
-    def alt(self) -> str:
-        """The picture in words."""
-        right = sum(box.correct for box in self.boxes)
-        return f"Query scene {self.title} with {len(self.boxes)} detections, {right} of them named correctly."
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ReportMaterial:
-    """What the page shows beside report.json; a part that is None or empty is left out."""
-
-    eigenvalues: NDArray[np.float64] | None = None  # (J,)
-    """Eigenvalues of the cache's projection, descending."""
-    target_dim: int = 0
-    """Components kept as the target."""
-    curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None
-    """Columns of results.csv by run."""
-    scenes: Sequence[Scene] = ()
-    """Query scenes of the first episode."""
-    synthetic: bool = False
-    """Whether the benchmark is the procedural world."""
-    notes: Sequence[str] = ()
-    """One line for each thing that was left out, with the reason."""
-
-
-def write_html(path: Path, report: Mapping[str, Any], material: ReportMaterial) -> None:
-    """Write the page atomically; it asks for nothing from outside itself.
+def write_html(
+    path: Path,
+    report: Mapping[str, Any],
+    *,
+    projection: "Projection | None" = None,
+    curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    scenes: Sequence[Scene] = (),
+    synthetic: bool = False,
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the page atomically; it asks for nothing from outside itself. A part that is None or empty is left out.
 
     Args:
         path: the html file.
         report: what report.json holds.
-        material: figures and pictures beside it.
+        projection: of the cache, whose spectrum is drawn.
+        curves: columns of results.csv by run.
+        scenes: query scenes of the first episode.
+        synthetic: whether the benchmark is the procedural world.
+        notes: one line for each thing that was left out, with the reason.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -88,13 +75,15 @@ def write_html(path: Path, report: Mapping[str, Any], material: ReportMaterial) 
     )  # fmt: skip
     environment.filters |= {
         "interval": interval, "percent_interval": _percent_interval, "shots": shots_in_words,
+        "picture": plots.picture,
     }  # fmt: skip
     largest = max(report["results"], key=lambda result: int(result["shots"]))
     unknown = [result for result in report["results"] if "unknown" in result]
-    eigenvalues = material.eigenvalues
     page = environment.get_template("report.html.jinja2").render(
         report=report,
-        material=material,
+        notes=notes,
+        scenes=scenes,
+        synthetic=synthetic,
         method_titles=METHOD_TITLES,
         colours=plots.METHOD_COLOURS,
         metrics=METRIC_TITLES,
@@ -104,8 +93,10 @@ def write_html(path: Path, report: Mapping[str, Any], material: ReportMaterial) 
         most_matrices=_MOST_MATRICES,
         unknown=unknown,
         roc=plots.roc(unknown) if unknown else None,
-        spectrum=None if eigenvalues is None else plots.spectrum(eigenvalues, material.target_dim),
-        curves=plots.training_curves(material.curves) if material.curves else None,
+        target_dim=projection and projection.dim,
+        spectrum=projection and plots.spectrum(projection.eigenvalues, projection.dim),
+        runs=list(curves or ()),
+        curves=curves and plots.training_curves(curves),
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +147,20 @@ def toy(root: Path) -> RunConfig:
         # Nothing is learned in one epoch: every detection counts, so that every method has some to name.
         fewshot=replace(config.fewshot, shots=(1, 2), episodes=2, confidence=0.0001, device="cpu"),
     ).resolved()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_resamples() -> Iterator[None]:
+    """A report has hundreds of intervals; their precision is tested where the bootstrap is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mocha_pipe.student.fewshot.bootstrap._RESAMPLES", 100)
+        yield
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves report.html empty: drawing takes most of the time of a toy evaluation."""
+    monkeypatch.setattr("mocha_pipe.pipeline.evaluation.fewshot.write_html", lambda path, *_, **__: path.touch())
 
 
 def _make_toy(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Distillation from shards at toy size: local tars train like the folder, and a stream trains without a copy."""
+"""Distillation from shards at toy size: local tars train like the folder. Streams are in test_other_process.py."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,6 @@ from typer.testing import Result
 from mocha_pipe.pipeline.run.datasets import pack_shards, training_regions
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache, distill_student
-from mocha_pipe.student.distil.stream.state import STATE_FILE
 from mocha_pipe.student.errors import TrainArgumentError
 from mocha_pipe.student.network.student_files import load_student
 from mocha_pipe.teacher_cache.store.cache import RegionCache
@@ -68,18 +67,6 @@ def test_a_cache_built_from_shards_serves_the_folder(config: RunConfig, finished
     for array in ("hidden", "visual", "targets"):
         for shard in (first.path / array).glob("c.*"):
             assert (second.path / array / shard.name).read_bytes() == shard.read_bytes()
-
-
-def test_a_stream_trains_and_says_so_when_it_is_complete(config: RunConfig) -> None:
-    streamed = from_shards(config, "stream", url=f"file://{config.root}/shards/{PATTERN}")
-    done = distill_student(streamed)
-    assert done.outputs["map50_95"] is not None
-    assert not (done.folder / "train/weights" / STATE_FILE).exists()
-    (copy,) = (streamed.root / "remote").iterdir()
-    names = {path.name for path in copy.iterdir()}
-    assert {"dataset.json", "train.index.parquet", "val.index.parquet", "val-000000.tar"} <= names
-    assert not any(name.startswith("train-") for name in names), "what is streamed is not copied"
-    assert distill_student(streamed).skipped
 
 
 def test_a_stream_takes_one_device(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 from typer.testing import Result
 
+from mocha_pipe.pipeline.distillation import distill_from
 from mocha_pipe.pipeline.errors import StageMismatchError
+from mocha_pipe.pipeline.run.inputs import cache_digest
 from mocha_pipe.pipeline.run.last import last_distillation
-from mocha_pipe.pipeline.rundir import read_completion
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import (
     build_teacher_cache,
+    distill_inputs,
     distill_student,
     pretrain_base,
     run_demo,
@@ -92,25 +94,21 @@ def test_a_cache_that_lost_a_shard_is_mended_to_the_same_bytes(finished: RunConf
     assert shard.read_bytes() == content
 
 
-def test_a_student_learns_the_same_from_a_cache_behind_a_url(finished: RunConfig, tmp_path: Path) -> None:
+def test_a_student_learns_from_the_same_by_a_cache_behind_a_url(finished: RunConfig, tmp_path: Path) -> None:
     url = f"file://{tmp_path}/bucket/toy"
     push(finished.root / "cache", url)
-    elsewhere = replace(
-        finished,
-        root=tmp_path,
-        cache=replace(finished.cache, url=url, folder=tmp_path / "none"),
-        distill=replace(finished.distill, folder=tmp_path / "distill"),
-    )
-    done = distill_student(elsewhere)
-    assert not done.skipped
-    assert done.inputs == read_completion(finished.root / "distill", stage="distill", command="").inputs
-    (copy,) = (tmp_path / "remote").iterdir()
-    assert not list((copy / "hidden").glob("c.*")), "what distillation does not need stays where it is"
-    weights = [load_student(root / "distill/student").detector.state_dict() for root in (finished.root, tmp_path)]
-    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
-    assert distill_student(elsewhere).skipped
+    elsewhere = replace(finished, root=tmp_path, cache=replace(finished.cache, url=url, folder=tmp_path / "none"))
+    here, there = distill_inputs(finished), distill_inputs(elsewhere)
+    assert there.cache.path.parent == tmp_path / "remote"
+    assert not list((there.cache.path / "hidden").glob("c.*")), "what distillation does not need stays where it is"
+    rows = np.arange(len(here.table))
+    np.testing.assert_array_equal(there.targets.lookup(rows), here.targets.lookup(rows))
+    assert cache_digest(there.cache) == cache_digest(here.cache)
+    assert (there.model, there.table.digest, there.shards) == (here.model, here.table.digest, ())
+    assert distill_from(there, finished, flag="--run").skipped, "and so it is the same distillation"
 
 
+@pytest.mark.usefixtures("no_page")
 def test_without_the_projection_the_oracle_is_left_out_with_a_note(
     finished: RunConfig, tmp_path: Path, command: Callable[..., Result]
 ) -> None:

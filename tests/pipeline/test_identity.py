@@ -30,7 +30,11 @@ def shards_of(cache: Path) -> dict[str, bytes]:
 
 
 def test_a_moved_root_gives_the_same_report(
-    finished: RunConfig, copied_toy: RunConfig, tmp_path: Path, command: Callable[..., Result]
+    finished: RunConfig,
+    copied_toy: RunConfig,
+    tmp_path: Path,
+    command: Callable[..., Result],
+    request: pytest.FixtureRequest,
 ) -> None:
     root = copied_toy.root.rename(tmp_path / "renamed")
     flags = ["--root", root, "--out", tmp_path / "out", "--device", "cpu", "--confidence", 0.0001, "--episodes", 2]
@@ -43,6 +47,7 @@ def test_a_moved_root_gives_the_same_report(
     assert {"base", "cache"} <= again["seconds"].keys(), "their markers were found"
     assert "target:" in (tmp_path / "out/report.html").read_text(), "so was the projection"
     # Another question replaces the answer.
+    request.getfixturevalue("no_page")
     result = command("fewshot", *flags, "--learner", "simpleshot", "--no-teacher", "--json")
     assert [list(shown["methods"]) for shown in json.loads(result.stdout)["results"]] == [
         ["histogram", "yolo", "mocha"]

@@ -13,6 +13,7 @@ import torch
 
 import mocha_pipe.teacher_cache.teachers
 from mocha_pipe.pipeline.run.datasets import pack_shards
+from mocha_pipe.pipeline.rundir import Completion
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import distill_student
 from mocha_pipe.student.distil.stream.dataset import ShardStream
@@ -109,7 +110,7 @@ def test_phase_2_neither_imports_transformers_nor_opens_teacher_weights(apart: A
     assert "transformers is imported\n" in apart.done.stdout, "the guard sees what phase 1 imports"
 
 
-def resume(streamed: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def resume(streamed: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Completion:
     """Go on with a distillation from a stream, and compare with the state that was kept."""
     state = streamed.root / "distill/train/weights" / STATE_FILE
     kept = torch.load(state, weights_only=True)
@@ -132,7 +133,7 @@ def resume(streamed: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ShardStream, "__iter__", noted)
     monkeypatch.setattr(StreamKeeper, "_restore", note)
-    distill_student(streamed)
+    done = distill_student(streamed)
     assert orders[0][0] == kept["epoch"]
     assert sorted([*orders[0][1], *kept["done"]]) == [0, 1, 2, 3]
     assert [sorted(shards) for _, shards in orders[1:]] == [[0, 1, 2, 3]] * (
@@ -140,13 +141,19 @@ def resume(streamed: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert restored == [float(kept["optimizer"]["state"][0]["step"])]
     assert not state.exists()
+    return done
 
 
 def test_a_killed_stream_goes_on_by_shard(apart: Apart, monkeypatch: pytest.MonkeyPatch) -> None:
     assert apart.done.returncode == -signal.SIGKILL, apart.done.stderr[-2000:]
     state = torch.load(apart.streamed.root / "distill/train/weights" / STATE_FILE, weights_only=True)
     assert state["epoch"] == 1
-    resume(apart.streamed, monkeypatch)
+    assert resume(apart.streamed, monkeypatch).outputs["map50_95"] is not None
+    (copy,) = (apart.streamed.root / "remote").iterdir()
+    names = {path.name for path in copy.iterdir()}
+    assert {"dataset.json", "train.index.parquet", "val.index.parquet", "val-000000.tar"} <= names
+    assert not any(name.startswith("train-") for name in names), "what is streamed is not copied"
+    assert distill_student(apart.streamed).skipped
 
 
 class Stopped(BaseException):

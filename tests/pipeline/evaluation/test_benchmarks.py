@@ -18,8 +18,10 @@ from mocha_pipe.data.benchmarks.handheld import CORE50
 from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.coarse import COARSE_NAMES
 from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.pipeline.evaluation import fewshot as evaluation
 from mocha_pipe.pipeline.evaluation import methods
 from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
+from mocha_pipe.pipeline.report.page import write_html
 from mocha_pipe.pipeline.settings.loading import load_config
 from mocha_pipe.student.fewshot.episodes import source_regions
 from mocha_pipe.student.fewshot.strangers import STRANGERS_FILE, save_strangers
@@ -78,9 +80,9 @@ def write_photos(folder: Path, objects: Iterable[str]) -> None:
             Image.new("RGB", (24, 16), (80 * number, 80 * copy, 99)).save(folder / name / f"{copy}.png")
 
 
-@pytest.fixture
-def perseg_folder(tmp_path: Path) -> Path:
-    root = tmp_path / "PerSeg"
+@pytest.fixture(scope="module")
+def perseg_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("perseg") / "PerSeg"
     write_scenes(root, ".", range(39), 3)
     episodes = [
         {key: [f"{number:02}_{copy}" for number in range(39)] for key, copy in (("train", taught), ("val", taught + 1))}
@@ -91,7 +93,7 @@ def perseg_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, mark_distilled: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(no_page: None, tmp_path: Path, mark_distilled: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A completed distillation; the student knows the 31 classes, the base detector one more, in another order."""
     folder = tmp_path / "run"
     (folder / "student").mkdir(parents=True)
@@ -104,7 +106,6 @@ def run(tmp_path: Path, mark_distilled: Callable[[Path], None], monkeypatch: pyt
     monkeypatch.setattr(methods, "load_student", lambda path: detectors[path.name])
     monkeypatch.setattr(methods, "RegionEmbedder", Finder)
     monkeypatch.setattr(Finder, "confidences", [], raising=False)
-    monkeypatch.chdir(tmp_path)
     return folder
 
 
@@ -138,6 +139,7 @@ def test_shots_that_were_not_published_are_drawn_and_the_report_says_so(
     command: Command, run: Path, perseg_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Finder, "coarse", perseg.OBJECTS, raising=False)
+    monkeypatch.setattr(evaluation, "write_html", write_html)
     arguments = ("--benchmark", "perseg", "--data", perseg_folder, "--shots", 1, "--shots", 2, "--out", "out")
     result = fewshot(command, run, *arguments, "--confidence", 0.3)
     assert accuracies(result, "mocha") == [100.0, 100.0]
@@ -170,9 +172,6 @@ def test_the_threshold_of_the_student_is_measured_at_the_rate_that_is_asked_for(
     question = ("--benchmark", "perseg", "--data", perseg_folder)
     first = calibrated(fewshot(command, run, *question))
     assert (first["rate"], first["false_accept"]["mean"], first["recall"]["mean"]) == (0.05, 0.0, 1.0)
-    loose = calibrated(fewshot(command, run, *question, "--false-accept-rate", 0.99))
-    assert (loose["rate"], loose["recall"]["mean"]) == (0.99, 1.0)
-    assert loose["false_accept"]["mean"] > 0
     save_strangers(run / "student", np.linspace(1.1, 1.5, 500))
     again = calibrated(fewshot(command, run, *question, "--false-accept-rate", 0.99))
     assert again["recall"]["mean"] == 0, "other strangers, another answer"
@@ -205,18 +204,6 @@ def test_objects_of_one_class_each_leave_unknown_ones_out_with_a_note(
     assert all("unknown" not in one for one in json.loads(result.stdout)["results"])
     (note,) = (line for line in notes(result) if line.startswith("note: Unknown objects are left out: "))
     assert note.endswith("none can be held out, as no episode asks about two objects of one coarse class")
-
-
-@pytest.mark.parametrize("rate", [0, 1, 5, -0.1])
-def test_a_false_accept_rate_that_is_no_share_is_refused(
-    command: Command, run: Path, perseg_folder: Path, rate: float
-) -> None:
-    result = fewshot(command, run, "--benchmark", "perseg", "--data", perseg_folder, "--false-accept-rate", rate)
-    assert (result.exit_code, result.stderr) == (
-        2,
-        f"error: --false-accept-rate must be above 0 and below 1, found {rate:g}: 0.05 lets one of twenty strangers "
-        "pass\n",
-    )
 
 
 def test_reference_settings_are_defaults_that_flags_and_files_change(tmp_path: Path) -> None:

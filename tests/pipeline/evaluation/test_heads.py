@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +21,11 @@ import torch
 from bench.personal.random_student import make_student
 from mocha_pipe.data.benchmarks.handheld import ICUBWORLD
 from mocha_pipe.data.coarse import COARSE_NAMES
+from mocha_pipe.pipeline.evaluation.heads import tune_heads
 from mocha_pipe.pipeline.settings.loading import load_config
-from mocha_pipe.student.network.student_files import load_detector
-from mocha_pipe.student.training import head_tuning as head
+from mocha_pipe.pipeline.settings.sections import FewshotConfig
+from mocha_pipe.student.network.student_files import Student, load_detector, load_student
+from mocha_pipe.student.training import head_tuning
 
 Command = Callable[..., Result]
 SIDE = 64
@@ -43,50 +47,52 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def run(
-    tmp_path: Path, tiny_detector: Path, mark_distilled: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
-) -> Path:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_detector: Path, mark_distilled: Callable[[Path], None]) -> Path:
     """A completed distillation of a student with the 31 classes."""
-    folder = tmp_path / "run"
+    folder = tmp_path_factory.mktemp("run")
     make_student(folder / "student", str(tiny_detector), class_names=COARSE_NAMES, width=16)
     card = json.loads((folder / "student/student.json").read_text())
     (folder / "student/student.json").write_text(json.dumps({**card, "image_size": SIDE}))
     shutil.copy(folder / "student/student.pt", folder / "base.pt")
     mark_distilled(folder)
-    monkeypatch.chdir(tmp_path)
     return folder
 
 
-def fewshot(command: Command, run: Path, *arguments: object) -> Result:
-    names = ("--run", run, "--no-teacher", "--episodes", 2, "--out", "out", "--device", "cpu", "--json")
-    result = command("fewshot", *names, *arguments)
-    assert result.exit_code == 0, result.stderr
-    return result
+@pytest.fixture
+def detectors(run: Path) -> dict[str, tuple[Student, Path]]:
+    base = replace(load_student(run / "base.pt"), image_size=SIDE)
+    return {"mocha": (load_student(run / "student"), run / "student/student.pt"), "yolo": (base, run / "base.pt")}
 
 
-def test_both_heads_learn_from_images_that_no_episode_is_about_and_the_report_says_so(
-    command: Command, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+def settings(folder: Path, **changes: Any) -> FewshotConfig:
+    return FewshotConfig(
+        benchmark=Path("icubworld"), benchmark_data=folder, folder=Path("out"), device="cpu", **changes
+    )
+
+
+def test_both_heads_learn_once_from_images_that_no_episode_is_about(
+    detectors: dict[str, tuple[Student, Path]], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("--benchmark", "icubworld", "--data", folder, "--head-epochs", 2)
-    fewshot(command, run, *arguments)
-    said = "learnt the coarse classes for 2 epochs from 32 images that no episode is about"
-    assert said in Path("out/report.html").read_text()
+    tuned, notes = tune_heads(settings(folder, head_epochs=2), detectors)
+    (note,) = notes
+    assert note.endswith("learnt the coarse classes for 2 epochs from 32 images that no episode is about")
     heads = sorted(Path("out/heads").iterdir())
     assert [one.name.split("-")[0] for one in heads] == ["mocha", "yolo"]
-    before, _ = load_detector(run / "base.pt")
-    for one in heads:
-        trained, _ = load_detector(one / "train/weights/last.pt")
-        assert tuple(trained.names.values()) == COARSE_NAMES
-        branches = (detector.model[-1].cv3.state_dict() for detector in (trained, before))
-        assert any(not torch.equal(ours, theirs) for ours, theirs in zip(*(b.values() for b in branches), strict=True))
-
-    monkeypatch.setattr(head.SourceTrainer, "train", lambda _: pytest.fail("trained again"))
-    fewshot(command, run, *arguments, "--learner", "gallery")
+    for after, (before, _), head in zip(tuned, detectors.values(), heads, strict=True):
+        assert after.class_names == COARSE_NAMES
+        assert after.translation is before.translation
+        kept, _ = load_detector(head / "train/weights/last.pt")
+        branches = [detector.model[-1].cv3.state_dict() for detector in (after.detector, before.detector, kept)]
+        assert any(not torch.equal(value, branches[1][name]) for name, value in branches[0].items())
+        assert all(torch.equal(value, branches[2][name]) for name, value in branches[0].items())
+    monkeypatch.setattr(head_tuning.SourceTrainer, "train", lambda _: pytest.fail("trained again"))
+    tune_heads(settings(folder, head_epochs=2, learner="gallery"), detectors)
     assert sorted(Path("out/heads").iterdir()) == heads
 
 
-def test_detections_are_those_of_the_head_that_learnt(
+@pytest.mark.usefixtures("no_page")
+def test_detections_are_those_of_the_head_that_learnt_and_the_report_says_so(
     command: Command, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them of one class, as a head says that knows nothing else."""
@@ -106,14 +112,19 @@ def test_detections_are_those_of_the_head_that_learnt(
     from mocha_pipe.pipeline.evaluation.methods import pool_passes
 
     monkeypatch.setattr("mocha_pipe.pipeline.evaluation.fewshot.pool_passes", look)
-    fewshot(command, run, "--benchmark", "icubworld", "--data", folder)
+    names = ("--run", run, "--no-teacher", "--episodes", 2, "--out", "out", "--device", "cpu")
+    result = command("fewshot", *names, "--benchmark", "icubworld", "--data", folder)
+    assert result.exit_code == 0, result.stderr
     assert seen == [{COARSE_NAMES.index("mug")}] * 2
+    said = "learnt the coarse classes for 10 epochs from 32 images that no episode is about"
+    assert said in result.stderr
 
 
-def test_heads_that_are_left_alone(command: Command, run: Path, folder: Path) -> None:
-    fewshot(command, run, "--benchmark", "icubworld", "--data", folder, "--head-epochs", 0)
+def test_heads_that_are_left_alone(detectors: dict[str, tuple[Student, Path]], folder: Path) -> None:
+    students, notes = tune_heads(settings(folder, head_epochs=0), detectors)
+    assert [one is other for one, (other, _) in zip(students, detectors.values(), strict=True)] == [True, True]
+    assert notes == []
     assert not Path("out/heads").exists()
-    assert "learnt the coarse classes" not in Path("out/report.html").read_text()
 
 
 def test_a_benchmark_without_such_images_is_refused(command: Command, run: Path, folder: Path) -> None:

@@ -19,6 +19,7 @@ from mocha_pipe.data.files import write_json
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 from mocha_pipe.pipeline.cli.main import app
 from mocha_pipe.pipeline.personal.photos import PersonalizeError, find_object
+from mocha_pipe.student.network import student_files
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.pool_pass import PoolPass
@@ -40,6 +41,11 @@ def folder(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     model = DistillModel(str(tiny_detector), num_classes=3, features="fine", target_dim=16)
     model.names = {MUG: "mug", BOOT: "boot", BALL: "ball"}
     return save_student(model, tmp_path_factory.mktemp("distilled") / "student", image_size=64, meta={})
+
+
+@pytest.fixture(scope="module")
+def student(folder: Path) -> Student:
+    return load_student(folder)
 
 
 @pytest.fixture
@@ -81,23 +87,26 @@ def sees(monkeypatch: pytest.MonkeyPatch) -> Callable[[Detections], None]:
 
 
 @pytest.fixture
-def personalize(command: Command, folder: Path) -> Command:
-    """The command with the tiny student."""
+def personalize(command: Command, folder: Path, student: Student, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command with the tiny student, which was loaded before: nothing changes it."""
+    monkeypatch.setattr(
+        student_files, "load_student", lambda path: student if path == folder else pytest.fail(str(path))
+    )
     return lambda *arguments: command("personalize", *arguments, "--student", folder)
 
 
-def embedding(folder: Path, photo: Path, xyxy: tuple[int, int, int, int]) -> np.ndarray:
+def embedding(student: Student, photo: Path, xyxy: tuple[int, int, int, int]) -> np.ndarray:
     """What the student makes of a box, asked for directly."""
     record = ImageRecord(
         path=photo, name=photo.name, width=WIDTH, height=HEIGHT, xyxy=np.array([xyxy], np.float64),
         class_ids=np.zeros(1, np.int64),
     )  # fmt: skip
     source = DetectionSource(root=photo.parent, split="photos", class_names=("thing",), records=(record,))
-    return RegionEmbedder(load_student(folder), image_size=64).embed_pool(source).region_embedding[0]
+    return RegionEmbedder(student, image_size=64).embed_pool(source).region_embedding[0]
 
 
 def test_a_box_and_a_class_teach_what_the_student_makes_of_that_box(
-    personalize: Command, folder: Path, photos: list[Path]
+    personalize: Command, folder: Path, student: Student, photos: list[Path]
 ) -> None:
     result = personalize(
         "my mug", photos[0], photos[1], "--box", "10,20,30,40", "--box", "0,0,120,80", "--class", "mug"
@@ -107,14 +116,14 @@ def test_a_box_and_a_class_teach_what_the_student_makes_of_that_box(
     assert (profile.names, profile.class_names, profile.student) == (
         ("my mug",), ("mug", "boot", "ball"), student_digest(folder),
     )  # fmt: skip
-    shown = [embedding(folder, photos[0], (10, 20, 40, 60)), embedding(folder, photos[1], (0, 0, 120, 80))]
+    shown = [embedding(student, photos[0], (10, 20, 40, 60)), embedding(student, photos[1], (0, 0, 120, 80))]
     np.testing.assert_allclose(profile.learner.prototypes_, [np.mean(shown, axis=0)], atol=1e-5)
     assert np.abs(shown[0] - shown[1]).max() > 0.001
     assert profile.photos("my mug") == {"mug": 2}
 
 
 def test_the_most_confident_detection_is_learnt_and_its_class(
-    personalize: Command, folder: Path, photos: list[Path], sees: Callable[[Detections], None]
+    personalize: Command, student: Student, photos: list[Path], sees: Callable[[Detections], None]
 ) -> None:
     sees({
         "photo 0.png": [((10, 10, 50, 60), 0.9, BOOT), ((12, 10, 50, 60), 0.8, MUG), ((80, 10, 110, 60), 0.4, MUG)],
@@ -130,7 +139,7 @@ def test_the_most_confident_detection_is_learnt_and_its_class(
     profile = Profile.load(Path("work/profile.safetensors"))
     assert profile.photos("left boot") == {"boot": 1, "ball": 1}
     np.testing.assert_array_equal(profile.learner.coarse_, [BOOT, BALL])
-    expected = [embedding(folder, photos[0], (10, 10, 50, 60)), embedding(folder, photos[1], (60, 5, 100, 70))]
+    expected = [embedding(student, photos[0], (10, 10, 50, 60)), embedding(student, photos[1], (60, 5, 100, 70))]
     np.testing.assert_allclose(profile.learner.prototypes_, expected, atol=1e-5)
 
 
@@ -290,11 +299,6 @@ def test_a_box_where_nothing_tells_its_class(
         f"error: {photos[0]}: a box has the class of a detection that overlaps it by half or more, found none; name it "
         "with --class, one of mug, boot, ball\n"
     )
-
-
-@pytest.fixture(scope="module")
-def student(folder: Path) -> Student:
-    return load_student(folder)
 
 
 def refused_box(student: Student, photo: Path, box: str) -> str:

@@ -3,37 +3,37 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mocha_pipe.pipeline.report import plots
-from mocha_pipe.pipeline.report.page import NamedBox, ReportMaterial, Scene, read_curves, write_html
+from mocha_pipe.pipeline.report.page import NamedBox, Scene, read_curves, write_html
 
 
 @pytest.fixture(scope="module")
-def material(scene_image: np.ndarray) -> ReportMaterial:
+def material(scene_image: np.ndarray) -> dict[str, Any]:
     boxes = (
         NamedBox(xyxy=(2, 3, 20, 30), name="<red> mug", truth="<red> mug"),
         NamedBox(xyxy=(22, 3, 50, 30), name="blue ball", truth="green ball"),
         NamedBox(xyxy=(30, 20, 50, 39), name="blue kite", truth=None),
     )
     columns = {"train/box_loss": [2.0, 1.0], "metrics/mAP50-95(B)": [0.0, 0.5]}
-    return ReportMaterial(
-        eigenvalues=np.exp(-np.arange(20.0)),
-        target_dim=8,
-        curves={"base detector": columns, "distillation": {**columns, "train/emb_loss": [3.0, 2.0]}},
-        scenes=[Scene(title="00007", image=scene_image, boxes=boxes)],
-        synthetic=True,
-        notes=["The row 'x' is left out."],
-    )
+    return {
+        "projection": SimpleNamespace(eigenvalues=np.exp(-np.arange(20.0)), dim=8),
+        "curves": {"base detector": columns, "distillation": {**columns, "train/emb_loss": [3.0, 2.0]}},
+        "scenes": [Scene(title="00007", image=scene_image, boxes=boxes)],
+        "synthetic": True,
+        "notes": ["The row 'x' is left out."],
+    }
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, whole_report: dict[str, Any], material: ReportMaterial) -> str:
+def page(tmp_path_factory: pytest.TempPathFactory, whole_report: dict[str, Any], material: dict[str, Any]) -> str:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_html(path, whole_report, material)
+    write_html(path, whole_report, **material)
     return path.read_text(encoding="utf-8")
 
 
@@ -115,7 +115,7 @@ def test_the_student_is_shown_what_it_mixes_up_at_the_largest_number_of_shots(pa
 def test_many_classes_are_folded(tmp_path: Path, report: dict[str, Any]) -> None:
     confusion = report["results"][1]["confusion"]
     confusion["mocha"] = {f"class{number}": confusion["mocha"]["mug"] for number in range(31)}
-    write_html(tmp_path / "many.html", report, ReportMaterial())
+    write_html(tmp_path / "many.html", report)
     shown, folded = (tmp_path / "many.html").read_text(encoding="utf-8").split("<details>")
     assert shown.count('<table class="matrix">') == 12
     assert "<summary>19 classes with more right names</summary>" in folded
@@ -126,7 +126,7 @@ def test_many_classes_are_folded(tmp_path: Path, report: dict[str, Any]) -> None
 def test_a_student_without_a_threshold_has_no_line_about_one(tmp_path: Path, page: str, report: dict[str, Any]) -> None:
     assert page.count("The student's own threshold, set for at most 7&nbsp;% of strangers") == 2
     del report["results"][0]["unknown"]["calibrated"]
-    write_html(tmp_path / "one.html", report, ReportMaterial())
+    write_html(tmp_path / "one.html", report)
     assert (tmp_path / "one.html").read_text(encoding="utf-8").count("The student's own threshold") == 1
 
 
@@ -134,7 +134,7 @@ def test_a_student_without_a_threshold_has_no_line_about_one(tmp_path: Path, pag
 def test_a_page_without_unknown_objects_has_no_such_part(tmp_path: Path, report: dict[str, Any]) -> None:
     for result in report["results"]:
         del result["unknown"]
-    write_html(tmp_path / "closed.html", report, ReportMaterial())
+    write_html(tmp_path / "closed.html", report)
     assert "Knowing what was not taught" not in (tmp_path / "closed.html").read_text(encoding="utf-8")
 
 
@@ -157,7 +157,7 @@ def test_figures_have_words_and_tables_have_headers(page: str) -> None:
 def test_synthetic_data_is_called_so(tmp_path: Path, page: str, report: dict[str, Any]) -> None:
     assert "The data is synthetic" in page
     assert "The row &#39;x&#39; is left out." in page
-    write_html(tmp_path / "other.html", report, ReportMaterial())
+    write_html(tmp_path / "other.html", report)
     other = (tmp_path / "other.html").read_text()
     assert "synthetic" not in other
     assert "Query scenes" not in other
@@ -165,9 +165,9 @@ def test_synthetic_data_is_called_so(tmp_path: Path, page: str, report: dict[str
 
 
 def test_equal_material_gives_an_equal_page(
-    tmp_path: Path, page: str, report: dict[str, Any], material: ReportMaterial
+    tmp_path: Path, page: str, report: dict[str, Any], material: dict[str, Any]
 ) -> None:
-    write_html(tmp_path / "again.html", report, material)
+    write_html(tmp_path / "again.html", report, **material)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
 
 
