@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -80,6 +80,7 @@ boxes = st.tuples(st.floats(0, 59.9), st.floats(0, 39.9), st.floats(0.01, 60), s
 )
 
 
+@settings(max_examples=50)
 @given(box=boxes, margin=st.floats(0, 2), size=st.integers(1, 24))
 def test_every_box_gives_a_square(box: tuple[float, ...], margin: float, size: int, image: NDArray[np.uint8]) -> None:
     crop = cut_crop(image, box, margin, size)
@@ -87,6 +88,7 @@ def test_every_box_gives_a_square(box: tuple[float, ...], margin: float, size: i
     assert crop.dtype == np.uint8
 
 
+@settings(max_examples=50)
 @given(
     corner=st.tuples(st.integers(0, 30), st.integers(0, 20)),
     side=st.tuples(st.integers(1, 20), st.integers(1, 15)),

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mocha_pipe.teacher_cache.errors import CacheFormatError
@@ -33,6 +33,7 @@ def test_survives_json(helpers: SimpleNamespace) -> None:
     assert TeacherSpec.from_json(json.loads(json.dumps(helpers.spec.to_json()))) == helpers.spec
 
 
+@settings(max_examples=25)
 @given(st.text(), st.floats(0, 10), st.integers(-50, 50))
 def test_survives_json_whatever_its_values(prompt: str, margin: float, layer: int) -> None:
     spec = TeacherSpec(**{**CHANGES, "prompt": prompt, "crop_margin": margin, "layer": layer})

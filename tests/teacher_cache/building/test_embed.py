@@ -40,7 +40,7 @@ def table_of(keys: list[int]) -> SimpleNamespace:
     return SimpleNamespace(keys=names, first_of_key=first)
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data(), keys=st.lists(st.integers(0, 12), min_size=1, max_size=40), size=st.integers(1, 9))
 def test_every_row_has_one_source_of_its_own_key(data: st.DataObject, keys: list[int], size: int) -> None:
     table, plan = table_of(keys), ShardPlan(len(keys), size)

@@ -71,7 +71,7 @@ def test_an_image_is_decoded_once_for_all_its_boxes_and_one_without_boxes_never(
     assert Counter(reads.names) == {record.name: 1 for record in source.records if len(record.class_ids)}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(chosen=st.sets(st.integers(0, 84)), size=st.integers(1, 90))
 def test_windows_keep_order_and_size_for_any_rows(
     source: DetectionSource, table: RegionTable, helpers: SimpleNamespace, chosen: set[int], size: int

@@ -29,7 +29,7 @@ def test_the_best_guess_is_the_rate_of_the_whole_sample() -> None:
     assert found.regions == 1000
 
 
-@settings(max_examples=50)
+@settings(max_examples=15)
 @given(sample=windows, regions=st.integers(0, 10**7))
 def test_the_range_is_that_of_a_plain_bootstrap_and_never_below_5_percent(sample: Sample, regions: int) -> None:
     found = Forecast.of(regions, sample)
@@ -44,6 +44,7 @@ def test_the_range_is_that_of_a_plain_bootstrap_and_never_below_5_percent(sample
     assert found.low <= found.seconds <= found.high
 
 
+@settings(max_examples=15)
 @given(sample=windows, regions=st.integers(1, 10**6), factor=st.integers(2, 50))
 def test_it_scales_with_the_regions(sample: Sample, regions: int, factor: int) -> None:
     one, many = Forecast.of(regions, sample), Forecast.of(factor * regions, sample)
@@ -84,6 +85,7 @@ def test_durations_in_words(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+@settings(max_examples=25)
 @given(seconds=st.floats(0, 59.94))
 def test_no_duration_reads_60_seconds(seconds: float) -> None:
     assert duration(seconds) != "60.0 s"

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mocha_pipe.data.regions import RegionTable, recompute_keys
@@ -77,6 +77,7 @@ regions = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=5)
 data_sets = st.dictionaries(st.sampled_from("abcd"), st.tuples(st.integers(0, 1), regions), max_size=4)
 
 
+@settings(max_examples=50)
 @given(data_sets, data_sets)
 def test_counts_equal_a_plain_reference(cached: Images, expected: Images) -> None:
     mine, theirs = make_table(cached), make_table(expected)
@@ -86,11 +87,13 @@ def test_counts_equal_a_plain_reference(cached: Images, expected: Images) -> Non
     assert table_differences(mine, theirs) == phrases
 
 
+@settings(max_examples=25)
 @given(data_sets)
 def test_a_table_does_not_differ_from_itself(images: Images) -> None:
     assert table_differences(make_table(images), make_table(dict(reversed(images.items())))) == []
 
 
+@settings(max_examples=25)
 @given(data_sets, data_sets)
 def test_the_other_way_round_is_added_for_removed(one: Images, other: Images) -> None:
     there, back = reference(one, other), reference(other, one)

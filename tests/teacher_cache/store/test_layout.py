@@ -44,6 +44,7 @@ def test_shards_grow_with_the_cache(rows: int, expected: int) -> None:
     assert ShardPlan.for_rows(rows).rows_per_shard == expected
 
 
+@settings(max_examples=25)
 @given(st.integers(1, 5000), st.sampled_from([32, 64, 256]))
 def test_spans_cover_every_row_once(rows: int, rows_per_shard: int) -> None:
     plan = ShardPlan(rows, rows_per_shard)
@@ -52,7 +53,7 @@ def test_spans_cover_every_row_once(rows: int, rows_per_shard: int) -> None:
     assert plan.missing(set(range(0, len(plan), 2))) == tuple(range(1, len(plan), 2))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 40), st.sampled_from([32, 64, 128]))
 def test_shards_equal_what_zarr_writes(
     tmp_path_factory: pytest.TempPathFactory, rows: int, dim: int, rows_per_shard: int
@@ -125,6 +126,7 @@ def test_digest_of_the_attributes_is_pinned() -> None:
     assert attributes_digest(json.loads(json.dumps(attributes))) == attributes_digest(attributes)
 
 
+@settings(max_examples=25)
 @given(st.sampled_from(["rows", "rows_per_shard", "format", "versions", "new"]), st.integers(-5, 5) | st.text())
 def test_every_attribute_is_part_of_the_digest(name: str, value: object) -> None:
     attributes = {"rows": 85, "rows_per_shard": 32, "format": "x", "versions": {"zarr": "3"}}
@@ -132,7 +134,7 @@ def test_every_attribute_is_part_of_the_digest(name: str, value: object) -> None
     assert (attributes_digest(changed) == attributes_digest(attributes)) == (changed == attributes)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 20), st.sampled_from([32, 64, 128]))
 def test_bytes_are_known_beforehand(
     tmp_path_factory: pytest.TempPathFactory, rows: int, dim: int, rows_per_shard: int

@@ -91,7 +91,7 @@ def test_order_of_rows_and_size_of_blocks_do_not_matter() -> None:
         np.testing.assert_allclose(other.eigenvalues, projection.eigenvalues, rtol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
 def test_distances_survive_rotation_and_scale_of_the_visual_part(seed: int, scale: float) -> None:
     hidden, visual = embeddings(rows=60)
