@@ -40,11 +40,13 @@ def detect(
     from mocha_pipe.pipeline.personal.personalize import student_folder
     from mocha_pipe.pipeline.run.devices import torch_device
 
-    options = {"device": torch_device(device), "confidence": confidence, "false_accept_rate": false_accept_rate}
+    place = torch_device(device)
     mine, folder = find_profile(root, profile), student_folder(root, student)
     from mocha_pipe.student.personal.detector import PersonalDetector  # only when these are there
 
-    detector = PersonalDetector.load(folder, mine, **options)
+    detector = PersonalDetector.load(
+        folder, mine, false_accept_rate=false_accept_rate, confidence=confidence, device=place
+    )
     frames, seconds = 0, 0.0
     try:
         for frame in detect(detector, source, save):
