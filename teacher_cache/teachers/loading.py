@@ -40,8 +40,8 @@ def _extra_required() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in ("transformers", "tokenizers"):
+        if error.name != "transformers":
             raise
         raise TeacherError(
-            f"a teacher needs the package {error.name}; install it with: pip install 'mocha-pipe[teacher]'"
+            "a teacher needs the package transformers; install it with: pip install 'mocha-pipe[teacher]'"
         ) from error
