@@ -72,10 +72,10 @@ def run_stage(
         identity: what the result is made from.
         work: does the stage, or goes on with it where an earlier attempt stopped; returns the outputs.
         flag: the command-line flag that names another folder, for the error's remedy.
-        replace: make a result with another identity anew instead of refusing: for a stage that is quick, or that
-            checks by itself what lies in its folder. Such a stage leaves no trace before it is complete.
-        is_whole: asked before a complete stage is skipped, where False does the work again, and after the work, where
-            False leaves the marker out: others do the rest of the stage.
+        replace: where the folder holds a result with another identity, make it anew instead of refusing. For a stage
+            that is quick, or that itself checks what lies in its folder; it writes no `begun.json`.
+        is_whole: asked before a complete stage is skipped; False does the work again. Asked once more after the work;
+            False leaves the marker out, because other processes still do the rest of the stage.
 
     Raises:
         StageMismatchError: the folder was begun or completed with another identity.
@@ -170,7 +170,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 
 def _compare(found: Any, wanted: Any, name: str) -> Iterator[str]:
-    """One phrase per leaf that differs, with dotted names; the leading `config` goes without saying."""
+    """One phrase per leaf that differs, with dotted names; a leading `config` is left out."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in sorted(found.keys() | wanted.keys()):
             yield from _compare(found.get(key), wanted.get(key), key if name == "config" else f"{name}.{key}")

@@ -96,8 +96,8 @@ def pretrain_base(config: RunConfig) -> Completion:
         ConfigError: the data set is no data.yaml.
         StageMismatchError: the folder holds a run with other settings or other data.
     """
-    from mocha_pipe.student.training.pretrain import pretrain
     from mocha_pipe.student.training.arguments import find_model
+    from mocha_pipe.student.training.pretrain import pretrain
 
     data = data_path(config)
     if config.data.url or data.suffix in (".json", ".tar"):

@@ -54,7 +54,7 @@ def run_sweep(config: RunConfig, variants: Sequence[Variant], *, announce: Calla
     """Train and measure what is missing, seed by seed, and write sweep.json.
 
     Args:
-        config: resolved; `[fewshot]` says what is asked, `[sweep]` of whom.
+        config: resolved; `[fewshot]` says how students are measured, `[sweep]` with which seeds and shots.
         variants: what to compare; the others are compared with the first.
         announce: told of each run as it begins.
 

@@ -1,4 +1,4 @@
-"""The few-shot stage: episodes over one pass of the benchmark's pool per method, and the two reports."""
+"""The few-shot stage: every method looks at all scenes once, episodes are drawn from that, two reports tell of them."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -3,7 +3,7 @@
 The reference does so for CORe50 and iCubWorld, with every method alike. Here they learn from images that no episode is
 about, and nothing but that branch changes, so the embeddings of regions are what they were.
 
-FEWSHOT/heads/<detector>-<digest>   a run of ultralytics, found again by whoever asks for the same
+FEWSHOT/heads/<detector>-<digest>   a run of ultralytics, found again by an evaluation with equal settings
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The rows of the few-shot table: what each method makes of the benchmark's pool, in one pass over its scenes.
+"""The rows of the few-shot table: what each method detects in all scenes of the benchmark, and its embeddings.
 
 `histogram`, `mocha` and `teacher` name the student's detections, so that they differ in the embedding alone; `yolo` is
 the base detector with its own detections and the means of its own P3-P5.
@@ -41,7 +41,7 @@ Describe = Callable[[Sequence[NDArray[np.uint8]], Sequence[str]], NDArray[np.flo
 def pool_passes(
     settings: FewshotConfig, run: Completion, benchmark: PersonalBenchmark
 ) -> tuple[PersonalBenchmark, dict[str, PoolPass], list[str]]:
-    """One pass of the pool per method, in the order of the table, and notes on what was done and what is left out.
+    """One pass over the scenes per method, in the order of the table; notes on what was done and what is left out.
 
     The benchmark comes back with the student's classes as its coarse classes, and those of the passes are the same.
 
@@ -156,7 +156,7 @@ def base_weights(settings: FewshotConfig, run: Completion) -> Path:
 
 
 def _in_classes(pool: PoolPass, own: Sequence[str], wanted: Sequence[str]) -> PoolPass:
-    """The pass with its class ids counted in another list of classes; what is not there gets an id beyond its end."""
+    """The pass with class ids of another list, matched by name; a class that the list lacks gets an id behind it."""
     ids = {name.casefold(): number for number, name in enumerate(wanted)}
     table = np.array([ids.get(name.casefold(), len(wanted) + number) for number, name in enumerate(own)], np.int64)
     return replace(pool, detection_coarse=table[pool.detection_coarse])

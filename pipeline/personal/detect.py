@@ -132,7 +132,7 @@ def _frame(result: "PersonalResults", number: int) -> Frame:
 
 @contextmanager
 def _warnings_on_stderr() -> Iterator[None]:
-    """Stdout belongs to the frames."""
+    """Send ultralytics' log to stderr: stdout is for the frames alone."""
     from ultralytics.utils import LOGGER
 
     streams = {handler: handler.stream for handler in LOGGER.handlers if isinstance(handler, logging.StreamHandler)}

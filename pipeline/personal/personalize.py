@@ -39,8 +39,7 @@ def learn(
         learner: what a new profile learns with; None is `conditional`.
         boxes: where the object is in each photo as `left,top,width,height`; none leaves that to the detector.
         class_name: what it is to the detector; None is what it detects.
-        confidence: detections need more than this; where it is that of later detection, what is not seen now would not
-            be seen then either.
+        confidence: detections need more than this. With the one of later detection, what is found now is found then.
         device: torch device.
 
     Returns:

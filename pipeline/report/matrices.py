@@ -43,7 +43,7 @@ def _matrix(coarse: str, counts: Mapping[str, Any]) -> Matrix:
     taken_for = np.array(counts["taken_for"])
     aside = {name: np.array(counts[name]) for name in _KINDS}
     totals = taken_for.sum(axis=1) + sum(aside.values())
-    # What was never asked about says nothing, and gives way to the others.
+    # An object without a region has no share of right names: it comes last, and others are shown in its place.
     right = np.where(totals > 0, taken_for.diagonal() / np.maximum(totals, 1), np.inf)
     shown = np.sort(np.argsort(right, kind="stable")[:MOST_OBJECTS])
     hidden = np.setdiff1d(np.arange(len(totals)), shown)
