@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from typer.testing import Result
 
@@ -20,14 +19,13 @@ from mocha_pipe.data.benchmarks.episodes import draw_episodes
 from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.errors import DatasetError, EpisodeError
 from mocha_pipe.pipeline.errors import ConfigError, StageMismatchError
-from mocha_pipe.pipeline.report.tables import plus_minus, sweep_legend, sweep_table
 from mocha_pipe.pipeline.run.datasets import make_validation_world
 from mocha_pipe.pipeline.run.last import LAST_DISTILL
 from mocha_pipe.pipeline.settings.sections import RunConfig
-from mocha_pipe.pipeline.settings.variants import Variant, parse_variants
+from mocha_pipe.pipeline.settings.variants import parse_variants
 from mocha_pipe.pipeline.stages import distill_student
-from mocha_pipe.pipeline.sweep import SweepRun, run_sweep, summary
-from mocha_pipe.student.choices import BEST_OBJECTIVE, OBJECTIVE_NAMES
+from mocha_pipe.pipeline.sweep import run_sweep
+from mocha_pipe.student.choices import BEST_OBJECTIVE
 from mocha_pipe.student.distil.settings import DistillSettings
 from mocha_pipe.student.distil.trainer import DistillResult
 from mocha_pipe.student.fewshot.episodes import evaluate_episodes
@@ -313,141 +311,6 @@ def test_the_data_must_have_the_classes_of_the_benchmark(
         "the data set must know all coarse classes of the benchmark desk, but lacks teapot; it knows ball, book, kite, "
         "mug ... (8): name another benchmark with --benchmark"
     )
-
-
-# ---- variants -------------------------------------------------------------------------------------------------------
-
-
-def test_variants_are_the_product_first_values_first() -> None:
-    found = parse_variants(RunConfig(), ["objective=rkd, paper", "lambda_dist=1,0.5"])
-    assert [dict(variant.settings) for variant in found] == [
-        {"objective": objective, "lambda_dist": weight} for objective in ("rkd", "paper") for weight in (1.0, 0.5)
-    ]
-
-
-def test_without_a_word_every_objective_is_a_variant() -> None:
-    assert [variant.name for variant in parse_variants(RunConfig(), [])] == [
-        f"objective={name}" for name in OBJECTIVE_NAMES
-    ]
-
-
-def test_a_variant_has_one_name_whatever_the_order_of_its_settings() -> None:
-    first, second = (
-        parse_variants(RunConfig(), texts)[0].name
-        for texts in (
-            ["objective=cosine", "features=paper", "lambda_emb=3"],
-            ["lambda_emb=3.0", "features=paper", "objective=cosine"],
-        )
-    )
-    assert first == second == "features=paper,lambda_emb=3,objective=cosine"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("cosine", "sweep takes SETTING=VALUE,VALUE, found 'cosine': write for example objective=paper,cosine"),
-        ("=cosine", "sweep takes SETTING=VALUE,VALUE, found '=cosine': write for example objective=paper,cosine"),
-        ("epochs=3,3", "sweep takes each value once, found epochs=3 twice: leave one out"),
-        ("lambda_emb=1,1.0", "sweep takes each value once, found lambda_emb=1 twice: leave one out"),
-        ("seed=0,1", "sweep cannot vary seed: name the seeds with --seeds"),
-        ("folder=a", "sweep cannot vary folder: each run has a folder of its own, below the one that --out names"),
-        ("student=a.pt", "sweep cannot vary student: all runs start from one detector, which --student names"),
-        ("device=cpu", "sweep cannot vary device: it does not change what is learned; name it with --device"),
-        ("train=1", "sweep cannot vary train: give all runs the same arguments of `yolo train` with --set"),
-        ("features=fine,all", "the command line: distill.features must be 'fine' or 'paper', found 'all'"),
-        ("lambda_emb=", "the command line: distill.lambda_emb must be a number, found ''"),
-    ],
-)
-def test_what_cannot_be_varied_is_refused(text: str, message: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        parse_variants(RunConfig(), [text])
-    assert str(refused.value) == message
-
-
-def test_every_mistake_has_its_line() -> None:
-    with pytest.raises(ConfigError) as refused:
-        parse_variants(RunConfig(), ["objective=paper", "colour=red", "objective=rkd", "seed=1"])
-    lines = str(refused.value).splitlines()
-    assert lines[0].startswith("the command line: [distill] has no 'colour'; it knows batch, ")
-    assert lines[1:] == [
-        "sweep takes each setting once, found objective twice: write all its values after one =",
-        "sweep cannot vary seed: name the seeds with --seeds",
-    ]
-
-
-# ---- the summary ----------------------------------------------------------------------------------------------------
-
-
-def runs_of(figures: dict[str, list[float | None]], name: str = "accuracy_1shot") -> Iterator[SweepRun]:
-    for objective, values in figures.items():
-        for seed, value in enumerate(values):
-            variant = Variant(settings={"objective": objective})
-            yield SweepRun(variant=variant, seed=seed, folder=Path(f"{seed}"), figures={name: value})
-
-
-def test_gains_pair_the_seeds() -> None:
-    runs = list(runs_of({"paper": [40.0, 50.0, 60.0], "cosine": [42.0, 52.0, 62.0]}))
-    found = summary([*runs[:3], *runs[:2:-1]])["variants"]["objective=cosine"]
-    assert found["mean"]["accuracy_1shot"]["mean"] == pytest.approx(52)
-    half = 4.302653 * 10 / 3**0.5
-    assert found["mean"]["accuracy_1shot"]["ci95"] == pytest.approx([52 - half, 52 + half])
-    assert found["gain"]["accuracy_1shot"] == {"mean": 2.0, "ci95": [2.0, 2.0]}
-
-
-def test_the_best_has_the_highest_mean_and_of_equals_is_the_first() -> None:
-    assert summary(list(runs_of({"paper": [1, 5], "cosine": [2, 6], "rkd": [2, 6]})))["best"] == "objective=cosine"
-    assert summary(list(runs_of({"paper": [2, 6], "cosine": [6, 2]})))["best"] == "objective=paper"
-
-
-def test_a_figure_that_a_run_lacks_has_no_mean() -> None:
-    runs = runs_of({"paper": [1.0, 5.0], "cosine": [2.0, None]}, "detection")
-    report = summary([replace(run, figures={"accuracy_1shot": 1.0, **run.figures}) for run in runs])
-    cosine = report["variants"]["objective=cosine"]
-    assert cosine["mean"]["detection"] is None
-    assert cosine["gain"]["detection"] is None
-    assert report["variants"]["objective=paper"]["mean"]["detection"]["mean"] == 3
-
-
-def printed(figures: dict[str, list[float | None]]) -> list[str]:
-    """Lines of table and legend, blanks run together."""
-    runs = [
-        replace(
-            run, figures={**run.figures, **dict.fromkeys(("accuracy_5shot", "map50_95_1shot", "map50_95_5shot"), 4.0)}
-        )
-        for run in runs_of(figures)
-    ]
-    report = {**summary(runs), "settings": {"seeds": list(range(len(figures["paper"])))}}
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(sweep_table(report))
-    return [" ".join(line.split()) for line in f"{capture.get()}\n{sweep_legend(report)}".splitlines()]
-
-
-def test_the_table_is_sorted_and_names_the_gain_of_the_best() -> None:
-    lines = printed({"paper": [40.0, 50.0, 60.0], "contrastive": [43.0, 52.0, 62.0], "rkd": [10.0, 10.0, 10.0]})
-    assert lines[1:3] == ["accuracy accuracy mAP50-95 mAP50-95", "objective 1 shot 5 shots 1 shot 5 shots"]
-    assert [line.split()[0] for line in lines[4:7]] == ["contrastive", "paper", "rkd"]
-    assert lines[5] == "paper 50.0 ± 24.8 4.0 ± 0.0 4.0 ± 0.0 4.0 ± 0.0"
-    assert lines[-2] == "best accuracy at 1 shot: objective=contrastive, +2.3 ± 1.4 over objective=paper"
-    assert lines[-1] == (
-        "mean over 3 seeds ± half of its 95 % interval (Student's t; a gain's: of differences by seed); 0-100"
-    )
-
-
-def test_one_seed_shows_means_alone() -> None:
-    lines = printed({"paper": [40.0], "rkd": [41.5]})
-    assert "rkd 41.5 4.0 4.0 4.0" in lines
-    assert lines[-2] == "best accuracy at 1 shot: objective=rkd, +1.5 over objective=paper"
-    assert lines[-1] == "one seed: no intervals, and a difference may be chance; 0-100"
-
-
-def test_the_first_variant_gains_nothing_over_itself() -> None:
-    lines = printed({"paper": [40.0, 50.0], "rkd": [10.0, 10.0]})
-    assert lines[-2] == "best accuracy at 1 shot: objective=paper, the first, over which no other gains"
-
-
-def test_a_figure_without_a_value_is_a_dash() -> None:
-    assert plus_minus(None) == "-"
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------
