@@ -4,7 +4,6 @@ from typing import Literal, get_args
 
 FeatureSet = Literal["fine", "paper"]
 """network/features.py"""
-FEATURE_SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
 
 ObjectiveName = Literal["paper", "calibrated", "local", "cosine", "smooth-l1", "rkd", "contrastive", "graph", "linear"]
 """network/objectives.py"""

@@ -1,15 +1,17 @@
-"""Tiny scenes, tiny models and targets for the tests of phase 2."""
+"""Tiny scenes, tiny models, targets and trained students for the tests of phase 2."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 # Before any test imports ultralytics: its settings go to a folder of this test run.
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="mocha-pipe-tests-"))
 
-import mocha_pipe.student.environment  # noqa: F401
+from mocha_pipe.student.environment import cpu_threads
 
 # isort: split
 
@@ -21,6 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mocha_pipe.data.types import DetectionSource, ImageRecord
+from tests.shared import made_once
+
+gc.freeze()  # every training collects garbage several times; what is imported need not be looked at each time
 
 SIDE = 64
 CLASS_NAMES = ("square", "tall", "wide")
@@ -95,6 +100,23 @@ def first_rows(source: DetectionSource) -> NDArray[np.int64]:
     return np.cumsum([0, *(len(record.class_ids) for record in source.records)])
 
 
+def tiny_model(family: str, folder: Path) -> str:
+    """A model file: v8 at width 0.0625, 11 and 26 (which has two heads) at 0.125."""
+    shipped = Path(ultralytics.__file__).parent / "cfg" / "models"
+    config = yaml.safe_load((shipped / family / f"yolo{family}.yaml").read_text(encoding="utf-8"))
+    del config["scales"]
+    config |= {"depth_multiple": 0.33, "width_multiple": {"v8": 0.0625, "11": 0.125, "26": 0.125}[family]}
+    path = folder / f"tiny-{family}.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return str(path)
+
+
+def random_targets(source: DetectionSource, dim: int = 8) -> ArrayTargets:
+    """Random targets for the boxes of a source."""
+    values = np.random.default_rng(3).standard_normal((source.num_regions, dim))
+    return ArrayTargets(values.astype(np.float32))
+
+
 @pytest.fixture(scope="session")
 def train_source(tmp_path_factory: pytest.TempPathFactory) -> DetectionSource:
     return make_source(tmp_path_factory.mktemp("scenes"), images=16, split="train", seed=1)
@@ -107,29 +129,61 @@ def val_source(tmp_path_factory: pytest.TempPathFactory) -> DetectionSource:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Model files by family: v8 at width 0.0625, 11 and 26 (which has two heads) at 0.125."""
+    """Model files by family."""
     folder = tmp_path_factory.mktemp("models")
-    shipped = Path(ultralytics.__file__).parent / "cfg" / "models"
-    files = {}
-    for family, width in (("v8", 0.0625), ("11", 0.125), ("26", 0.125)):
-        config = yaml.safe_load((shipped / family / f"yolo{family}.yaml").read_text(encoding="utf-8"))
-        del config["scales"]
-        config |= {"depth_multiple": 0.33, "width_multiple": width}
-        path = folder / f"tiny-{family}.yaml"
-        path.write_text(yaml.safe_dump(config), encoding="utf-8")
-        files[family] = str(path)
-    return files
+    return {family: tiny_model(family, folder) for family in ("v8", "11", "26")}
 
 
 @pytest.fixture(scope="session")
 def make_targets() -> Callable[[DetectionSource, int], ArrayTargets]:
-    """Random targets for the boxes of a source."""
+    return random_targets
 
-    def make(source: DetectionSource, dim: int = 8) -> ArrayTargets:
-        values = np.random.default_rng(3).standard_normal((source.num_regions, dim))
-        return ArrayTargets(values.astype(np.float32))
 
-    return make
+@pytest.fixture(scope="session")
+def distil_tiny(
+    train_source: DetectionSource, val_source: DetectionSource, tiny_models: dict[str, str]
+) -> Callable[..., Any]:
+    """Distils into a tiny model: `distil_tiny(folder of the run, family or .pt, resume=..., **arguments)`.
+
+    An epoch has three batches and an optimizer step takes four, so that gradients wait across epochs. Mosaic draws
+    partners.
+    """
+    from mocha_pipe.student.distil.settings import DistillSettings
+    from mocha_pipe.student.distil.trainer import distill
+
+    def run(folder: Path, family: str = "v8", *, resume: bool = False, **arguments: Any) -> Any:
+        quick = {
+            "epochs": EPOCHS.get(family, 1), "imgsz": SIDE, "batch": 6, "nbs": 24, "plots": False, "seed": 3,
+            "mosaic": 0.7, "close_mosaic": 1, "warmup_epochs": 1, "lr0": 2e-3,
+        }  # fmt: skip
+        return distill(
+            DistillSettings(train_arguments=quick | arguments),
+            model=tiny_models.get(family, family),
+            train=train_source,
+            val=val_source,
+            targets=random_targets(train_source),
+            first_row=first_rows(train_source),
+            run=folder,
+            resume=resume,
+            meta={"cache": "abc"},
+        )
+
+    return run
+
+
+EPOCHS = {"v8": 3, "11": 1, "26": 2}
+"""Of `distil_tiny`, unless others are given."""
+
+
+@pytest.fixture(scope="session")
+def distilled(distil_tiny: Callable[..., Any]) -> Callable[[str], Path]:
+    """The folder of a finished run by family, to be read only: `train/` and `student/`.
+
+    Runs are compared with it to the bit, which another number of threads might change.
+    """
+    return lambda family: made_once(
+        f"distilled-{family}-on-{cpu_threads()}", lambda folder: distil_tiny(folder, family)
+    )
 
 
 @pytest.fixture(scope="session")

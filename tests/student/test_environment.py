@@ -1,16 +1,13 @@
-"""What importing student.environment leaves behind."""
+"""What preparing the environment leaves behind; test_alone.py does it in a fresh process."""
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mocha_pipe.student.environment import cpu_threads, prepare_environment
-
-VARIABLES = ("YOLO_OFFLINE", "YOLO_AUTOINSTALL", "YOLO_CONFIG_DIR", "ULTRALYTICS_SAFE_LOAD", "OMP_NUM_THREADS")
+from tests.student.test_alone import VARIABLES
 
 
 @pytest.fixture(autouse=True)
@@ -18,36 +15,6 @@ def _clean_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.setenv(name, "")  # registers the value to restore
         monkeypatch.delenv(name)
-
-
-def test_a_fresh_process_is_offline_quiet_and_restricted(tmp_path: Path) -> None:
-    script = """
-import sys
-def refuse(event, arguments):
-    if event in {"socket.connect", "socket.getaddrinfo", "socket.sendto"}:
-        raise RuntimeError(f"network: {event} {arguments}")
-sys.addaudithook(refuse)
-import mocha_pipe.student.environment
-assert "torch" not in sys.modules and "ultralytics" not in sys.modules
-import torch
-import ultralytics
-from ultralytics.utils import ONLINE, SAFE_LOAD, AUTOINSTALL, checks
-assert not ONLINE and SAFE_LOAD and not AUTOINSTALL
-on = [name for name, value in ultralytics.settings.items() if value is True]
-assert on == [], on
-for font in ("Arial.ttf", "Arial.Unicode.ttf"):
-    assert str(checks.check_font(font)).startswith(str(ultralytics.utils.USER_CONFIG_DIR)), font
-assert torch.get_num_threads() == student.environment.cpu_threads()
-"""
-    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
-    assert (tmp_path / "cache" / "mocha-pipe" / "Ultralytics" / "settings.json").is_file()
-    assert not (tmp_path / "home" / ".config").exists()
 
 
 def test_what_the_user_set_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -61,6 +28,13 @@ def test_what_the_user_set_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert json.loads((folder / "settings.json").read_text(encoding="utf-8")) == {"wandb": True}
     assert os.environ["ULTRALYTICS_SAFE_LOAD"] == "0"
     assert cpu_threads() == 3
+
+
+def test_an_empty_number_of_threads_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    prepare_environment()
+    assert cpu_threads() >= 1
 
 
 def test_preparing_twice_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def test_without_rows_no_box_has_a_target(train_source: DetectionSource, make_ta
     assert set(batch["rows"].tolist()) == {NO_TARGET}
     assert not batch["targets"].any()
     plain = (dataset := make_dataset(train_source, None)).collate_fn([dataset[0], dataset[1]])
+    assert dataset.left_out() == [], "none of it was to have a target"
     assert "rows" not in plain
     assert "targets" not in plain
 
@@ -207,6 +208,10 @@ def without_targets(targets: Any, rows: Any) -> Any:
     values = targets.values.copy()
     values[rows] = np.nan
     return type(targets)(values)
+
+
+def without_target(count: int, boxes: int) -> str:
+    return f"{count} of {boxes} regions have no target, set aside by the teacher cache; they count for detection only"
 
 
 def copy_images(source: DetectionSource, folder: Path) -> DetectionSource:
@@ -297,7 +302,7 @@ def test_a_batch_without_any_target_trains_detection(
     assert not batch["targets"].any()
     assert targets.asked == []
     assert len(dataset) == 16
-    assert dataset.num_without_target == train_source.num_regions
+    assert dataset.left_out() == [without_target(train_source.num_regions, train_source.num_regions)]
 
 
 def test_images_that_cannot_be_decoded_are_left_out(
@@ -311,7 +316,8 @@ def test_images_that_cannot_be_decoded_are_left_out(
     dataset = make_dataset(source, first_row, make_targets(source), mosaic=1.0)
     kept = [index for index in range(16) if index not in (0, 5)]
     assert dataset.im_files == [str(source.records[index].path) for index in kept]
-    assert (len(dataset), dataset.num_unreadable, dataset.num_without_target) == (14, 2, 0)
+    assert len(dataset) == 14
+    assert dataset.left_out() == ["2 of 16 images cannot be decoded and are left out"]
     for label, index in zip(dataset.labels, kept, strict=True):
         assert label["rows"].ravel().tolist() == list(range(first_row[index], first_row[index + 1]))
     found = read_back(dataset, helpers.row_of_colour)
@@ -333,8 +339,11 @@ def test_an_image_whose_header_alone_is_sound_is_left_out_with_its_regions(
     dataset = make_dataset(source, first_row, targets)
     assert str(path) not in dataset.im_files
     assert str(source.records[4].path) in dataset.im_files  # set aside for another reason: its pixels are fine
-    assert (len(dataset), dataset.num_unreadable) == (15, 1)
-    assert dataset.num_without_target == len(sound) + 1
+    assert len(dataset) == 15
+    assert dataset.left_out() == [
+        without_target(len(sound) + 1, source.num_regions - len(lost)),
+        "1 of 16 images cannot be decoded and are left out",
+    ]
     batch = dataset.collate_fn([dataset[index] for index in range(15)])
     assert batch["img"].shape[0] == 15
 
@@ -357,11 +366,11 @@ def test_a_fraction_is_one_of_the_images_that_can_be_read(train_source: Detectio
     source = with_records(train_source, [0, 1, 2, 3], readable=False)
     dataset = make_dataset(source, None, fraction=0.5)
     assert dataset.im_files == [str(record.path) for record in source.records[4:10]]
-    assert dataset.num_unreadable == 4
+    assert dataset.left_out() == ["4 of 16 images cannot be decoded and are left out"]
 
 
 def test_validation_leaves_out_what_it_cannot_decode(train_source: DetectionSource) -> None:
     dataset = make_dataset(with_records(train_source, [15], readable=False), None, augment=False, rect=True)
     assert len(dataset) == 15
-    assert (dataset.num_unreadable, dataset.num_without_target) == (1, 0)
+    assert dataset.left_out() == ["1 of 16 images cannot be decoded and are left out"]
     assert len(dataset[14]["img"]) == 3

@@ -1,55 +1,29 @@
-"""A run that was stopped, by an error or by SIGKILL, goes on as if it never had been."""
+"""A run that was stopped goes on as if it never had been, and a run repeats under its seed."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-
-import mocha_pipe.student.environment  # noqa: F401
-
-# isort: split
 
 import pytest
 import torch
+from torch import Tensor
+from ultralytics.cfg import get_cfg
+from ultralytics.models.yolo.detect import DetectionTrainer
 
-from mocha_pipe.data.types import DetectionSource
-from mocha_pipe.student.distil.settings import DistillSettings
-from mocha_pipe.student.distil.trainer import DistillTrainer, distill
+from mocha_pipe.student.distil.trainer import DistillTrainer
+from mocha_pipe.student.environment import cpu_threads
+from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.student_files import load_checkpoint
 from mocha_pipe.student.training.exact_resume import ExactTrainer
+from tests.shared import made_once
 
-# Three batches an epoch and four per optimizer step: gradients wait across epochs. Mosaic draws partners.
-ARGUMENTS = {
-    "epochs": 3, "imgsz": 64, "batch": 6, "nbs": 24, "plots": False, "seed": 3, "mosaic": 0.7, "close_mosaic": 1,
-    "warmup_epochs": 1, "lr0": 2e-3,
-}  # fmt: skip
-
-Run = Callable[..., None]
+Run = Callable[..., Any]
 
 
-class Stopped(Exception):  # noqa: N818
-    """Stands for whatever ends a process."""
-
-
-@pytest.fixture
-def run(
-    train_source: DetectionSource, val_source: DetectionSource, make_targets: Any, helpers: SimpleNamespace,
-    tiny_models: dict[str, str],
-) -> Run:  # fmt: skip
-    def run(folder: Path, *, family: str = "v8", resume: bool = False, **arguments: Any) -> None:
-        distill(
-            DistillSettings(train_arguments=ARGUMENTS | arguments),
-            model=tiny_models[family],
-            train=train_source,
-            val=val_source,
-            targets=make_targets(train_source),
-            first_row=helpers.first_rows(train_source),
-            run=folder,
-            resume=resume,
-        )
-
-    return run
+class Stopped(BaseException):
+    """What Ctrl-C, SIGKILL or a lost machine does to a run."""
 
 
 def results(folder: Path) -> list[dict[str, str]]:
@@ -60,122 +34,145 @@ def results(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = load_checkpoint(folder / "train/weights/last.pt")["model"].state_dict()
-    return state
+def student_of(run: Path) -> tuple[dict[str, bytes], dict[str, Tensor]]:
+    """Files of the student, student.pt by its weights."""
+    files = {path.name: path.read_bytes() for path in (run / "student").iterdir() if path.name != "student.pt"}
+    return files, torch.load(run / "student/student.pt", weights_only=False)["model"].state_dict()
 
 
-def assert_equal_runs(first: Path, second: Path) -> None:
-    assert results(first) == results(second)
-    expected = weights(first)
-    assert all(torch.equal(value, expected[name]) for name, value in weights(second).items())
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    """Let the training break off before its batch of that number, counted over all epochs."""
+def stop_in_the_second_epoch(patch: pytest.MonkeyPatch) -> None:
+    """Before its second batch."""
     counted = [0]
     preprocess = DistillTrainer.preprocess_batch
 
-    def count(self: DistillTrainer, batch_: dict[str, Any]) -> dict[str, Any]:
-        if counted[0] == batch:
-            raise Stopped
+    def count(trainer: DistillTrainer, batch: dict[str, Any]) -> dict[str, Any]:
         counted[0] += 1
-        return preprocess(self, batch_)  # type: ignore[no-any-return]
-
-    monkeypatch.setattr(DistillTrainer, "preprocess_batch", count)
-
-
-@pytest.mark.parametrize("family", ["v8", "26"])
-@pytest.mark.parametrize("batch", [4, 7])
-def test_a_stopped_run_ends_like_an_uninterrupted_one(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, batch: int
-) -> None:
-    run(tmp_path / "whole", family=family)
-    with monkeypatch.context() as patch:
-        stop_at(patch, batch)
-        with pytest.raises(Stopped):
-            run(tmp_path / "stopped", family=family)
-    assert [path.name for path in (tmp_path / "stopped/train/weights").glob("exact-*")] == [
-        f"exact-{batch // 3 - 1}.pt"
-    ]
-    run(tmp_path / "stopped", family=family, resume=True)
-    assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
-    assert not list((tmp_path / "stopped/train/weights").glob("exact-*")), "a finished run needs none"
-
-
-@pytest.mark.parametrize("optimizer", ["Adam", "AdamW"])
-def test_the_fused_optimizer_steps_like_ultralytics_own(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
-) -> None:
-    seen: list[bool] = []
-    step = ExactTrainer.optimizer_step
-
-    def look(self: ExactTrainer) -> None:
-        seen.append(all(group["fused"] for group in self.optimizer.param_groups))
-        step(self)
-
-    monkeypatch.setattr(ExactTrainer, "optimizer_step", look)
-    arguments = {"epochs": 1, "nbs": 6, "optimizer": optimizer}
-    run(tmp_path / "fused", **arguments)
-    monkeypatch.delattr(ExactTrainer, "build_optimizer")
-    run(tmp_path / "plain", **arguments)
-    assert seen == [True] * 3 + [False] * 3
-    expected = weights(tmp_path / "plain")
-    for name, value in weights(tmp_path / "fused").items():
-        torch.testing.assert_close(value.float(), expected[name].float(), rtol=1e-2, atol=1e-3)
-
-
-def test_equal_seeds_repeat_a_run_and_another_seed_does_not(run: Run, tmp_path: Path) -> None:
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        run(tmp_path / name, epochs=1, seed=seed)
-    assert_equal_runs(tmp_path / "a", tmp_path / "b")
-    assert results(tmp_path / "c") != results(tmp_path / "a")
-
-
-def test_an_epoch_without_its_checkpoint_is_not_counted_twice(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed between results.csv and last.pt, the epoch is done again and has one line."""
-    save = DistillTrainer.save_model
-
-    def fail_in_the_second(self: DistillTrainer) -> bool:
-        if self.epoch == 1:
+        if counted[0] == 5:
             raise Stopped
-        return save(self)
+        return preprocess(trainer, batch)  # type: ignore[no-any-return]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(DistillTrainer, "save_model", fail_in_the_second)
-        with pytest.raises(Stopped):
-            run(tmp_path)
-    assert [row["epoch"] for row in results(tmp_path)] == ["1", "2"]
-    run(tmp_path, resume=True)
-    assert [row["epoch"] for row in results(tmp_path)] == ["1", "2", "3"]
+    patch.setattr(DistillTrainer, "preprocess_batch", count)
 
 
-def test_without_its_exact_state_a_run_goes_on_from_the_stock_checkpoint(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(patch, 4)
-        with pytest.raises(Stopped):
-            run(tmp_path)
-    for path in (tmp_path / "train/weights").glob("exact-*"):
-        path.unlink()
-    run(tmp_path, resume=True)
-    assert [row["epoch"] for row in results(tmp_path)] == ["1", "2", "3"]
+def stop_at_the_end_of_the_third_epoch(patch: pytest.MonkeyPatch) -> None:
+    """While last.pt is written: results.csv has the epoch, and its exact state is there already."""
+    written = [0]
+    write = Path.write_bytes
+
+    def break_off(path: Path, content: bytes) -> int:
+        if path.name.endswith("last.pt"):
+            written[0] += 1
+            if written[0] == 3:
+                write(path, content[:1000])
+                raise Stopped
+        return write(path, content)
+
+    patch.setattr(Path, "write_bytes", break_off)
 
 
-def test_the_exact_state_is_read_without_running_code(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stop_at(monkeypatch, 4)
-    with pytest.raises(Stopped):
-        run(tmp_path)
-    (path,) = (tmp_path / "train/weights").glob("exact-*")
-    state = torch.load(path, weights_only=True)
+STOPS = {"v8": stop_at_the_end_of_the_third_epoch, "26": stop_in_the_second_epoch}
+
+
+@pytest.fixture(scope="session")
+def stopped(distil_tiny: Run) -> Callable[[str], Path]:
+    """The folder of a stopped run by family, to be read only."""
+
+    def make(family: str, folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            STOPS[family](patch)
+            with pytest.raises(Stopped):
+                distil_tiny(folder, family)
+
+    return lambda family: made_once(f"stopped-{family}-on-{cpu_threads()}", lambda folder: make(family, folder))
+
+
+def test_a_checkpoint_is_never_found_in_part_and_nothing_is_distilled_yet(stopped: Callable[[str], Path]) -> None:
+    for family, epochs in (("v8", 2), ("26", 1)):
+        last = load_checkpoint(stopped(family) / "train/weights/last.pt")
+        assert last["epoch"] == epochs - 1
+        assert isinstance(last["ema"], DistillModel)
+        assert (stopped(family) / f"train/weights/exact-{epochs - 1}.pt").is_file()
+        assert not (stopped(family) / "student").exists()
+    assert [row["epoch"] for row in results(stopped("v8"))] == ["1", "2", "3"], "the third without its checkpoint"
+
+
+def test_the_exact_state_is_read_without_running_code(stopped: Callable[[str], Path]) -> None:
+    state = torch.load(stopped("26") / "train/weights/exact-0.pt", weights_only=True)
     assert state["batches_waiting"] > 0
     assert state["gradients"]
     assert all(value.dtype == torch.float32 for value in state["gradients"].values())
     moments = [value for slot in state["optimizer"]["state"].values() for value in slot.values()]
     assert moments
     assert all(value.dtype == torch.float32 for value in moments), "ultralytics' own checkpoint rounds them"
+    assert all(group["fused"] for group in state["optimizer"]["param_groups"])
+
+
+@pytest.mark.parametrize("family", STOPS)
+def test_a_stopped_run_ends_like_an_uninterrupted_one(
+    distil_tiny: Run, distilled: Callable[[str], Path], stopped: Callable[[str], Path], tmp_path: Path, family: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    whole, run = distilled(family), tmp_path / "run"
+    shutil.copytree(stopped(family), run)
+    done = distil_tiny(run, family, resume=True)
+    assert results(run) == results(whole)
+    (files, detector), (expected_files, expected_detector) = student_of(run), student_of(whole)
+    assert files == expected_files
+    assert all(torch.equal(value, expected_detector[name]) for name, value in detector.items())
+    assert sorted(path.name for path in (run / "train/weights").iterdir()) == ["best.pt", "last.pt"]
+    if family == "v8":  # a finished run is not trained again, and its student is written anew
+        monkeypatch.setattr(DistillTrainer, "train", lambda _: pytest.fail("trained again"))
+        shutil.rmtree(done.folder)
+        assert distil_tiny(run, family, resume=True) == done
+        assert student_of(run)[0] == files
+
+
+def test_without_its_exact_state_a_run_goes_on_from_the_stock_checkpoint(
+    distil_tiny: Run, stopped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, trainers = tmp_path / "run", []
+    shutil.copytree(stopped("v8"), run, ignore=shutil.ignore_patterns("exact-*"))
+
+    def stop_before_the_first_batch(trainer: DistillTrainer) -> None:
+        trainers.append(trainer)
+        raise Stopped
+
+    monkeypatch.setattr(DistillTrainer, "_begin_schedule", stop_before_the_first_batch)
+    with pytest.raises(Stopped):
+        distil_tiny(run, resume=True)
+    assert (trainers[0].start_epoch, trainers[0].exact_state) == (2, None)
+    expected = load_checkpoint(run / "train/weights/last.pt")["ema"].float().state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in trainers[0].ema.ema.state_dict().items())
+    assert [row["epoch"] for row in results(run)] == ["1", "2"]
+
+
+def test_without_resume_a_run_starts_anew_and_another_seed_gives_another(
+    distil_tiny: Run, distilled: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(distilled("v8"), run)
+    distil_tiny(run, epochs=1, seed=4)
+    (row,) = results(run)
+    assert row["epoch"] == "1"
+    first = results(distilled("v8"))[0]
+    assert row["train/dist_loss"] != first["train/dist_loss"]
+    assert row["train/box_loss"] != first["train/box_loss"]
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_the_fused_optimizer_steps_like_ultralytics_own(tiny_models: dict[str, str], name: str) -> None:
+    trainer = ExactTrainer.__new__(ExactTrainer)
+    trainer.args, trainer.data = get_cfg(), {"nc": 3}
+    states, fused = [], []
+    for kind in (ExactTrainer, DetectionTrainer):
+        torch.manual_seed(0)
+        model = DistillModel(tiny_models["v8"], num_classes=3, features="fine", target_dim=8)
+        optimizer = kind.build_optimizer(trainer, model, name=name, lr=1e-2, momentum=0.9, decay=0.05)
+        fused.append([group["fused"] for group in optimizer.param_groups])
+        for _ in range(3):
+            for value in model.parameters():
+                value.grad = torch.randn_like(value)
+            optimizer.step()
+        states.append(model.state_dict())
+    assert (all(fused[0]), any(fused[1])) == (True, False)
+    torch.testing.assert_close(states[0], states[1], rtol=1e-5, atol=1e-6)

@@ -1,30 +1,38 @@
-"""Training in two processes over gloo: the loss of all regions, equal weights everywhere, failures in words."""
+"""Training in two processes over gloo: the loss of all regions, equal weights everywhere, failures in words.
 
+All proofs are from one pair of processes, since a process takes seconds to import what it needs.
+"""
+
+import os
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-
-import mocha_pipe.student.environment  # noqa: F401
-
-# isort: split
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from ultralytics.utils import RANK, WORLD_SIZE
+from ultralytics.utils.torch_utils import unwrap_model
 
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
 from mocha_pipe.student.distil.trainer import DistillTrainer
+from mocha_pipe.student.environment import cpu_threads
 from mocha_pipe.student.errors import TrainArgumentError, TrainingProcessError
 from mocha_pipe.student.network.distill_model import DistillModel, gather_rows
 from mocha_pipe.student.network.features import FeatureMaps
 from mocha_pipe.student.network.student_files import load_checkpoint
+from mocha_pipe.student.training import resumable
 from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS
 from mocha_pipe.student.training.processes import run_in_processes
 from mocha_pipe.student.training.resumable import train_to_end
+from tests.shared import made_once
+from tests.student.conftest import first_rows, random_targets
+from tests.student.watched import Watched, changed
 
 COUNTS = ((3, 5), (0, 4), (2, 2))
 """Rows of the two processes."""
@@ -35,39 +43,8 @@ def rows_of(rank: int, counts: tuple[int, ...]) -> Tensor:
     return torch.randn(sum(counts), DIM, generator=torch.Generator().manual_seed(0)).split(counts)[rank]
 
 
-def start_gloo() -> int:
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    return dist.get_rank()
-
-
-def gather_and_save(folder: Path) -> None:
-    rank, found = start_gloo(), []
-    for counts in COUNTS:
-        mine = rows_of(rank, counts).requires_grad_()
-        everybody = gather_rows(mine)
-        (everybody.square() * weights_of(everybody)).sum().backward()
-        found.append((everybody.detach(), mine.grad))
-    torch.save(found, folder / f"{rank}.pt")
-
-
 def weights_of(rows: Tensor) -> Tensor:
     return torch.arange(1.0, 1 + rows.numel()).view_as(rows)
-
-
-def test_gathered_rows_are_those_of_all_ranks_and_gradients_find_their_way_back(tmp_path: Path) -> None:
-    run_in_processes(partial(gather_and_save, tmp_path), 2)
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    for counts, *found in zip(COUNTS, *results, strict=True):
-        joint = torch.cat([rows_of(rank, counts) for rank in range(2)])
-        assert all(torch.equal(rows, joint) for rows, _ in found)
-        # Each of the two processes sent back its gradient of the same sum.
-        gradient = torch.cat([gradient for _, gradient in found])
-        torch.testing.assert_close(gradient, 2 * 2 * joint * weights_of(joint))
-
-
-def test_alone_nothing_is_gathered() -> None:
-    rows = rows_of(0, COUNTS[0])
-    assert gather_rows(rows) is rows
 
 
 def model_and_batch(file: str) -> tuple[DistillModel, FeatureMaps, dict[str, Tensor]]:
@@ -107,18 +84,123 @@ def terms_and_gradients(model: DistillModel, maps: FeatureMaps, batch: dict[str,
     }
 
 
-def save_part(file: str, folder: Path) -> None:
-    rank = start_gloo()
+# --- what each of the two processes does ------------------------------------------------------------------------------
+
+
+def start_gloo() -> None:
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+
+
+def gathered() -> list[tuple[Tensor, Tensor | None]]:
+    found = []
+    for counts in COUNTS:
+        mine = rows_of(RANK, counts).requires_grad_()
+        everybody = gather_rows(mine)
+        (everybody.square() * weights_of(everybody)).sum().backward()
+        found.append((everybody.detach(), mine.grad))
+    return found
+
+
+def of_a_part(file: str) -> dict[str, Any]:
     model, maps, batch = model_and_batch(file)
-    cut, levels = part(batch, maps, *((0, 2) if rank == 0 else (2, 6)))
-    torch.save(terms_and_gradients(model, levels, cut), folder / f"{rank}.pt")
+    cut, levels = part(batch, maps, *((0, 2) if RANK == 0 else (2, 6)))
+    return terms_and_gradients(model, levels, cut)
+
+
+def where_one_has_no_targets(file: str) -> dict[str, Any]:
+    model, maps, batch = model_and_batch(file)
+    if RANK == 1:
+        batch["rows"] = torch.full_like(batch["rows"], -1)
+    return terms_and_gradients(model, maps, batch)
+
+
+class OnTheCpu(Watched):
+    """In several processes without a GPU, which ultralytics itself cannot do."""
+
+    def __init__(self, setup: DistillSetup, overrides: dict[str, Any]) -> None:
+        super().__init__(setup, overrides)
+        self.world_size = WORLD_SIZE
+
+    def _setup_ddp(self) -> None:
+        start_gloo()
+
+    def _setup_train(self) -> None:
+        wrap = nn.parallel.DistributedDataParallel
+        named = "torch.nn.parallel.DistributedDataParallel"
+        with patch(named, lambda model, device_ids, **arguments: wrap(model, **arguments)):
+            super()._setup_train()
+
+
+def work(setup: DistillSetup, models: dict[str, str], folder: Path) -> None:
+    start_gloo()
+    found: dict[str, Any] = {
+        "gathered": gathered(), "part": of_a_part(models["v8"]), "no targets": where_one_has_no_targets(models["v8"]),
+    }  # fmt: skip
+    dist.destroy_process_group()
+    arguments = {
+        **DEFAULT_TRAIN_ARGUMENTS, "epochs": 5, "imgsz": 64, "batch": 4, "fraction": 8, "nbs": 8, "plots": False,
+        "warmup_epochs": 0, "device": "cpu", "model": models["26"], "project": str(folder), "name": "train",
+        "exist_ok": True,
+    }  # fmt: skip
+    trainer = OnTheCpu(setup, arguments)
+    trainer.train()
+    assert isinstance(trainer.model, nn.parallel.DistributedDataParallel)
+    found.update(epochs=trainer.weights, final=unwrap_model(trainer.model).state_dict())
+    torch.save(found, folder / f"{RANK}.pt")
+    dist.barrier()
+    if RANK == 1:
+        os.dup2(os.open(folder / "errors.txt", os.O_WRONLY | os.O_CREAT), 2)
+        raise ValueError("no")
+    dist.barrier()  # waits for the other, in vain
+
+
+@pytest.fixture(scope="session")
+def folder(train_source: DetectionSource, val_source: DetectionSource, tiny_models: dict[str, str]) -> Path:
+    """What the two processes left behind, of which one failed in the end."""
+    setup = DistillSetup(
+        train=train_source, val=val_source, targets=random_targets(train_source), first_row=first_rows(train_source),
+        settings=DistillSettings(schedule="alternate"),
+    )  # fmt: skip
+
+    def make(folder: Path) -> None:
+        environment = dict(os.environ)
+        with pytest.raises(TrainingProcessError) as error:
+            run_in_processes(partial(work, setup, tiny_models, folder), 2)
+        assert dict(os.environ) == environment
+        (folder / "error.txt").write_text(str(error.value))
+
+    return made_once(f"two-processes-on-{cpu_threads()}", make)
+
+
+@pytest.fixture(scope="session")
+def both(folder: Path) -> Callable[[str], list[Any]]:
+    found = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return lambda name: [process[name] for process in found]
+
+
+# --- one loss ---------------------------------------------------------------------------------------------------------
+
+
+def test_gathered_rows_are_those_of_all_ranks_and_gradients_find_their_way_back(
+    both: Callable[[str], list[Any]],
+) -> None:
+    for counts, *found in zip(COUNTS, *both("gathered"), strict=True):
+        joint = torch.cat([rows_of(rank, counts) for rank in range(2)])
+        assert all(torch.equal(rows, joint) for rows, _ in found)
+        # Each of the two processes sent back its gradient of the same sum.
+        gradient = torch.cat([gradient for _, gradient in found])
+        torch.testing.assert_close(gradient, 2 * 2 * joint * weights_of(joint))
+
+
+def test_alone_nothing_is_gathered() -> None:
+    rows = rows_of(0, COUNTS[0])
+    assert gather_rows(rows) is rows
 
 
 def test_two_processes_have_the_loss_and_the_gradients_of_one_with_the_joint_batch(
-    tiny_models: dict[str, str], tmp_path: Path
+    both: Callable[[str], list[Any]], tiny_models: dict[str, str]
 ) -> None:
-    run_in_processes(partial(save_part, tiny_models["v8"], tmp_path), 2)
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    parts = both("part")
     model, maps, batch = model_and_batch(tiny_models["v8"])
     joint = terms_and_gradients(model, maps, batch)
     for found in parts:
@@ -131,19 +213,10 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one_with_the_joint_bat
         torch.testing.assert_close(parts[0]["translation"][name] + parts[1]["translation"][name], expected)
 
 
-def save_without_targets(file: str, folder: Path) -> None:
-    rank = start_gloo()
-    model, maps, batch = model_and_batch(file)
-    if rank == 1:
-        batch["rows"] = torch.full_like(batch["rows"], -1)
-    torch.save(terms_and_gradients(model, maps, batch), folder / f"{rank}.pt")
-
-
 def test_a_process_whose_batch_has_no_targets_does_not_keep_the_others_waiting(
-    tiny_models: dict[str, str], tmp_path: Path
+    both: Callable[[str], list[Any]],
 ) -> None:
-    run_in_processes(partial(save_without_targets, tiny_models["v8"], tmp_path), 2)
-    with_targets, without = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    with_targets, without = both("no targets")
     torch.testing.assert_close(with_targets["terms"], without["terms"])
     assert all(level.any() for level in with_targets["maps"])
     assert not any(level.any() for level in without["maps"])
@@ -155,56 +228,37 @@ def test_the_relational_loss_of_one_process_alone_would_be_another(tiny_models: 
     assert not torch.allclose(model._distillation_terms(maps, batch), model._distillation_terms(levels, cut))
 
 
-@pytest.mark.parametrize("family", ["v8", "26"])
-def test_two_processes_train_to_the_end_and_agree(
-    family: str, train_source: DetectionSource, val_source: DetectionSource, make_targets: Any,
-    helpers: SimpleNamespace, tiny_models: dict[str, str], tmp_path: Path,
-) -> None:  # fmt: skip
-    setup = DistillSetup(
-        train=train_source, val=val_source, targets=make_targets(train_source),
-        first_row=helpers.first_rows(train_source), settings=DistillSettings(),
-    )  # fmt: skip
-    arguments = {
-        "epochs": 2, "imgsz": 64, "batch": 8, "plots": False, "device": "cpu", "model": tiny_models[family],
-        "project": str(tmp_path), "name": "train", "exist_ok": True, **DEFAULT_TRAIN_ARGUMENTS,
-    }  # fmt: skip
-    run_in_processes(partial(train_and_save, setup, arguments, tmp_path), 2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+# --- a whole training -------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_train_to_the_end_and_agree(folder: Path, both: Callable[[str], list[Any]]) -> None:
+    first, second = both("final")
     learned = [name for name in first if "running_" not in name and "num_batches" not in name]
     assert any(name.startswith("translation") for name in learned)
     assert all(torch.equal(first[name], second[name]) for name in learned)
-    assert load_checkpoint(tmp_path / "train/weights/last.pt")["epoch"] == -1
+    assert load_checkpoint(folder / "train/weights/last.pt")["epoch"] == -1
 
 
-def train_and_save(setup: DistillSetup, arguments: dict[str, Any], folder: Path) -> None:
-    from ultralytics.utils import RANK
-    from ultralytics.utils.torch_utils import unwrap_model
-
-    trainer = DistillTrainer(setup, arguments)
-    trainer.train()
-    assert type(trainer.model).__name__ == "DistributedDataParallel"
-    torch.save(unwrap_model(trainer.model).state_dict(), folder / f"{RANK}.pt")
+def test_two_processes_leave_the_detector_as_it_is_together(both: Callable[[str], list[Any]]) -> None:
+    for weights in both("epochs"):
+        assert changed(weights, "model.") == [False, False, False, True, False]
+        assert changed(weights, "translation.") == [True] * 5
 
 
-def fail_on_one() -> None:
-    if start_gloo() == 1:
-        raise ValueError("no")
-    dist.barrier()  # waits for the other, in vain
-
-
-def test_a_process_that_fails_ends_all_with_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(TrainingProcessError) as error:
-        run_in_processes(fail_on_one, 2)
-    assert str(error.value) == (
+def test_a_process_that_fails_ends_all_with_one_line(folder: Path) -> None:
+    assert (folder / "error.txt").read_text() == (
         "every process of a training must reach its end; number 1 of 2 ended with code 1, its message stands above; "
         "run the same command again: it goes on after the last finished epoch"
     )
-    assert "ValueError: no" in capfd.readouterr().err
+    assert "ValueError: no" in (folder / "errors.txt").read_text()
+
+
+# --- how many ---------------------------------------------------------------------------------------------------------
 
 
 def test_devices_are_counted_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started: list[int] = []
-    monkeypatch.setattr("mocha_pipe.student.training.pretrain.run_in_processes", lambda _, count: started.append(count))
+    monkeypatch.setattr(resumable, "run_in_processes", lambda _, count: started.append(count))
     for device in ("0,1", [0, 1, 2]):
         train_to_end(DistillTrainer, model="yolov8n.yaml", run=tmp_path, arguments={"device": device}, resume=False)
     assert started == [2, 3]

@@ -1,0 +1,73 @@
+"""What a user asks of a training is checked before it begins."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError, TrainArgumentError
+from mocha_pipe.student.training.arguments import checked_arguments, find_model
+
+
+def test_a_bare_name_of_weights_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudentModelNotFoundError) as error:
+        find_model("yolov8n.pt")
+    assert str(error.value) == (
+        "yolov8n.pt: no such file, and weights are not downloaded. Get it from "
+        "https://github.com/ultralytics/assets/releases and pass its path with --student, "
+        "or pass --student yolov8n.yaml to start from random weights."
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("model", ["yolov8n", "https://example.com/yolov8n.yaml", "model.onnx"])
+def test_other_kinds_of_models_are_refused(model: str) -> None:
+    with pytest.raises(StudentModelError) as error:
+        find_model(model)
+    assert str(error.value) == (
+        f"--student must be a local .pt file or a .yaml, found {model!r}; "
+        "for example --student yolov8n.yaml, or --student path/to/yolov8n.pt."
+    )
+
+
+def test_an_unknown_yaml_is_refused() -> None:
+    with pytest.raises(StudentModelNotFoundError) as error:
+        find_model("yolov99n.yaml")
+    assert str(error.value) == (
+        "yolov99n.yaml: no such file, and no model that ultralytics ships; for example --student yolov8n.yaml."
+    )
+
+
+def test_a_yaml_for_another_task_is_refused() -> None:
+    with pytest.raises(StudentModelError) as error:
+        find_model("yolov8n-seg.yaml")
+    assert str(error.value) == "yolov8n-seg.yaml: the student must be a YOLO detector, this is a model for 'segment'."
+
+
+def test_models_are_found_where_they_are(tiny_models: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_model("yolo26n.yaml") == "yolo26n.yaml"
+    path = Path(tiny_models["11"])
+    monkeypatch.chdir(path.parent)
+    assert find_model(path.name) == str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": "x.yaml"}, "Training argument 'data' is set by mocha-pipe; leave it out."),
+        ({"epoch": 3}, "Training argument 'epoch' is not one of ultralytics'; did you mean 'epochs'?"),
+        ({"zzzzz": 3}, "Training argument 'zzzzz' is not one of ultralytics'; `yolo cfg` lists them."),
+    ],
+)
+def test_training_arguments_are_checked_by_name(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainArgumentError) as error:
+        checked_arguments(arguments)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("arguments", [{"epochs": "many"}, {"mosaic": 1.5}])
+def test_training_arguments_are_checked_by_value(arguments: dict[str, Any]) -> None:
+    (name,) = arguments
+    with pytest.raises(TrainArgumentError, match=rf"^Training argument refused by ultralytics: .*{name}=.*$"):
+        checked_arguments(arguments)
