@@ -19,7 +19,7 @@ _QUICK_TRAINING = {
     "hsv_s": 0.0,
     "hsv_v": 0.0,
     "plots": False,
-    "amp": False,
+    "amp": True,  # bfloat16, where the CPU has it
     "val": False,
 }
 

@@ -178,7 +178,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def _stock_checkpoint(model: DistillModel, image_size: int) -> dict[str, Any]:
     """What ultralytics stores for a finished run, less everything that names this machine."""
-    detector: Any = model.stripped().cpu().half()
+    detector: Any = model.stripped().cpu().half().to(memory_format=torch.contiguous_format)
     detector.args = {"task": "detect", "imgsz": image_size}
     detector.criterion = None
     detector.yaml = {**detector.yaml, "yaml_file": Path(str(detector.yaml.get("yaml_file", ""))).name}

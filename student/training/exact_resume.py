@@ -66,17 +66,6 @@ class ExactTrainer(ResumableTrainer):
             object.__setattr__(loader, "batch_sampler", self._order)  # a loader forbids it by the plain way
         return loader
 
-    def build_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
-        """Ultralytics' optimizer; Adam and AdamW in torch's fused form, which takes a third of the time on a CPU.
-
-        SGD's fused form fails where some weights had their first gradient later than others, as by `alternate`.
-        """
-        optimizer: torch.optim.Optimizer = super().build_optimizer(*arguments, **named)
-        if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-            for group in optimizer.param_groups:
-                group["fused"] = True
-        return optimizer
-
     def optimizer_step(self) -> None:
         """One step, which applies all gradients that wait."""
         super().optimizer_step()
