@@ -5,11 +5,8 @@ import os
 import pickle
 import random
 import tarfile
-from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
-
-# isort: split
 
 import numpy as np
 import pytest
@@ -93,7 +90,7 @@ def images_of(batches: Any) -> list[int]:
     return [image_number(file) for batch in batches for file in batch["im_file"]]
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_every_image_comes_once_in_an_epoch(remote: RemoteShards, workers: int) -> None:
     loader = stream_loader(remote, workers)
     assert loader.num_workers == workers
@@ -104,38 +101,14 @@ def test_every_image_comes_once_in_an_epoch(remote: RemoteShards, workers: int) 
         assert len(batches) == len(loader)
 
 
-@pytest.mark.parametrize(("nodes", "workers"), [(2, 0), (3, 2), (SHARDS, 1)])
-def test_nodes_and_workers_see_disjoint_shards_and_take_the_same_steps(
-    remote: RemoteShards, monkeypatch: pytest.MonkeyPatch, nodes: int, workers: int
-) -> None:
-    own, steps, seen = [], [], []
-    for rank in range(nodes):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", str(nodes))
-        loader = stream_loader(remote, workers)
-        mine = loader.stream.order()[rank::nodes]
-        first = [range(s.first_image, s.first_image + len(s.digests)) for s in (remote.shards[n] for n in mine)]
-        own.append({image for images in first for image in images})
-        batches = list(loader)
-        steps.append(len(batches))
-        seen.append(images_of(batches))
-    assert set(steps) == {len(loader)}
-    for mine, found in zip(own, seen, strict=True):
-        assert set(found) == mine
-        counts = Counter(found)
-        assert max(counts.values()) - min(counts.values()) <= 1 + len(found) // len(mine)
-    assert sorted(image for images in own for image in images) == list(range(IMAGES))
-
-
-def test_more_nodes_than_shards_are_refused(remote: RemoteShards, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "12")
-    with pytest.raises(DatasetError) as caught:
-        stream_loader(remote)
-    assert str(caught.value) == (
-        f"{remote.shards[0].url}: every process of a run needs a shard of its own, found 11 shards for 12 processes; "
-        "pack with a smaller --shard-size"
-    )
+def test_workers_see_disjoint_shards(remote: RemoteShards) -> None:
+    loader = stream_loader(remote, 2)
+    batches = [images_of([batch]) for batch in loader]
+    firsts = [shard.first_image for shard in remote.shards]
+    order = loader.stream.order()
+    for worker in range(2):  # they take turns until one has no more
+        shards = {int(shard) for shard in np.searchsorted(firsts, batches[worker], side="right") - 1}
+        assert shards <= set(order[worker::2])
 
 
 def test_workers_are_no_more_than_shards(remote: RemoteShards) -> None:
@@ -144,39 +117,26 @@ def test_workers_are_no_more_than_shards(remote: RemoteShards) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_depends_on_seed_and_number_alone(remote: RemoteShards, workers: int) -> None:
-    def epoch(number: int, seed: int = 0, before: int | None = None) -> list[int]:
-        loader = stream_loader(remote, workers, seed=seed, mosaic=1.0)
-        if before is not None:
-            loader.set_epoch(before)
-            list(loader)
-        loader.set_epoch(number)
-        return images_of(loader)
-
-    assert epoch(3) == epoch(3) == epoch(3, before=2)
-    assert epoch(3) != epoch(4)
-    assert epoch(3) != epoch(3, seed=1)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_pixels_of_an_epoch_repeat(remote: RemoteShards, workers: int) -> None:
-    def epoch(before: int | None) -> list[torch.Tensor]:
-        loader = stream_loader(remote, workers, mosaic=1.0, mixup=0.5, fliplr=0.5, scale=0.5)
+    def epoch(number: int, before: int | None = None, **arguments: Any) -> tuple[list[int], list[torch.Tensor]]:
+        loader = stream_loader(remote, workers, mosaic=1.0, mixup=0.5, fliplr=0.5, scale=0.5, **arguments)
         if before is not None:
             loader.set_epoch(before)
             list(loader)
         init_seeds(5)
-        loader.set_epoch(3)
-        return [batch["img"] for batch in loader]
+        loader.set_epoch(number)
+        batches = list(loader)
+        return images_of(batches), [batch["img"] for batch in batches]
 
-    first, second = epoch(None), epoch(2)
-    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    (images, pixels), (same, same_pixels) = epoch(3), epoch(3, before=2)
+    assert images == same
+    assert all(torch.equal(one, other) for one, other in zip(pixels, same_pixels, strict=True))
+    assert images != epoch(4)[0]
+    assert images != epoch(3, seed=1)[0]
     if workers:
-        assert not torch.equal(first[0][0], first[0][1])
+        assert not torch.equal(pixels[0][0], pixels[0][1])
 
 
-def test_workers_draw_anew_in_each_epoch_and_on_each_node(
-    remote: RemoteShards, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_draw_anew_in_each_epoch(remote: RemoteShards, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
 
     class Noted(torch.utils.data.DataLoader):
@@ -185,14 +145,12 @@ def test_workers_draw_anew_in_each_epoch_and_on_each_node(
             super().__init__(*arguments, **named)
 
     monkeypatch.setattr(mocha_pipe.student.distil.stream.loader, "DataLoader", Noted)
-    for epoch, seed, rank in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", "2")
+    for epoch, seed in ((0, 0), (1, 0), (0, 1), (0, 0)):
         loader = stream_loader(remote, seed=seed)
         loader.set_epoch(epoch)
         next(iter(loader))
-    assert len(set(drawn[:4])) == 4
-    assert drawn[4] == drawn[0]
+    assert len(set(drawn[:3])) == 3
+    assert drawn[3] == drawn[0]
 
 
 def test_the_window_mixes_shards(remote: RemoteShards) -> None:
@@ -294,29 +252,28 @@ def test_partners_are_images_that_came_before(remote: RemoteShards) -> None:
 def test_a_stream_goes_on_by_shard(remote: RemoteShards, workers: int) -> None:
     loader = stream_loader(remote, workers, window=3)
     loader.set_epoch(2)
-    assert loader.position.done == ()
+    assert loader.done == ()
     batches = iter(loader)
     taken = [next(batches) for _ in range(6)]
-    assert len(loader.position.done) < SHARDS
+    assert len(loader.done) < SHARDS
     taken.append(next(batches))
-    position = loader.position
-    assert position.epoch == 2
-    assert 0 < len(position.done) < SHARDS
+    finished = loader.done
+    assert 0 < len(finished) < SHARDS
     trained = set(images_of(taken[:-1]))  # the last one is with the trainer still
     done = {
         image
-        for number in position.done
+        for number in finished
         for image in range(
             remote.shards[number].first_image, remote.shards[number].first_image + len(remote.shards[number].digests)
         )
     }
     assert done <= trained
     again = stream_loader(remote, workers, window=3)
-    again.set_epoch(2, position.done)
+    again.set_epoch(2, finished)
     rest = list(again)
     assert sorted(images_of(rest)) == sorted(set(range(IMAGES)) - done)
     assert len(rest) == len(again)
-    assert again.position.done == tuple(range(SHARDS))
+    assert again.done == tuple(range(SHARDS))
     again.set_epoch(3)
     assert sorted(images_of(again)) == list(range(IMAGES))
 
@@ -458,10 +415,7 @@ def test_a_worker_s_error_is_one_line(remote: RemoteShards, tmp_path: Path, work
 def test_the_loader_is_what_the_trainer_expects(remote: RemoteShards) -> None:
     loader = stream_loader(remote)
     assert (len(loader.sampler), len(loader.dataset), loader.batch_size, loader.drop_last) == (IMAGES, IMAGES, 4, False)
-    loader.sampler.set_epoch(4)
-    assert loader.position.epoch == 4
     loader.reset()
-    loader.close()
 
 
 ALL_AUGMENTATIONS = {"mosaic": 0.7, "mixup": 0.5, "fliplr": 0.5, "scale": 0.5, "hsv_h": 0.1, "degrees": 10}
@@ -491,25 +445,24 @@ def test_local_shards_have_no_place_for_a_cache_on_the_disk(there: Path) -> None
     )
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_local_shards_travel_to_loader_workers(there: Path, method: str) -> None:
+def test_local_shards_travel_to_loader_workers(there: Path) -> None:
+    """A forked worker has the data set, a spawned one unpickles it."""
     source = open_source(there / "dataset.json")
     dataset = RegionDataset(source, **options(source, augment=False))
-    loader = torch.utils.data.DataLoader(
-        dataset, batch_size=41, num_workers=1, collate_fn=dataset.collate_fn, multiprocessing_context=method
-    )
-    batch = next(iter(loader))
-    assert torch.equal(batch["img"], torch.stack([dataset[index]["img"] for index in range(41)]))
+    expected = torch.stack([dataset[index]["img"] for index in range(IMAGES)])
+    loader = torch.utils.data.DataLoader(dataset, IMAGES, num_workers=1, collate_fn=dataset.collate_fn)
+    assert torch.equal(next(iter(loader))["img"], expected)
+    unpickled = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(torch.stack([unpickled[index]["img"] for index in range(IMAGES)]), expected)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_from_a_bucket(there: Path, bucket: str, tmp_path: Path, workers: int) -> None:
+def test_an_epoch_from_a_bucket(there: Path, bucket: str, tmp_path: Path) -> None:
     import boto3
 
     for path in there.iterdir():
         boto3.client("s3").upload_file(str(path), "team", f"scenes/{path.name}")
     remote = open_shards(f"{bucket}/scenes/train-{{000000..000010}}.tar", tmp_path / "copy", "train")
-    loader = stream_loader(remote, workers, mosaic=1.0)
+    loader = stream_loader(remote, 2, mosaic=1.0)
     assert sorted(images_of(loader)) == list(range(IMAGES))
     boto3.client("s3").delete_object(Bucket="team", Key="scenes/train-000004.tar")
     with pytest.raises(
