@@ -67,14 +67,14 @@ study: $(STAMP) ## what distillation brings on the miniature benchmark, 3 seeds 
 
 # ---- Development ----------------------------------------------------------------------------------------------------
 
-test: $(STAMP) ## run the whole test suite, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test: $(STAMP) ## run the whole test suite: one worker for each core, one thread for each worker
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-newest: ## run the suite with the newest release of every dependency, in work/newest (see docs/testing.md)
 	rm -rf work/newest
 	$(PYTHON) -m venv work/newest
 	work/newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	work/newest/bin/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 work/newest/bin/python -m pytest -n auto --dist loadfile
 
 mutants: $(STAMP) ## break twenty places of the product, one by one: the tests must go red for each
 	$(BIN)/python -m bench.mutants
