@@ -47,7 +47,7 @@ def cache_plan(
     from mocha_pipe.pipeline.caching import plan_cache
 
     plan = plan_cache(config, sample)
-    print_either(plan.to_json(), plan_table(plan), as_json)
+    print_either(asdict(plan), plan_table(plan), as_json)
 
 
 @cache.command("build")

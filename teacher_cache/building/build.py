@@ -175,10 +175,11 @@ def open_or_create(
     Raises:
         CacheMismatchError, CacheFormatError, CacheCorruptError: as `RegionCache.open`.
     """
-    sweep_stale(folder)
     if is_vacant(folder):
         create_group(folder, plan=ShardPlan.for_rows(len(table), rows_per_shard), spec=spec, table=table)
-    return RegionCache.open(folder, expect_spec=spec, expect_table=table)
+    cache = RegionCache.open(folder, expect_spec=spec, expect_table=table)
+    sweep_stale(folder)  # only now, as another program's temporary files in another folder are not ours to remove
+    return cache
 
 
 def _embed_missing(

@@ -82,7 +82,7 @@ class ShardEmbedder:
         self._dims = {name: cache.rows(name).dim for name in TEACHER_ARRAYS}
         self._feed = CropFeed(source, table, cache.spec)
         self._begun: set[int] = set()
-        self._any_finite = False
+        self._num_seen, self._any_finite = 0, False
         self._last = time.perf_counter()
 
     def __enter__(self) -> "ShardEmbedder":
@@ -205,9 +205,10 @@ class ShardEmbedder:
         for name in TEACHER_ARRAYS:
             work.values[name][positions[is_fine]] = getattr(embeddings, name)[is_fine].astype(np.float16)
         self._any_finite |= bool(is_fine.any())
-        if not self._any_finite and len(positions) >= HOPELESS:
+        self._num_seen += len(positions)
+        if not self._any_finite and self._num_seen >= HOPELESS:
             raise EmbeddingError(
-                f"embeddings must be finite and at most {FLOAT16_MAX:.0f} in size; none of the first {len(positions)} "
+                f"embeddings must be finite and at most {FLOAT16_MAX:.0f} in size; none of the first {self._num_seen} "
                 f"regions has one (row {work.plan.rows[positions[0]]}: {work.reasons[int(positions[0])]}); "
                 "try --dtype float32"
             )

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,10 +51,6 @@ class BuildPlan:
     """The teacher's part, crops included, on this machine alone."""
     projection_seconds: float
     """Covariance, eigenvectors and targets."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for a json file."""
-        return asdict(self)
 
 
 def plan_build(

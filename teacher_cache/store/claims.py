@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from mocha_pipe.teacher_cache.errors import CacheWriteError
 
@@ -38,9 +37,7 @@ class ShardClaims:
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._handle)
 
     def take(self, shard: int) -> bool:

@@ -51,8 +51,9 @@ class ShardPlan:
 
     @classmethod
     def for_rows(cls, rows: int, rows_per_shard: int | None = None) -> "ShardPlan":
-        """Plan for N rows; S follows the size of the cache unless it is given."""
-        return cls(rows, rows_per_shard or default_rows_per_shard(rows))
+        """Plan for N rows. Unless S is given, it is 4096, and less in a small cache, so that resuming loses little."""
+        by_size = 256 if rows < 10**5 else 1024 if rows < 10**6 else 4096
+        return cls(rows, rows_per_shard or by_size)
 
     def __post_init__(self) -> None:
         assert self.rows > 0, "a cache has at least one row"
@@ -70,13 +71,6 @@ class ShardPlan:
     def missing(self, done: set[int]) -> tuple[int, ...]:
         """Shards that are not in `done`, ascending."""
         return tuple(shard for shard in range(len(self)) if shard not in done)
-
-
-def default_rows_per_shard(rows: int) -> int:
-    """S = 4096, and fewer in a small cache so that there are enough units of work and of resume."""
-    if rows < 10**5:
-        return 256
-    return 1024 if rows < 10**6 else 4096
 
 
 def shard_path(array_folder: Path, shard: int) -> Path:

@@ -64,16 +64,42 @@ def test_a_damaged_list_is_refused(tmp_path: Path, damage: str) -> None:
     )
 
 
-@pytest.fixture
-def world(tmp_path: Path, helpers: SimpleNamespace) -> SimpleNamespace:
-    """The usual images, one of which cannot be decoded since the table was made; `mend` brings it back."""
-    source = helpers.make_source(tmp_path / "images")
-    table = RegionTable.build(source)
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, helpers: SimpleNamespace) -> SimpleNamespace:
+    """The usual images. One is broken after the table was made; `mend` brings it back, `damage` breaks it again."""
+    source = helpers.make_source(tmp_path_factory.mktemp("broken"))
     path = source.records[12].path
     content = path.read_bytes()
     assert path.name == BROKEN
-    path.write_bytes(content[: len(content) // 2])
-    return SimpleNamespace(source=source, table=table, path=path, mend=lambda: path.write_bytes(content))
+    return SimpleNamespace(
+        source=source,
+        table=RegionTable.build(source),
+        path=path,
+        mend=lambda: path.write_bytes(content),
+        damage=lambda: path.write_bytes(content[: len(content) // 2]),
+    )
+
+
+@pytest.fixture
+def world(images: SimpleNamespace) -> SimpleNamespace:
+    """With the broken image."""
+    images.damage()
+    return images
+
+
+@pytest.fixture(scope="module")
+def built(images: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory, helpers: SimpleNamespace) -> Path:
+    """The cache of the images while one is broken; tests only read it."""
+    folder = tmp_path_factory.mktemp("built") / "cache"
+    images.damage()
+    helpers.build(images.source, folder, helpers.Teacher(), table=images.table)
+    return folder
+
+
+@pytest.fixture
+def folder(built: Path, world: SimpleNamespace, tmp_path: Path) -> Path:
+    """The same cache, to be changed."""
+    return Path(shutil.copytree(built, tmp_path / "cache"))
 
 
 def test_an_unreadable_image_is_set_aside_and_the_build_goes_on(
@@ -98,21 +124,17 @@ def test_an_unreadable_image_is_set_aside_and_the_build_goes_on(
 
 
 def test_what_was_set_aside_is_left_alone_without_retry(
-    world: SimpleNamespace, tmp_path: Path, helpers: SimpleNamespace
+    world: SimpleNamespace, folder: Path, built: Path, helpers: SimpleNamespace
 ) -> None:
-    helpers.build(world.source, tmp_path / "cache", helpers.Teacher(), table=world.table)
-    before = helpers.file_tree(tmp_path / "cache")
     world.mend()
-    report = helpers.build(world.source, tmp_path / "cache", None, table=world.table)
+    report = helpers.build(world.source, folder, None, table=world.table)
     assert len(report.set_aside) == 4
-    assert helpers.file_tree(tmp_path / "cache") == before
+    assert helpers.file_tree(folder) == helpers.file_tree(built)
 
 
 def test_retry_embeds_only_what_was_set_aside(
-    world: SimpleNamespace, finished: Path, tmp_path: Path, helpers: SimpleNamespace
+    world: SimpleNamespace, finished: Path, folder: Path, helpers: SimpleNamespace
 ) -> None:
-    folder = tmp_path / "cache"
-    helpers.build(world.source, folder, helpers.Teacher(), table=world.table)
     before = RegionCache.open(folder)
     targets = before.rows("targets").lookup(np.arange(85))
     projection = before.projection_digest
@@ -138,14 +160,13 @@ def test_retry_embeds_only_what_was_set_aside(
 
 
 def test_retry_of_what_still_fails_changes_nothing_and_loads_no_teacher(
-    world: SimpleNamespace, tmp_path: Path, helpers: SimpleNamespace
+    world: SimpleNamespace, folder: Path, built: Path, helpers: SimpleNamespace
 ) -> None:
-    first = helpers.build(world.source, tmp_path / "cache", helpers.Teacher(), table=world.table)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
-    report = helpers.build(world.source, tmp_path / "cache", None, table=world.table, retry_failed=True)
-    assert report.set_aside == first.set_aside
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    report = helpers.build(world.source, folder, None, table=world.table, retry_failed=True)
+    assert report.set_aside == RegionCache.open(built).quarantine()
     assert report.embedded == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 def test_retry_keeps_the_list_of_what_still_fails(
@@ -233,20 +254,28 @@ def test_rows_that_another_build_mends_meanwhile_are_copied_as_they_are_now(
         assert np.isfinite(values).all()
 
 
+@pytest.fixture(scope="module")
+def retried(
+    images: SimpleNamespace, built: Path, tmp_path_factory: pytest.TempPathFactory, helpers: SimpleNamespace
+) -> Path:
+    """The cache after a retry that nobody stopped; tests only read it."""
+    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("retried") / "cache"))
+    images.mend()
+    helpers.build(images.source, folder, helpers.Teacher(), table=images.table, retry_failed=True)
+    return folder
+
+
 @pytest.mark.parametrize("stop_after", range(4))
 def test_a_retry_that_is_stopped_anywhere_is_done_again(
     world: SimpleNamespace,
-    tmp_path: Path,
+    retried: Path,
+    folder: Path,
     helpers: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
     stop_after: int,
 ) -> None:
     """Stopped before each of its files; a build without retry in between finds a cache that it can complete."""
-    reference, folder = tmp_path / "reference", tmp_path / "cache"
-    helpers.build(world.source, reference, helpers.Teacher(), table=world.table)
-    shutil.copytree(reference, folder)
     world.mend()
-    helpers.build(world.source, reference, helpers.Teacher(), table=world.table, retry_failed=True)
     writes = iter(range(stop_after))
 
     def interrupted(original: Callable[..., None]) -> Callable[..., None]:
@@ -269,15 +298,13 @@ def test_a_retry_that_is_stopped_anywhere_is_done_again(
     targets = RegionCache.open(folder).rows("targets").lookup(np.arange(85))
     assert np.isfinite(targets[others]).all()
     helpers.build(world.source, folder, helpers.Teacher(), table=world.table, retry_failed=True)
-    assert helpers.file_tree(folder) == helpers.file_tree(reference)
+    assert helpers.file_tree(folder) == helpers.file_tree(retried)
 
 
 def test_another_dim_after_a_stopped_retry(
-    world: SimpleNamespace, tmp_path: Path, helpers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    world: SimpleNamespace, folder: Path, helpers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One array has the rows and the other has not: they take no part in the projection."""
-    folder = tmp_path / "cache"
-    helpers.build(world.source, folder, helpers.Teacher(), table=world.table)
     world.mend()
     write_shard = embed.write_shard
 
@@ -298,11 +325,9 @@ def test_another_dim_after_a_stopped_retry(
 
 
 def test_retry_leaves_a_shard_that_was_never_written_to_the_build(
-    world: SimpleNamespace, finished: Path, tmp_path: Path, helpers: SimpleNamespace
+    world: SimpleNamespace, finished: Path, folder: Path, helpers: SimpleNamespace
 ) -> None:
     """A build that was killed between a list and its shard."""
-    folder = tmp_path / "cache"
-    helpers.build(world.source, folder, helpers.Teacher(), table=world.table)
     for name in ("hidden", "visual", "targets"):
         (folder / name / "c.1.0").unlink()
     (folder / "projection.safetensors").unlink()
@@ -315,12 +340,10 @@ def test_retry_leaves_a_shard_that_was_never_written_to_the_build(
 
 
 def test_a_teacher_of_another_name_does_not_retry(
-    world: SimpleNamespace, tmp_path: Path, helpers: SimpleNamespace
+    world: SimpleNamespace, folder: Path, built: Path, helpers: SimpleNamespace
 ) -> None:
-    helpers.build(world.source, tmp_path / "cache", helpers.Teacher(), table=world.table)
     world.mend()
-    before = helpers.file_tree(tmp_path / "cache")
     other = helpers.Teacher(spec=replace(helpers.spec, revision="beef"))
     with pytest.raises(ValueError, match="was made by another teacher than the one loaded: revision differs"):
-        helpers.build(world.source, tmp_path / "cache", other, spec=helpers.spec, table=world.table, retry_failed=True)
-    assert helpers.file_tree(tmp_path / "cache") == before
+        helpers.build(world.source, folder, other, spec=helpers.spec, table=world.table, retry_failed=True)
+    assert helpers.file_tree(folder) == helpers.file_tree(built)
