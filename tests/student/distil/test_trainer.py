@@ -198,7 +198,11 @@ def test_targets_of_other_boxes_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_mixed_precision_is_checked_on_the_model_itself(tiny_models: dict[str, str]) -> None:
+@pytest.mark.parametrize("able", [True, False])
+def test_mixed_precision_is_checked_on_the_model_itself(
+    tiny_models: dict[str, str], able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mocha_pipe.student.training.resumable.multiplies_bfloat16", lambda: able)
     model = DetectionModel(tiny_models["v8"], verbose=False)
-    assert amp_is_sound(model) is False  # the CPU trains in float32
+    assert amp_is_sound(model) is able
     assert sys.modules["ultralytics.engine.trainer"].check_amp is amp_is_sound
