@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -149,12 +149,13 @@ def toy(root: Path) -> RunConfig:
     ).resolved()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def few_resamples() -> Iterator[None]:
+_FEW_RESAMPLES = ("mocha_pipe.student.fewshot.bootstrap._RESAMPLES", 100)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report has hundreds of intervals; their precision is tested where the bootstrap is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mocha_pipe.student.fewshot.bootstrap._RESAMPLES", 100)
-        yield
+    monkeypatch.setattr(*_FEW_RESAMPLES)
 
 
 @pytest.fixture
@@ -165,7 +166,9 @@ def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _make_toy(root: Path) -> None:
     write_tiny_detector(root / "tiny.yaml")
-    assert [done.skipped for done in run_demo(toy(root))] == [False] * 5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(*_FEW_RESAMPLES)
+        assert [done.skipped for done in run_demo(toy(root))] == [False] * 5
     make_validation_world(toy(root))
 
 

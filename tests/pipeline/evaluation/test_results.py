@@ -23,6 +23,11 @@ SETTINGS = FewshotConfig(seed=4, false_accept_rate=0.2)
 METHODS = ("yolo", "mocha")
 
 
+@pytest.fixture
+def few_resamples() -> None:
+    """Results are made once for all tests here, and compared with intervals made in a test."""
+
+
 @pytest.fixture(scope="module")
 def benchmark() -> PersonalBenchmark:
     return synthetic_benchmark()
