@@ -76,7 +76,7 @@ test-newest: ## run the suite with the newest release of every dependency, in wo
 	work/newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	OMP_NUM_THREADS=1 work/newest/bin/python -m pytest -n auto --dist loadfile
 
-mutants: $(STAMP) ## break twenty places of the product, one by one: the tests must go red for each
+mutants: $(STAMP) ## break twenty-two places of the product, one by one: the tests must go red for each
 	$(BIN)/python -m bench.mutants
 
 lint: $(STAMP) ## ruff, formatting, mypy --strict, directions of imports
