@@ -35,6 +35,7 @@ def synthetic_spec(*, hidden_dim: int, visual_dim: int) -> TeacherSpec:
         revision="1",
         prompt="{label}",
         mode="prompt",
+        layer=-1,
         pooling="mean",
         crop_margin=0.0,
         crop_size=16,

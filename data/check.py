@@ -9,7 +9,7 @@ from tqdm import tqdm
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.images import message_of, read_image
 from mocha_pipe.data.source import read_split, splits_of
-from mocha_pipe.data.types import DetectionSource, ImageRecord, Problem, error
+from mocha_pipe.data.types import DetectionSource, Problem, error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,12 @@ def _check_split(data: Path, split: str, progress: bool) -> SplitReport:
         source = DetectionSource(root=data.parent, split=split, class_names=(), records=(), problems=problems)
     records = [record for record in source.records if record.readable]
     bar = tqdm(records, f"decode {split}", unit="image", delay=2, disable=not progress)
-    damaged = [found for record in bar if (found := _decode(record))]
+    damaged = []
+    for record in bar:
+        try:
+            read_image(record.path)
+        except MochaError as refused:
+            damaged.append(error(record.path, message_of(refused, record.path)))
     boxes = np.concatenate([np.zeros((0, 4)), *(record.xyxy for record in records)])
     class_ids = np.concatenate([np.zeros(0, int), *(record.class_ids for record in records)])
     counts = np.bincount(class_ids, minlength=len(source.class_names)).tolist()
@@ -62,11 +67,3 @@ def _check_split(data: Path, split: str, progress: bool) -> SplitReport:
         largest_box=float(sides.max()) if len(sides) else None,
         problems=(*source.problems, *damaged),
     )
-
-
-def _decode(record: ImageRecord) -> Problem | None:
-    try:
-        read_image(record.path)
-    except MochaError as refused:
-        return error(record.path, message_of(refused, record.path))
-    return None

@@ -67,10 +67,8 @@ def inspect_image(path: Path) -> tuple[tuple[int, int] | None, list[Problem]]:
             if image.format not in _FORMATS:
                 return None, [error(path, f"{image.format} content is not trained on; save it as PNG or JPEG")]
             if min(size) < MIN_SIDE:
-                found = f"found {size[0]} x {size[1]}"
-                return None, [
-                    error(path, f"an image must be at least {MIN_SIDE} x {MIN_SIDE} pixels, {found}; remove it")
-                ]
+                rule = f"an image must be at least {MIN_SIDE} x {MIN_SIDE} pixels"
+                return None, [error(path, f"{rule}, found {size[0]} x {size[1]}; remove it")]
             stream.seek(-2, 2)
             if image.format == "JPEG" and stream.read() != b"\xff\xd9":
                 stream.seek(0)

@@ -1,15 +1,13 @@
-"""What a team does with a teacher cache beside building it: forecast, repair, audit, share, merge."""
+"""What a team does with a teacher cache beside building it: forecast, repair, audit, merge."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mocha_pipe.data.files import write_json
 from mocha_pipe.pipeline.run.datasets import named, training_regions
 from mocha_pipe.pipeline.run.devices import torch_device
-from mocha_pipe.pipeline.run.inputs import note_teacher, teacher_config, teacher_of_cache
-from mocha_pipe.pipeline.rundir import COMPLETE, read_json
+from mocha_pipe.pipeline.run.inputs import teacher_config, teacher_of_cache
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache
 from mocha_pipe.teacher_cache.building.plan import BuildPlan, plan_build
@@ -80,21 +78,6 @@ def audit(config: RunConfig, rows: int, seed: int, teacher: str | None) -> "Audi
 
 def _teacher(config: RunConfig, cache: RegionCache, name: str | None) -> TeacherConfig:
     return teacher_of_cache(cache, name, device=config.teacher.device, batch=config.teacher.batch)
-
-
-def push_cache(folder: Path, to: str) -> "TransferReport":
-    """Copy to a folder or URL what it lacks of a cache.
-
-    The marker of an older version told where the teacher lies on this machine. That goes into the note, which stays.
-    """
-    from mocha_pipe.teacher_cache.sharing import push
-
-    marker = read_json(folder / COMPLETE)
-    teacher = Path(marker.get("outputs", {}).get("teacher", ""))
-    if teacher.is_absolute():
-        note_teacher(folder, TeacherConfig(model=str(teacher)))
-        write_json(folder / COMPLETE, {**marker, "outputs": {**marker["outputs"], "teacher": teacher.name}})
-    return push(folder, to, progress=True)
 
 
 def merge_caches(into: Path, sources: Sequence[str], dim: int | None) -> "TransferReport":

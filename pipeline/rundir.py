@@ -81,10 +81,13 @@ def run_stage(
         StageMismatchError: the folder was begun or completed with another identity.
     """
     wanted = json.loads(json.dumps(asdict(identity), default=str))
-    complete, begun = read_json(folder / COMPLETE), read_json(folder / BEGUN)
-    if not replace:
-        _refuse_differences(folder, "completed", complete, wanted, flag)
-        _refuse_differences(folder, "begun", begun, wanted, flag)
+    complete = read_json(folder / COMPLETE)
+    for verb, found in (("completed", complete), ("begun", read_json(folder / BEGUN))):
+        if not replace and found and (phrases := _differences(found, wanted)):
+            raise StageMismatchError(
+                f"{folder} was {verb} with other settings ({'; '.join(phrases)}): name another folder with {flag}, "
+                f"or delete this one with: rm -r {shlex.quote(str(folder))}"
+            )
     if complete and not _differences(complete, wanted) and is_whole():
         return _completion(folder, complete, skipped=True)
     if not replace:
@@ -153,15 +156,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def _completion(folder: Path, marker: Mapping[str, Any], *, skipped: bool) -> Completion:
     names = {field.name for field in fields(Completion)} & marker.keys()
     return Completion(folder=folder, skipped=skipped, **{name: marker[name] for name in names})
-
-
-def _refuse_differences(folder: Path, verb: str, found: dict[str, Any], wanted: dict[str, Any], flag: str) -> None:
-    phrases = _differences(found, wanted) if found else []
-    if phrases:
-        raise StageMismatchError(
-            f"{folder} was {verb} with other settings ({'; '.join(phrases)}): name another folder with {flag}, "
-            f"or delete this one with: rm -r {shlex.quote(str(folder))}"
-        )
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

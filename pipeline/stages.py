@@ -22,22 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from mocha_pipe.data.readers.packed import is_packed
 from mocha_pipe.pipeline.errors import ConfigError
+from mocha_pipe.pipeline.run import inputs
 from mocha_pipe.pipeline.run.datasets import data_path, make_world, named, split_digests, training_regions
 from mocha_pipe.pipeline.run.devices import torch_device
-from mocha_pipe.pipeline.run.inputs import (
-    BASE,
-    CACHE,
-    DISTILL,
-    cache_digest,
-    device_argument,
-    is_first_rank,
-    map50_95,
-    note_teacher,
-    teacher_config,
-    train_arguments,
-    weights_digest,
-)
-from mocha_pipe.pipeline.run.last import DISTILL_COMMAND, last_distillation, remember_distillation
 from mocha_pipe.pipeline.rundir import COMPLETE, Completion, Identity, read_completion, run_stage
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
@@ -64,28 +51,28 @@ def build_teacher_cache(config: RunConfig) -> Completion:
 
     settings, folder, part = config.cache, named(config.cache.folder), config.cache.part_numbers
     source, table = training_regions(config)
-    teacher = teacher_config(config.teacher)
+    teacher = inputs.teacher_config(config.teacher)
     spec = describe_teacher(teacher)
 
     def work() -> Mapping[str, Any]:
         report = build_cache(
             source, table, folder, spec=spec, load_teacher=partial(load_teacher, teacher), dim=settings.dim,
             batch=teacher.batch, device=torch_device(teacher.device), reuse=settings.reuse, part=part,
-            retry_failed=settings.retry_failed, engine=settings.engine, progress=is_first_rank(),
+            retry_failed=settings.retry_failed, engine=settings.engine, progress=inputs.is_first_rank(),
         )  # fmt: skip
-        note_teacher(folder, config.teacher)
-        digest = None if report.missing_shards else cache_digest(RegionCache.open(folder))
+        inputs.note_teacher(folder, config.teacher)
+        digest = None if report.missing_shards else inputs.cache_digest(RegionCache.open(folder))
         return {**asdict(report), "set_aside": len(report.set_aside), "teacher": spec.model, "digest": digest}
 
     if settings.retry_failed:
         (folder / COMPLETE).unlink(missing_ok=True)
     identity = Identity(
-        stage=CACHE, config={"teacher": spec.to_json(), "dim": settings.dim}, inputs={"regions": table.digest}
+        stage=inputs.CACHE, config={"teacher": spec.to_json(), "dim": settings.dim}, inputs={"regions": table.digest}
     )
     # build_cache itself refuses, resumes or adapts what lies in the folder, and it sees a shard that is gone.
     return run_stage(
         folder, identity, work, flag="--cache", replace=True,
-        is_whole=lambda: is_first_rank() and RegionCache.open(folder).is_complete,
+        is_whole=lambda: inputs.is_first_rank() and RegionCache.open(folder).is_complete,
     )  # fmt: skip
 
 
@@ -107,14 +94,16 @@ def pretrain_base(config: RunConfig) -> Completion:
             "write a data.yaml, or name a detector with --student"
         )
     settings, folder = config.pretrain, named(config.pretrain.folder)
-    model, arguments = find_model(settings.model), train_arguments(settings)
+    model, arguments = find_model(settings.model), inputs.train_arguments(settings)
 
     def work() -> Mapping[str, Any]:
-        result = pretrain(model, data, folder, {**arguments, **device_argument(settings)}, resume=True)
+        result = pretrain(model, data, folder, {**arguments, **inputs.device_argument(settings)}, resume=True)
         weights = result.weights.resolve().relative_to(folder.resolve())
-        return {"weights": str(weights), "map50_95": map50_95(result.metrics), "curves": "train/results.csv"}
+        return {"weights": str(weights), "map50_95": inputs.map50_95(result.metrics), "curves": "train/results.csv"}
 
-    identity = Identity(stage=BASE, config=arguments, inputs={**split_digests(config), **weights_digest(model)})
+    identity = Identity(
+        stage=inputs.BASE, config=arguments, inputs={**split_digests(config), **inputs.weights_digest(model)}
+    )
     weights = folder / "train" / "weights" / "best.pt"
     return run_stage(folder, identity, work, flag=f"--root, distil from it as it is with --student {weights}")
 
@@ -131,7 +120,7 @@ def distill_student(config: RunConfig) -> Completion:
     from mocha_pipe.pipeline.distillation import distill_from
 
     done = distill_from(distill_inputs(config), config, flag="--run")
-    remember_distillation(config.root, done.folder)
+    inputs.remember_distillation(config.root, done.folder)
     return done
 
 
@@ -157,7 +146,8 @@ def evaluate_fewshot(config: RunConfig) -> Completion:
     """
     from mocha_pipe.pipeline.evaluation.fewshot import evaluate, fewshot_identity
 
-    run = read_completion(config.fewshot.run or last_distillation(config.root), stage=DISTILL, command=DISTILL_COMMAND)
+    distilled = config.fewshot.run or inputs.last_distillation(config.root)
+    run = read_completion(distilled, stage=inputs.DISTILL, command=inputs.DISTILL_COMMAND)
     folder, identity = named(config.fewshot.folder), fewshot_identity(config, run)
     # Evaluating costs seconds, so another question replaces the last answer instead of refusing.
     return run_stage(

@@ -29,7 +29,9 @@ def prepare_environment() -> Path:
     os.environ["YOLO_AUTOINSTALL"] = "0"
     os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
     if not os.environ.get("OMP_NUM_THREADS"):
-        os.environ["OMP_NUM_THREADS"] = str(_usable_cores())
+        # Cores that this process may run on.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        os.environ["OMP_NUM_THREADS"] = str(cores)
     if not os.environ.get("YOLO_CONFIG_DIR"):
         os.environ["YOLO_CONFIG_DIR"] = str(_own_folder())
     folder = Path(os.environ["YOLO_CONFIG_DIR"]).expanduser() / "Ultralytics"
@@ -42,11 +44,6 @@ def prepare_environment() -> Path:
 def cpu_threads() -> int:
     """Threads that torch may use for training on the CPU: what the user set in `OMP_NUM_THREADS`, else all cores."""
     return int(os.environ["OMP_NUM_THREADS"].split(",")[0])
-
-
-def _usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _own_folder() -> Path:

@@ -1,8 +1,11 @@
 """TeacherSpec: everything that can change an embedding. Caches with equal specs and tables hold the same numbers."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mocha_pipe.data.files import json_digest
 from mocha_pipe.teacher_cache.errors import CacheFormatError
@@ -19,6 +22,8 @@ _FOLDER_REVISION_DIGITS = 32
 class TeacherSpec:
     """What a cache's numbers depend on, beside the regions themselves. Written once into the cache's attributes."""
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
+
     model: str
     """Hugging Face hub id of the LLaVA checkpoint, or the name of a local folder, which decides nothing."""
     revision: str
@@ -27,7 +32,7 @@ class TeacherSpec:
     """Text put to the teacher; `{label}` stands for the class name."""
     mode: EmbeddingMode
     """`prompt`: one forward pass over the prompt. `generate`: the teacher answers, and the answer is pooled."""
-    layer: int = -1
+    layer: int
     """Index of the hidden state that is pooled; -1 is the last."""
     pooling: str
     """Name of the rule that turns token states into one vector."""
@@ -61,23 +66,15 @@ class TeacherSpec:
         Raises:
             CacheFormatError: a field is missing, unknown or of another type.
         """
-        names = {field.name: field.type for field in fields(cls)}
-        if set(values) != set(names):
-            odd = ", ".join(sorted(set(values) ^ set(names)))
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(dict(values)))
+        except ValidationError as error:
+            faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+            names = ", ".join(field.name for field in fields(cls))
             raise CacheFormatError(
-                f"a teacher spec has exactly the fields {', '.join(names)}; missing or unknown here: {odd}; "
+                f"a teacher spec has exactly the fields {names}; found {faults}; "
                 "read this cache with the version of mocha-pipe that wrote it"
-            )
-        for name, kind in names.items():
-            expected = str if kind == EmbeddingMode else kind
-            wrong_type = type(values[name]) is not expected and not (expected is float and type(values[name]) is int)
-            if wrong_type or (kind == EmbeddingMode and values[name] not in get_args(EmbeddingMode)):
-                raise CacheFormatError(
-                    f"field '{name}' of a teacher spec must be {getattr(expected, '__name__', expected)}"
-                    f"{' (prompt or generate)' if kind == EmbeddingMode else ''}; found {values[name]!r}; "
-                    "read this cache with the version of mocha-pipe that wrote it"
-                )
-        return cls(**{**values, "crop_margin": float(values["crop_margin"])})
+            ) from None
 
     def digest(self) -> str:
         """Hex digest (blake2b-16) over all fields but the names of local folders, the same on every machine."""

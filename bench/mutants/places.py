@@ -79,8 +79,8 @@ MUTANTS = (
         name="check-on-arrival",
         breaks="a file that was damaged on its way is taken into the cache",
         file="teacher_cache/sharing/transfer.py",
-        old="            _check(source, names, folder)\n",
-        new="            pass\n",
+        old="folder / name)\n    _check(source, names, folder)\n",
+        new="folder / name)\n",
         tests=("tests/teacher_cache/sharing/test_faults.py::test_a_byte_that_flips_on_the_way_is_noticed",),
     ),
     Mutant(

@@ -104,18 +104,17 @@ class ImageNames:
             for tail in _tails(name):
                 self._by_tail[tail] = None if tail in self._by_tail else name
 
-    def find(self, entry: str) -> str:
+    def find(self, entry: str, listed: str, remedy: str) -> str:
         """The image that an entry stands for.
 
         Raises:
-            LookupError: There is none, or there are several; the text says which.
+            EpisodeError: There is none, or there are several: `listed` (which says where the entry is), and the remedy.
         """
-        for tail in _tails(entry):
-            if tail in self._by_tail:
-                if (name := self._by_tail[tail]) is None:
-                    raise LookupError("which stands for several images")
-                return name
-        raise LookupError("which is no image there")
+        tail = next((tail for tail in _tails(entry) if tail in self._by_tail), None)
+        if tail is None or (name := self._by_tail[tail]) is None:
+            what = "is no image there" if tail is None else "stands for several images"
+            raise EpisodeError(f"{listed}, which {what}; {remedy}")
+        return name
 
 
 def _tails(name: str) -> Iterator[str]:
@@ -131,13 +130,6 @@ def _resolved(path: Path, number: int, entry: Any, key: str, names: ImageNames) 
         raise EpisodeError(
             f"{path}: must be {_SHAPE}, but episode {number} has no list of names under '{key}'; get the file again"
         )
-    found = []
-    for name in listed:
-        try:
-            found.append(names.find(name))
-        except LookupError as reason:
-            raise EpisodeError(
-                f"{path}: episode {number} has '{name}' in '{key}', {reason}; get images and file of one version, or "
-                "move the file away to draw episodes in its place"
-            ) from None
+    remedy = "get images and file of one version, or move the file away to draw episodes in its place"
+    found = (names.find(name, f"{path}: episode {number} has '{name}' in '{key}'", remedy) for name in listed)
     return tuple(dict.fromkeys(found))

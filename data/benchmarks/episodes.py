@@ -80,7 +80,12 @@ def _drawn(
     names, records = benchmark.source.class_names, benchmark.source.records
     allowed = set(range(len(records)) if benchmark.query is None else benchmark.query)
     for name, rows in zip(names, regions, strict=True):
-        _require_images(name, len(rows), reserve, apart=not allowed.intersection(rows))
+        spare = 0 if allowed.isdisjoint(rows) else 1  # where its images may be query too, one must be left
+        if len(rows) < reserve + spare:
+            remedy = f"pass --shots {len(rows) - spare}" if len(rows) > spare else "add images of it"
+            uses = f"{reserve} to learn, 1 to ask about" if spare else f"{reserve} to learn"
+            needed = f"needs {reserve + spare} images or more for {reserve} shots ({uses})"
+            raise EpisodeError(f"object '{name}' {needed}, found {len(rows)}; {remedy}")
     for index in range(episodes):
         support, query = [], allowed.copy()
         for name, rows in zip(names, regions, strict=True):
@@ -116,21 +121,6 @@ def _first_regions(benchmark: PersonalBenchmark) -> _Regions:
         return regions
     allowed = zip(regions, benchmark.support, strict=True)
     return [{image: rows[image] for image in images if image in rows} for rows, images in allowed]
-
-
-def _require_images(name: str, found: int, reserve: int, *, apart: bool) -> None:
-    """Refuse an object with too few possible support images; `apart`: none of these is a possible query image."""
-    spare = 0 if apart else 1
-    if found >= reserve + spare:
-        return
-    remedy = f"pass --shots {found - spare}" if found > spare else "add images of it"
-    count = "1 image" if found == 1 else f"{found} images"
-    if apart:
-        raise EpisodeError(f"object '{name}' has {count} to learn from, but {reserve} shots need {reserve}; {remedy}")
-    raise EpisodeError(
-        f"object '{name}' is in {count}, but {reserve} shots need at least {reserve + 1} "
-        f"({reserve} to learn, 1 to ask about); {remedy}"
-    )
 
 
 def _rank(*words: object) -> bytes:

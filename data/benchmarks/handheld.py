@@ -6,6 +6,7 @@ CORe50: Lomonaco and Maltoni 2017, arXiv 1705.03550; 10 kinds of things, 5 of ea
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mocha_pipe.data.benchmarks.episode_files import read_episode_file
@@ -51,7 +52,8 @@ def read_handheld(root: Path, *, name: str, objects: Mapping[str, str], progress
     if used:
         images = {name: path for name, path in images.items() if name in used}
     source = folder.read(images, progress=progress)
-    return folder.benchmark(source, published=dict(file.placed(source, shots) for shots, file in files.items()))
+    published = dict(file.placed(source, shots) for shots, file in files.items())
+    return replace(folder.benchmark(source), published=published)
 
 
 def read_handheld_training(

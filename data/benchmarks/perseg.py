@@ -1,5 +1,6 @@
 """PerSeg (Zhang et al. 2023, arXiv 2305.03048) as published with boxes: 39 objects, a few photographs of each."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from mocha_pipe.data.benchmarks.episode_files import read_episode_file
@@ -65,4 +66,4 @@ def read_perseg(root: Path, *, progress: bool = False) -> PersonalBenchmark:
     source = folder.read(images, progress=progress)
     path = root / "episodes.json"
     published = dict([read_episode_file(path, images).placed(source)]) if path.is_file() else {}
-    return folder.benchmark(source, published=published)
+    return replace(folder.benchmark(source), published=published)

@@ -1,6 +1,7 @@
 """POD (Barbato et al. 2024, arXiv 2407.01193; not public): 45 objects of 15 kinds, queries in light and in dark."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mocha_pipe.data.benchmarks.episode_files import ImageNames, read_json
@@ -52,7 +53,7 @@ def read_pod(root: Path, *, name: str = "pod", progress: bool = False) -> Person
         support = {image: file for image, file in support.items() if image in listed}
     source = folder.read({**support, **queries}, progress=progress)
     query = tuple(index for index, record in enumerate(source.records) if record.name in queries)
-    return folder.benchmark(source, support=_support(source, support, lists, path), query=query)
+    return replace(folder.benchmark(source), support=_support(source, support, lists, path), query=query)
 
 
 def _read_lists(path: Path, images: Iterable[str]) -> dict[str, list[str]]:
@@ -62,23 +63,17 @@ def _read_lists(path: Path, images: Iterable[str]) -> dict[str, list[str]]:
         isinstance(stems, list) and all(isinstance(stem, str) for stem in stems) for stems in content.values()
     ):
         raise EpisodeError(f"{path}: must be a map of object names to lists of image names; get the file again")
-    for wrong, what in ((content.keys() - OBJECTS.keys(), "unknown"), (OBJECTS.keys() - content.keys(), "missing")):
-        if wrong:
-            raise EpisodeError(
-                f"{path}: its objects must be the {len(OBJECTS)} of POD (book1, book2 ... toy3), but '{min(wrong)}' is "
-                f"{what}; mend that name"
-            )
-    names = ImageNames(images)
-    lists: dict[str, list[str]] = {}
-    for thing, stems in content.items():
-        for stem in stems:
-            try:
-                lists.setdefault(thing, []).append(names.find(stem))
-            except LookupError as reason:
-                raise EpisodeError(
-                    f"{path}: lists '{stem}' for '{thing}', {reason}; put that image into train or take out the entry"
-                ) from None
-    return lists
+    if wrong := content.keys() ^ OBJECTS.keys():
+        what = "unknown" if min(wrong) in content else "missing"
+        raise EpisodeError(
+            f"{path}: its objects must be the {len(OBJECTS)} of POD (book1, book2 ... toy3), but '{min(wrong)}' is "
+            f"{what}; mend that name"
+        )
+    names, remedy = ImageNames(images), "put that image into train or take out the entry"
+    return {
+        thing: [names.find(stem, f"{path}: lists '{stem}' for '{thing}'", remedy) for stem in stems]
+        for thing, stems in content.items()
+    }
 
 
 def _support(

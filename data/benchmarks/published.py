@@ -11,7 +11,7 @@ from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.readers.layout import YoloLayout
 from mocha_pipe.data.readers.yolo import find_images, read_images
 from mocha_pipe.data.source import without_errors
-from mocha_pipe.data.types import DetectionSource, PersonalBenchmark, PublishedEpisode
+from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
 
 _SCENES = "scenes"  # the name of the split that the reader of YOLO layouts is given
 
@@ -58,24 +58,14 @@ class PublishedFolder:
         """
         return without_errors(read_images(self._layout("."), _SCENES, images, progress=progress))
 
-    def benchmark(
-        self,
-        source: DetectionSource,
-        *,
-        support: tuple[tuple[int, ...], ...] | None = None,
-        query: tuple[int, ...] | None = None,
-        published: Mapping[int, tuple[PublishedEpisode, ...]] | None = None,
-    ) -> PersonalBenchmark:
-        """The benchmark over a source; its coarse classes are those that some object belongs to."""
+    def benchmark(self, source: DetectionSource) -> PersonalBenchmark:
+        """The benchmark over a source, without episodes; its coarse classes are those that some object belongs to."""
         coarse_names = tuple(name for name in COARSE_NAMES if name in self.objects.values())
         return PersonalBenchmark(
             name=self.name,
             source=source,
             coarse_names=coarse_names,
             coarse_of=np.array([coarse_names.index(coarse) for coarse in self.objects.values()], np.int64),
-            support=support,
-            query=query,
-            published=published or {},
         )
 
     def _layout(self, entry: str) -> YoloLayout:

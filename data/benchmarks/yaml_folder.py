@@ -27,10 +27,8 @@ def read_yaml_folder(folder: Path, *, progress: bool = False) -> PersonalBenchma
     if duplicates:
         raise DatasetError(f"{data}: personal names must differ, '{duplicates[0]}' is there twice; mend 'names:'")
     names = keys.get("coarse_names")
-    if names is None:
-        raise DatasetError(f"{data}: key 'coarse_names:' is missing; add the list of the base detector's class names")
     if not isinstance(names, list) or not names or len({str(name) for name in names}) < len(names):
-        raise DatasetError(f"{data}: 'coarse_names:' must be a list of different class names, found {names!r}")
+        raise DatasetError(f"{data}: 'coarse_names:' must list the detector's classes, each once, found {names!r}")
     return PersonalBenchmark(
         name=folder.resolve().name,
         source=source,
@@ -40,13 +38,10 @@ def read_yaml_folder(folder: Path, *, progress: bool = False) -> PersonalBenchma
 
 
 def _coarse_of(data: Path, ids: object, num_personal: int, num_coarse: int) -> NDArray[np.int64]:  # (P,)
-    if ids is None:
-        raise DatasetError(f"{data}: key 'coarse:' is missing; add a list with the coarse id of each of 'names:'")
-    if not isinstance(ids, list) or any(type(number) is not int for number in ids):
-        raise DatasetError(f"{data}: 'coarse:' must be a list of whole numbers, found {ids!r}")
-    if len(ids) != num_personal:
-        raise DatasetError(f"{data}: 'coarse:' has {len(ids)} ids but 'names:' has {num_personal} names; give one each")
-    unknown = [number for number in ids if not 0 <= number < num_coarse]
-    if unknown:
-        raise DatasetError(f"{data}: 'coarse:' has id {unknown[0]}, but 'coarse_names:' has ids 0 to {num_coarse - 1}")
+    known = range(num_coarse)
+    if not isinstance(ids, list) or len(ids) != num_personal or any(type(n) is not int or n not in known for n in ids):
+        raise DatasetError(
+            f"{data}: 'coarse:' must list an id of 'coarse_names:', 0 to {num_coarse - 1}, for each of the "
+            f"{num_personal} 'names:', found {ids!r}"
+        )
     return np.array(ids, dtype=np.int64)

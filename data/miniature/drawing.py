@@ -36,7 +36,7 @@ class View:
 
 def shape_mask(shape: str, u: Plane, v: Plane) -> Mask:
     """Which points belong to the shape."""
-    radius = _distance(u, v)
+    radius = np.hypot(u, v)
     if shape == "ball":
         return radius < 0.95
     if shape == "book":
@@ -44,7 +44,7 @@ def shape_mask(shape: str, u: Plane, v: Plane) -> Mask:
     if shape == "kite":
         return np.abs(u) + 0.8 * np.abs(v) < 0.8
     if shape == "mug":
-        handle = _distance(u - 0.5, v)
+        handle = np.hypot(u - 0.5, v)
         grip: Mask = (handle > 0.26) & (handle < 0.48) & (u > 0.4)
         cup: Mask = (np.abs(u + 0.2) < 0.65) & (np.abs(v) < 0.85)
         return cup | grip
@@ -68,7 +68,8 @@ def pattern_mask(pattern: str, u: Plane, v: Plane) -> Mask:
     if pattern == "banded":
         return (v / period) % 1 < 0.5
     if pattern == "dotted":
-        return _distance((u / period) % 1 - 0.5, (v / period) % 1 - 0.5) < 0.33
+        dots: Mask = np.hypot((u / period) % 1 - 0.5, (v / period) % 1 - 0.5) < 0.33
+        return dots
     if pattern == "checked":
         return ((u / period) % 1 < 0.5) ^ ((v / period) % 1 < 0.5)
     if pattern == "split":
@@ -121,17 +122,8 @@ def draw_object(
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
     inside = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
     canvas[y0:y1, x0:x1] = canvas[y0:y1, x0:x1] * (1 - alpha[inside]) + paint[inside]
-    return (
-        float(left + columns.min()),
-        float(top + rows.min()),
-        float(left + columns.max() + 1),
-        float(top + rows.max() + 1),
-    )
-
-
-def _distance(u: Plane, v: Plane) -> Plane:
-    """Distance of every point from the origin."""
-    return np.asarray(np.hypot(u, v), dtype=np.float32)
+    x0, y0, x1, y1 = left + columns.min(), top + rows.min(), left + columns.max() + 1, top + rows.max() + 1
+    return float(x0), float(y0), float(x1), float(y1)
 
 
 def _halve(image: NDArray[np.float32]) -> NDArray[np.float32]:  # (2H, 2W, C) -> (H, W, C)

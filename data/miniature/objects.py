@@ -48,12 +48,9 @@ class PersonalObject:
     @property
     def caption(self) -> str:
         """The sentence that the miniature teacher learns to say of it."""
-        look = f"{self.main} {self.shape}"
-        if self.pattern != "plain":
-            look = f"{self.main} and {self.second} {self.pattern} {self.shape}"
-        return (
-            f"{_with_article(look)} with {_with_article(self.sticker)} sticker" if self.sticker else _with_article(look)
-        )
+        colours = self.main if self.pattern == "plain" else f"{self.main} and {self.second} {self.pattern}"
+        look = _with_article(f"{colours} {self.shape}")
+        return f"{look} with {_with_article(self.sticker)} sticker" if self.sticker else look
 
     @property
     def split(self) -> Split:

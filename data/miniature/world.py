@@ -3,9 +3,13 @@
 `make_validation` writes a second personal benchmark, on which settings are chosen: objects of the validation split.
 """
 
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +33,8 @@ _SCENE_STREAMS: dict[Part, int] = {"train": 1, "val": 2, "benchmark": 3, "valida
 _OBJECT_STREAMS: dict[Personal, int] = {"benchmark": 0, "validation": 5}
 _SHOWN: dict[Personal, Split] = {"benchmark": "benchmark", "validation": "val"}
 """The split whose objects a personal benchmark shows."""
+_WORTH_PROCESSES = 300
+"""Scenes; fewer are written before other processes have started."""
 
 
 def scene_seed(seed: int, part: Part, index: int) -> tuple[int, int, int]:
@@ -82,8 +88,8 @@ class _PlannedScene:
     """With `{kind}` where `images` or `labels` stands."""
     part: Part
     seed: tuple[int, int, int]
-    class_of: Callable[[PersonalObject], int]
-    """Class id of an object in the label file."""
+    class_ids: Mapping[PersonalObject, int]
+    """Of each object, in the label file."""
     objects: tuple[PersonalObject, ...]
 
     def write(self, root: Path) -> None:
@@ -94,7 +100,7 @@ class _PlannedScene:
             path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene.image).save(image, quality=92, subsampling=0)
         boxes = xyxy_to_cxcywhn(scene.xyxy, SCENE_SIZE, SCENE_SIZE)
-        rows = [(self.class_of(thing), *box) for thing, box in zip(scene.objects, boxes, strict=True)]
+        rows = [(self.class_ids[thing], *box) for thing, box in zip(scene.objects, boxes, strict=True)]
         label.write_text("".join("{} {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*row) for row in rows))
 
 
@@ -106,7 +112,8 @@ def _detection_scenes(size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
             rng = np.random.default_rng((*at, 0))
             shapes = rng.choice(SHAPES, size=rng.integers(1, 5))
             objects = tuple(random_object(rng, str(shape), split) for shape in shapes)
-            yield _PlannedScene(f"{{kind}}/{split}", split, at, lambda thing: SHAPES.index(thing.shape), objects)
+            class_ids = {thing: SHAPES.index(thing.shape) for thing in objects}
+            yield _PlannedScene(f"{{kind}}/{split}", split, at, class_ids, objects)
 
 
 def _personal_scenes(part: Personal, size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
@@ -124,7 +131,7 @@ def _personal_scenes(part: Personal, size: WorldSize, seed: int) -> Iterator[_Pl
             alike[rng.integers(len(alike))],
             *(others[rng.integers(len(others))] for _ in range(rng.integers(2))),
         ]
-        yield _PlannedScene(folder, part, at, objects.index, tuple(cast))
+        yield _PlannedScene(folder, part, at, {thing: objects.index(thing) for thing in cast}, tuple(cast))
 
 
 def _personal_keys(part: Personal, size: WorldSize, seed: int) -> dict[str, object]:
@@ -143,8 +150,12 @@ def _write_world(
 ) -> None:
     """Write scenes, and a data.yaml with these keys for each folder; all of it takes the place of `root` at the end."""
     with temporary_folder(root, shared=False) as building:
-        for scene in tqdm(scenes, desc="scenes", unit="scene", disable=not progress):
-            scene.write(building)
+        write = partial(_PlannedScene.write, root=building)
+        with ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
+            few = len(scenes) < _WORTH_PROCESSES
+            done = map(write, scenes) if few else pool.map(write, scenes, chunksize=32)
+            for _ in tqdm(done, "scenes", len(scenes), unit="scene", disable=not progress):
+                pass
         for folder, content in keys.items():
             (building / folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         shutil.rmtree(root, ignore_errors=True)

@@ -16,21 +16,10 @@ from tqdm import tqdm
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.files import atomic_path, bytes_digest, exclusive
 from mocha_pipe.data.regions import RegionTable
-from mocha_pipe.data.shards.layout import (
-    MANIFEST,
-    Manifest,
-    ShardIndex,
-    Split,
-    TarShard,
-    check_split_name,
-    index_file,
-    pattern_of,
-    sample_key,
-    tar_file,
-)
+from mocha_pipe.data.shards import layout
 from mocha_pipe.data.shards.tars import BLOCK, END, TarMember, member_header, padding
 from mocha_pipe.data.source import open_source, splits_of
-from mocha_pipe.data.types import DetectionSource, ImageFile
+from mocha_pipe.data.types import DetectionSource
 
 DEFAULT_SHARD_MB = 256.0
 """Megabytes; some hundreds keep the number of files low and leave enough tars for the workers of a stream."""
@@ -81,7 +70,7 @@ def pack(
     if len(named) > 1 and len(has) == 1 and data.suffix.lower() == ".json":
         raise DatasetError(f"{data}: is one split, found {len(named)} names for it; pass --split once")
     for split in named:
-        check_split_name(split)
+        layout.check_split_name(split)
     with exclusive(out / ".pack.lock"):
         return tuple(_pack_split(data, out, split, int(shard_mb * 1e6), recipe, progress) for split in named)
 
@@ -105,11 +94,11 @@ def _pack_split(data: Path, out: Path, split: str, shard_bytes: int, recipe: str
             written += 1
     for stale in _shards_beyond(out, split, len(plan.shards)):
         stale.unlink()
-    entry = Split(
+    entry = layout.Split(
         images=len(source.records),
         regions=len(table),
         table=table.digest,
-        index_digest=plan.index.write(out / index_file(split)),
+        index_digest=plan.index.write(out / layout.index_file(split)),
         shards=plan.shards,
     )
     if manifest.splits.get(split) != entry:
@@ -121,24 +110,24 @@ def _pack_split(data: Path, out: Path, split: str, shard_bytes: int, recipe: str
         shards=len(entry.shards),
         bytes=sum(shard.bytes for shard in entry.shards),
         written=written,
-        pattern=out / pattern_of(split, len(entry.shards)),
+        pattern=out / layout.pattern_of(split, len(entry.shards)),
     )
 
 
-def _claim(out: Path, plan: "_Plan", recipe: str | None) -> Manifest:
+def _claim(out: Path, plan: "_Plan", recipe: str | None) -> layout.Manifest:
     """The folder's dataset.json. It is written at once where there is none, so that the folder is known as ours.
 
     Raises:
         DatasetError: The folder holds tars of others, or another packing.
     """
     another = f"name another folder with --out, or delete it with: rm -r {shlex.quote(str(out))}"
-    if not (out / MANIFEST).exists():
+    if not (out / layout.MANIFEST).exists():
         if found := next(_shards_beyond(out, plan.split, 0), None):
             raise DatasetError(f"{found}: was not written by `data pack`, and would be replaced; {another}")
-        manifest = Manifest(class_names=plan.table.class_names, splits={}, recipe=recipe)
+        manifest = layout.Manifest(class_names=plan.table.class_names, splits={}, recipe=recipe)
         manifest.write(out)
         return manifest
-    manifest = Manifest.read(out, out)
+    manifest = layout.Manifest.read(out, out)
     if manifest.class_names != plan.table.class_names:
         raise DatasetError(
             f"{out}: holds shards with other class names, {list(manifest.class_names)[:5]} and not "
@@ -164,14 +153,15 @@ class _Plan:
     split: str
     source: DetectionSource
     table: RegionTable
-    shards: tuple[TarShard, ...]
-    index: ShardIndex
+    shards: tuple[layout.TarShard, ...]
+    index: layout.ShardIndex
 
     @classmethod
     def make(cls, split: str, source: DetectionSource, table: RegionTable, shard_bytes: int) -> "_Plan":
         """Lay the images out one after the other; a shard ends before the image that would make it too large."""
         records = source.records
-        num_bytes = [_size(record.path) for record in records]
+        paths = [record.path for record in records]
+        num_bytes = [path.size if isinstance(path, TarMember) else Path(path).stat().st_size for path in paths]
         shard_of: list[int] = []
         offsets: list[int] = []
         ends: list[int] = []
@@ -184,7 +174,7 @@ class _Plan:
             offsets.append(ends[-1] + BLOCK)
             ends[-1] += taken
         counts = np.bincount(np.array(shard_of, np.int64), minlength=len(ends))
-        index = ShardIndex(
+        index = layout.ShardIndex(
             names=table.image_names,
             digests=table.image_digests,
             sizes=table.image_sizes,
@@ -197,7 +187,7 @@ class _Plan:
             class_ids=table.class_ids,
         )
         shards = tuple(
-            TarShard(file=tar_file(split, number), bytes=end + len(_end(end)), images=int(counts[number]))
+            layout.TarShard(file=layout.tar_file(split, number), bytes=end + len(_end(end)), images=int(counts[number]))
             for number, end in enumerate(ends)
         )
         return cls(split=split, source=source, table=table, shards=shards, index=index)
@@ -229,9 +219,10 @@ class _Plan:
         """What a shard consists of, without its end: bytes, and the number of an image where its bytes stand."""
         for image in range(*np.searchsorted(self.index.shards, [number, number + 1]).tolist()):
             size, label = int(self.index.num_bytes[image]), _label(self.source, self.table, image)
+            header = member_header(f"{layout.sample_key(image)}.json", len(label))
             yield member_header(self.index.member(image), size)
             yield image
-            yield padding(size) + member_header(f"{sample_key(image)}.json", len(label)) + label + padding(len(label))
+            yield padding(size) + header + label + padding(len(label))
 
     def _content(self, image: int) -> bytes:
         path = self.source.records[image].path
@@ -242,10 +233,6 @@ class _Plan:
         if bytes_digest(content) != self.index.digests[image]:
             raise DatasetError(f"{path}: was changed while it was packed; run the same command again")
         return content
-
-
-def _size(path: ImageFile) -> int:
-    return path.size if isinstance(path, TarMember) else Path(path).stat().st_size
 
 
 def _label(source: DetectionSource, table: RegionTable, image: int) -> bytes:

@@ -5,10 +5,10 @@ Categories become class ids in ascending order of their ids, without gaps. Crowd
 
 import json
 import math
-import posixpath
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from posixpath import normpath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,23 +117,18 @@ def _images(file: Path, entries: list[Any]) -> tuple[dict[int, Mapping[str, Any]
     problems = []
     names = set[str]()
     for index, entry in enumerate(entries):
-        where = f"{file}: images[{index}]"
         if not _is_entry(entry, "file_name"):
-            problems.append(
-                error(where, f"an image is {{'id': whole number, 'file_name': path}}, found {entry!r}; mend it")
-            )
-            continue
-        name = posixpath.normpath(entry["file_name"].replace("\\", "/"))
-        if name.startswith(("../", "/")) or name == "..":
-            problems.append(
-                error(where, f"file_name '{entry['file_name']}' leaves the image folder; write a path inside it")
-            )
+            wrong = f"an image is {{'id': whole number, 'file_name': path}}, found {entry!r}; mend it"
+        elif (name := normpath(entry["file_name"].replace("\\", "/"))) == ".." or name.startswith(("../", "/")):
+            wrong = f"file_name '{entry['file_name']}' leaves the image folder; write a path inside it"
         elif entry["id"] in images or name in names:
             twice = f"id {entry['id']}" if entry["id"] in images else f"file_name '{name}'"
-            problems.append(error(where, f"image {twice} is there twice; keep one entry per image"))
+            wrong = f"image {twice} is there twice; keep one entry per image"
         else:
             images[entry["id"]] = {**entry, "file_name": name}
             names.add(name)
+            continue
+        problems.append(error(f"{file}: images[{index}]", wrong))
     return images, problems
 
 
@@ -173,14 +168,11 @@ def _is_id(value: object, known: Mapping[int, object]) -> bool:
 
 def _numbers(bbox: object) -> tuple[float, float, float, float] | str:
     """The four numbers of a bbox, or what is wrong with it."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or any(type(number) not in (int, float) for number in bbox):
-        return f"bbox must be four numbers x y width height, found {bbox!r}; mend or remove the annotation"
-    if not all(map(math.isfinite, bbox)):
-        return f"bbox must be finite, found {bbox!r}; mend or remove the annotation"
-    x, y, width, height = map(float, bbox)
-    if width < 0 or height < 0:
-        return f"bbox width and height must not be negative, found {bbox!r}; write x y width height"
-    return x, y, width, height
+    if isinstance(bbox, list) and len(bbox) == 4 and all(type(number) in (int, float) for number in bbox):
+        x, y, width, height = map(float, bbox)
+        if all(map(math.isfinite, bbox)) and min(width, height) >= 0:
+            return x, y, width, height
+    return f"bbox must be four finite numbers x y width height, the last two 0 or more, found {bbox!r}; mend it"
 
 
 def _image_folder(file: Path, images: Mapping[int, Mapping[str, Any]]) -> Path:

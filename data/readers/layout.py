@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, first_line
 
 SPLITS = ("train", "val", "test")
 
@@ -94,12 +94,9 @@ def load_yaml(file: Path) -> dict[str, object]:
     except UnicodeDecodeError:
         raise DatasetError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
     except yaml.YAMLError as error:
-        line = (
-            f"line {error.problem_mark.line + 1}: "
-            if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark
-            else ""
-        )
-        reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error).splitlines()[0]
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or first_line(error)
+        line = f"line {mark.line + 1}: " if mark else ""
         raise DatasetError(f"{file}: is not valid YAML ({line}{reason}); mend that line") from None
     if not isinstance(value, dict):
         raise DatasetError(f"{file}: must hold 'key: value' lines, found {_kind(value)}; see 'names:' and 'train:'")

@@ -22,8 +22,8 @@ class NamedShards:
     """The tar shards of one folder, and which of them the user named.
 
     Raises:
-        DatasetNotFoundError: A tar that was named is not there.
-        DatasetError: It is not a shard, or the named tars are of several splits.
+        DatasetNotFoundError: A tar that was named is none of the shards.
+        DatasetError: The named tars are of several splits.
     """
 
     asked: str
@@ -40,13 +40,8 @@ class NamedShards:
         splits = self.manifest.splits
         split_of = {shard.file: name for name, split in splits.items() for shard in split.shards}
         have = ", ".join(f"{self.where}/{pattern_of(name, len(split.shards))}" for name, split in splits.items())
-        for name in sorted(self.tars - split_of.keys()):
+        if name := min(self.tars - split_of.keys(), default=None):
             tar = f"{self.where}/{name}"
-            if Path(tar).exists():
-                raise DatasetError(
-                    f"{tar}: is no shard of `mocha-pipe data pack`, {MANIFEST} does not list it; name "
-                    f"{have or 'another'}"
-                )
             raise DatasetNotFoundError(f"{tar}: there is no such shard, {MANIFEST} lists {have or 'none'}; name these")
         if len(found := sorted({split_of[name] for name in self.tars})) > 1:
             raise DatasetError(f"{self.asked}: names shards of several splits ({', '.join(found)}); name those of one")
@@ -193,7 +188,4 @@ def _check_tars(named: NamedShards, split: str, numbers: Sequence[int]) -> None:
                 f"{tar}: shard {number + 1} of {len(shards)} is not there; copy it there, or pack again"
             ) from None
         if size != expected:
-            how = "it was cut short" if size < expected else "it is another file"
-            raise DatasetError(
-                f"{tar}: has {size} bytes where {MANIFEST} says {expected}, {how}; copy it again, or pack again"
-            )
+            raise DatasetError(f"{tar}: has {size} bytes, {MANIFEST} says {expected}; copy it again, or pack again")

@@ -11,15 +11,14 @@ In data/ a shard is such a tar; a shard of a teacher cache is another thing.
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.files import bytes_digest, write_json, write_parquet
@@ -70,16 +69,20 @@ class Split:
 class Manifest:
     """The content of dataset.json."""
 
-    class_names: tuple[str, ...]
-    splits: Mapping[str, Split]
     recipe: str | None = None
     """Name of the settings that suit the data, where they are known: `miniature`."""
+    class_names: tuple[str, ...]
+    splits: dict[str, Split]
+
+    def __post_init__(self) -> None:
+        for name, split in self.splits.items():  # tars have the names that we give, so that none leaves the folder
+            check_split_name(name)
+            if [shard.file for shard in split.shards] != [tar_file(name, n) for n in range(len(split.shards))]:
+                raise ValueError(f"the shards of '{name}' have other names")
 
     def write(self, folder: Path) -> None:
         """Write dataset.json."""
-        splits = {name: asdict(split) for name, split in self.splits.items()}
-        content = {"format": FORMAT, "recipe": self.recipe, "class_names": self.class_names, "splits": splits}
-        write_json(folder / MANIFEST, content)
+        write_json(folder / MANIFEST, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, folder: Path, asked: object) -> "Manifest":
@@ -115,16 +118,14 @@ class Manifest:
                 raise DatasetError(
                     f"{where}: is of format {content['format']!r}, this version reads {FORMAT!r}; pack again"
                 )
-            return cls(
-                class_names=tuple(map(str, content["class_names"])),
-                splits={name: _split(name, split) for name, split in content["splits"].items()},
-                recipe=content.get("recipe"),
-            )
+            return TypeAdapter(cls).validate_python(content)
         except DatasetError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
+            first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": repr(error)}
+            reason = " ".join(map(str, (*first["loc"], first["msg"])))
             raise DatasetError(
-                f"{where}: is not a {MANIFEST} of `mocha-pipe data pack` ({error!r}); copy it again, or pack again"
+                f"{where}: is not a {MANIFEST} of `mocha-pipe data pack` ({reason}); copy it again, or pack again"
             ) from None
 
     def split(self, name: str, where: object) -> Split:
@@ -140,21 +141,6 @@ class Manifest:
                 f"mocha-pipe data pack --split {name}"
             )
         return self.splits[name]
-
-
-def _split(name: str, content: Mapping[str, Any]) -> Split:
-    """A split of a dataset.json; its tars have the names that we give, so that none leaves the folder."""
-    check_split_name(name)
-    shards = [TarShard(file=s["file"], bytes=int(s["bytes"]), images=int(s["images"])) for s in content["shards"]]
-    if [shard.file for shard in shards] != [tar_file(name, number) for number in range(len(shards))]:
-        raise ValueError(f"the shards of '{name}' have other names")
-    return Split(
-        images=int(content["images"]),
-        regions=int(content["regions"]),
-        table=str(content["table"]),
-        index_digest=str(content["index_digest"]),
-        shards=tuple(shards),
-    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,19 +182,13 @@ class ShardIndex:
         """Read an index of that digest.
 
         Raises:
-            DatasetNotFoundError: There is none.
-            DatasetError: It is another one.
+            DatasetError: There is none, or it is another one.
         """
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise DatasetNotFoundError(
-                f"{path}: the index of the shards is not there; copy it beside them, or pack again"
-            ) from None
+        content = path.read_bytes() if path.is_file() else b""
         if bytes_digest(content) != digest:
             raise DatasetError(
-                f"{path}: is not the index that {MANIFEST} speaks of, it is damaged or of another packing; copy both "
-                "again, or pack again"
+                f"{path}: must be the index that {MANIFEST} speaks of, but is missing, damaged or of another packing; "
+                "copy both again, or pack again"
             )
         table = pq.read_table(pa.BufferReader(content))
         boxes = table["xyxy"].combine_chunks()

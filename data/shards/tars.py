@@ -47,14 +47,10 @@ class TarMember:
         if not self._is_ours(found):
             _open.cache_clear()  # the tar may have been replaced since it was opened
             found = self._read()
-        if len(found) < BLOCK + self.size:
-            raise DatasetNotFoundError(
-                f"{self.tar}: ends inside {self.member}, it was cut short; copy the whole tar there again"
-            )
         if not self._is_ours(found):
             raise DatasetNotFoundError(
-                f"{self.tar}: {self.member} is not where the index says, so the tar is another one; copy tar and "
-                "index together again"
+                f"{self.tar}: {self.member} is not where the index says, so the tar was cut short or is another one; "
+                "copy tar and index together again"
             )
         return found[BLOCK:]
 

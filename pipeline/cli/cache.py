@@ -9,22 +9,9 @@ import typer
 from mocha_pipe.pipeline.cli.console import print_either, print_json
 from mocha_pipe.pipeline.cli.flags import takes_settings
 from mocha_pipe.pipeline.cli.options import GROUP, Json
-from mocha_pipe.pipeline.report.cache_tables import (
-    audit_table,
-    build_values,
-    info_values,
-    listings_table,
-    plan_table,
-    transfer_line,
-    verify_lines,
-)
+from mocha_pipe.pipeline.report import cache_tables
 from mocha_pipe.pipeline.report.tables import values_table
 from mocha_pipe.pipeline.settings.sections import RunConfig
-
-_MINIATURE_TEACHER_NOTE = (
-    "the miniature teacher knows only the miniature world; for photographs name another one, such as "
-    "--teacher llava-hf/llava-1.5-7b-hf"
-)
 
 CacheFolder = Annotated[Path, typer.Argument(help="Folder of a teacher cache.")]
 OtherTeacher = Annotated[
@@ -47,7 +34,7 @@ def cache_plan(
     from mocha_pipe.pipeline.caching import plan_cache
 
     plan = plan_cache(config, sample)
-    print_either(asdict(plan), plan_table(plan), as_json)
+    print_either(asdict(plan), cache_tables.plan_table(plan), as_json)
 
 
 @cache.command("build")
@@ -64,12 +51,13 @@ def cache_build(config: RunConfig, as_json: Json = False) -> None:
     from mocha_pipe.pipeline.stages import build_teacher_cache
 
     if is_first_rank() and config.teacher.model == "miniature" and not config.uses_miniature:
-        typer.echo(f"note: {_MINIATURE_TEACHER_NOTE}", err=True)
+        why = "note: the miniature teacher knows only the miniature world; for photographs name another one"
+        typer.echo(f"{why}, such as --teacher llava-hf/llava-1.5-7b-hf", err=True)
     done = build_teacher_cache(config)
     if not is_first_rank():
         return
     told = {"cache": str(done.folder), "skipped": done.skipped, "seconds": done.seconds, **done.outputs}
-    print_either(told, values_table(f"teacher cache {done.folder}", build_values(done)), as_json)
+    print_either(told, values_table(f"teacher cache {done.folder}", cache_tables.build_values(done)), as_json)
     if done.outputs["set_aside"]:
         _report_set_aside(done.folder)
         raise typer.Exit(1)
@@ -81,7 +69,7 @@ def cache_info(cache: CacheFolder = _DEFAULT, as_json: Json = False) -> None:
     from mocha_pipe.teacher_cache.store.cache import RegionCache
 
     info = RegionCache.open(cache).info()
-    print_either(info, values_table(f"teacher cache {cache}", info_values(info)), as_json)
+    print_either(info, values_table(f"teacher cache {cache}", cache_tables.info_values(info)), as_json)
 
 
 @cache.command("verify")
@@ -101,7 +89,7 @@ def cache_verify(
     if as_json:
         print_json({"cache": str(cache), **asdict(report)})
     else:
-        typer.echo("\n".join(verify_lines(report)))
+        typer.echo("\n".join(cache_tables.verify_lines(report)))
     if not report.findings:
         return
     if not repair:
@@ -125,7 +113,7 @@ def cache_audit(
     from mocha_pipe.pipeline.caching import audit
 
     report = audit(_of(config, cache), rows, seed, teacher)
-    print_either({"cache": str(cache), "ok": report.ok, **asdict(report)}, audit_table(report), as_json)
+    print_either({"cache": str(cache), "ok": report.ok, **asdict(report)}, cache_tables.audit_table(report), as_json)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -135,7 +123,7 @@ def cache_push(cache: CacheFolder, to: Place) -> None:
     """Copy what a folder or URL lacks of a cache."""
     from mocha_pipe.teacher_cache.sharing import push
 
-    typer.echo(transfer_line(push(cache, to, progress=True)))
+    typer.echo(cache_tables.transfer_line(push(cache, to, progress=True)))
 
 
 @cache.command("pull")
@@ -147,7 +135,7 @@ def cache_pull(
     """Fetch what a local folder lacks of a cache; every file is checked before it counts."""
     from mocha_pipe.teacher_cache.sharing import pull
 
-    typer.echo(transfer_line(pull(source, cache, targets_only=targets, progress=True)))
+    typer.echo(cache_tables.transfer_line(pull(source, cache, targets_only=targets, progress=True)))
 
 
 @cache.command("merge")
@@ -160,7 +148,7 @@ def cache_merge(
     """Join the shards that several members computed; with the last shard, the targets are derived."""
     from mocha_pipe.pipeline.caching import merge_caches
 
-    typer.echo(transfer_line(merge_caches(into, sources, config.cache.dim)))
+    typer.echo(cache_tables.transfer_line(merge_caches(into, sources, config.cache.dim)))
 
 
 @cache.command("ls")
@@ -169,7 +157,7 @@ def cache_ls(place: Place = "work", as_json: Json = False) -> None:
     from mocha_pipe.teacher_cache.sharing import list_caches
 
     found = list_caches(place)
-    print_either([asdict(listing) for listing in found], listings_table(place, found), as_json)
+    print_either([asdict(listing) for listing in found], cache_tables.listings_table(place, found), as_json)
 
 
 def _of(config: RunConfig, folder: Path) -> RunConfig:

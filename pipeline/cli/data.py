@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,12 +48,7 @@ def import_openimages(
     from mocha_pipe.data.openimages import import_openimages as import_boxes
 
     imported = import_boxes(source, out, copy=copy, progress=True)
-    if as_json:
-        print_json([asdict(part) for part in imported])
-        return
-    for part in imported:
-        print_values(f"split {part.split}", {key: value for key, value in asdict(part).items() if key != "split"})
-    typer.echo(f"look at it: mocha-pipe data check {shlex.quote(str(out / 'data.yaml'))}")
+    _print_splits([asdict(part) for part in imported], "look at it: mocha-pipe data check", out / "data.yaml", as_json)
 
 
 @data.command("pack")
@@ -68,16 +63,8 @@ def data_pack(
     """Write images and boxes as WebDataset tar shards, which train like the folder, also from a bucket."""
     from mocha_pipe.pipeline.run.datasets import pack_shards
 
-    packed = pack_shards(config, out, splits=split or (), shard_mb=shard_size)
-    if as_json:
-        print_json([asdict(part) for part in packed])
-        return
-    for part in packed:
-        print_values(f"split {part.split}", {key: getattr(part, key) for key in _PACKED})
-    typer.echo(f"train from them: mocha-pipe distill --data {shlex.quote(str(packed[0].pattern))}")
-
-
-_PACKED = ("images", "regions", "shards", "bytes", "written")
+    packed = [asdict(part) for part in pack_shards(config, out, splits=split or (), shard_mb=shard_size)]
+    _print_splits(packed, "train from them: mocha-pipe distill --data", packed[0]["pattern"], as_json)
 
 
 @data.command("miniature")
@@ -92,3 +79,14 @@ def data_miniature(
     folder = out or config.miniature_folder
     done = make_world(replace(config, miniature=replace(config.miniature, folder=folder)))
     print_table(stages_table([done]))
+
+
+def _print_splits(parts: list[dict[str, Any]], next_step: str, place: Path, as_json: bool) -> None:
+    """Print what became of each split, and a command to go on with."""
+    if as_json:
+        print_json(parts)
+        return
+    for part in parts:
+        counts = {key: value for key, value in part.items() if key not in ("split", "pattern")}
+        print_values(f"split {part['split']}", counts)
+    typer.echo(f"{next_step} {shlex.quote(str(place))}")

@@ -7,24 +7,17 @@ from typing import Annotated
 
 import typer
 
-from mocha_pipe.pipeline.cli.options import (
-    DetectionConfidence,
-    Device,
-    FalseAcceptRate,
-    ProfileFile,
-    Root,
-    StudentFolder,
-)
+from mocha_pipe.pipeline.cli import options
 
 
 def detect(
     source: Annotated[str, typer.Argument(help="Image, folder, glob, video, camera index or URL of a stream.")],
-    profile: ProfileFile = None,
-    student: StudentFolder = None,
-    root: Root = Path("work"),
-    confidence: DetectionConfidence = 0.25,
-    false_accept_rate: FalseAcceptRate = 0.05,
-    device: Device = "auto",
+    profile: options.ProfileFile = None,
+    student: options.StudentFolder = None,
+    root: options.Root = Path("work"),
+    confidence: options.DetectionConfidence = 0.25,
+    false_accept_rate: options.FalseAcceptRate = 0.05,
+    device: options.Device = "auto",
     save: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder for drawn pictures; a video becomes a video.")
     ] = None,

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mocha_pipe.pipeline.cli import options
 from mocha_pipe.pipeline.cli.console import print_json, print_table
-from mocha_pipe.pipeline.cli.options import (
-    DetectionConfidence,
-    Device,
-    Json,
-    ObjectName,
-    ProfileFile,
-    Root,
-    StudentFolder,
-)
 from mocha_pipe.pipeline.report.tables import photos_table
 
 if TYPE_CHECKING:
@@ -25,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def personalize(
-    name: ObjectName,
+    name: options.ObjectName,
     photos: Annotated[list[Path], typer.Argument(show_default=False, help="Photos of the object, one or more.")],
     box: Annotated[
         list[str] | None,
@@ -38,18 +30,18 @@ def personalize(
     class_name: Annotated[
         str | None, typer.Option("--class", help="What the object is to the detector [default: what it detects].")
     ] = None,
-    profile: ProfileFile = None,
-    student: StudentFolder = None,
+    profile: options.ProfileFile = None,
+    student: options.StudentFolder = None,
     learner: Annotated[
         str | None,
         typer.Option(help="Of a new profile: conditional, gallery, protonet or simpleshot [default: conditional]."),
     ] = None,
-    confidence: DetectionConfidence = 0.25,
+    confidence: options.DetectionConfidence = 0.25,
     save: Annotated[Path | None, typer.Option(help="Folder for a picture of what was learnt from each photo.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether the right thing was detected.")] = False,
-    root: Root = Path("work"),
-    device: Device = "auto",
-    as_json: Json = False,
+    root: options.Root = Path("work"),
+    device: options.Device = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Learn an object from photos; more photos of a name that the profile knows refine it."""
     from mocha_pipe.pipeline.personal.personalize import PROFILE_FILE, draw, learn, student_folder

@@ -53,12 +53,8 @@ def pool_passes(
     student = load_student(folder)
     base = replace(load_student(weights), image_size=student.image_size)
     own = "" if settings.benchmark_data else "mend its coarse classes in data.yaml or coarse.yaml, or "
-    in_students = with_coarse_classes(
-        benchmark,
-        student.class_names,
-        "student",
-        f"{own}name another benchmark with --benchmark, or student with --run",
-    )
+    remedy = f"{own}name another benchmark with --benchmark, or student with --run"
+    in_students = with_coarse_classes(benchmark, student.class_names, "student", remedy)
     with_coarse_classes(
         benchmark, base.class_names, "base detector", "name one trained on them with --base (see mocha-pipe pretrain)"
     )

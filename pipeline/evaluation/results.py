@@ -10,17 +10,10 @@ from mocha_pipe.data.benchmarks.episodes import Episode
 from mocha_pipe.data.types import PersonalBenchmark
 from mocha_pipe.pipeline.report.tables import METRIC_TITLES
 from mocha_pipe.pipeline.settings.sections import FewshotConfig
+from mocha_pipe.student.fewshot import openset
 from mocha_pipe.student.fewshot.bootstrap import mean_interval
 from mocha_pipe.student.fewshot.confusion import confusion_by_coarse
 from mocha_pipe.student.fewshot.episodes import evaluate_episodes
-from mocha_pipe.student.fewshot.openset import (
-    FALSE_ACCEPT_G,
-    OpenEpisode,
-    acceptance,
-    hold_out,
-    open_episodes,
-    separation,
-)
 from mocha_pipe.student.fewshot.strangers import CalibrationError, accept_above
 from mocha_pipe.student.network.pool_pass import PoolPass
 
@@ -104,7 +97,7 @@ def unknown_figures(
     Returns:
         Nothing where no coarse class has an object to hold out and one to teach.
     """
-    asked = open_episodes(benchmark, episodes, passes, learner=settings.learner)
+    asked = openset.open_episodes(benchmark, episodes, passes, learner=settings.learner)
     if not asked[STUDENT]:
         return {}, [
             "Unknown objects are left out: none can be held out, as no episode asks about two objects of one coarse "
@@ -113,33 +106,33 @@ def unknown_figures(
     calibrated, notes = _calibrated(settings, asked[STUDENT], strangers_U)
     return {
         "episodes": len(asked[STUDENT]),
-        "held_out": len(hold_out(benchmark, episodes[0])),
+        "held_out": len(openset.hold_out(benchmark, episodes[0])),
         "methods": {method: _separated(found, settings.seed) for method, found in asked.items()},
         **calibrated,
     }, notes
 
 
-def _separated(episodes: Sequence[OpenEpisode], seed: int) -> dict[str, Any]:
-    found = separation(episodes)
+def _separated(episodes: Sequence[openset.OpenEpisode], seed: int) -> dict[str, Any]:
+    found = openset.separation(episodes)
     return {
         "auroc": _figure(found.auroc, seed),
         "false_accept_at_95_recall": _figure(found.false_accept, seed),
         "roc": {
-            "false_accept": FALSE_ACCEPT_G.round(4).tolist(),
+            "false_accept": openset.FALSE_ACCEPT_G.round(4).tolist(),
             "recall": found.recall.mean(axis=0).round(4).tolist(),
         },
     }
 
 
 def _calibrated(
-    settings: FewshotConfig, episodes: Sequence[OpenEpisode], strangers_U: NDArray[np.float32] | None
+    settings: FewshotConfig, episodes: Sequence[openset.OpenEpisode], strangers_U: NDArray[np.float32] | None
 ) -> tuple[dict[str, Any], list[str]]:
     """What the student's own threshold accepts."""
     if strangers_U is None:
         return {}, []
     rate = settings.false_accept_rate
     try:
-        accepted = acceptance(episodes, lambda candidates: accept_above(strangers_U, rate, candidates))
+        accepted = openset.acceptance(episodes, lambda candidates: accept_above(strangers_U, rate, candidates))
     except CalibrationError as error:
         return {}, [f"What the student's threshold accepts is left out: {error}"]
     measured = {name: _figure(getattr(accepted, name), settings.seed) for name in ("false_accept", "recall")}

@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from mocha_pipe.data.images import read_image
-from mocha_pipe.pipeline.errors import StageMissingError
 from mocha_pipe.pipeline.personal.photos import PersonalizeError, Shown, find_object
-from mocha_pipe.pipeline.run.inputs import DISTILL
-from mocha_pipe.pipeline.run.last import DISTILL_COMMAND, last_distillation
+from mocha_pipe.pipeline.run.inputs import DISTILL, DISTILL_COMMAND, last_distillation
 from mocha_pipe.pipeline.rundir import read_completion
 from mocha_pipe.student.personal.profile import Profile, student_digest
 
@@ -74,14 +72,8 @@ def student_folder(root: Path, named: Path | None) -> Path:
     """
     if named:
         return named
-    try:
-        run = read_completion(last_distillation(root), stage=DISTILL, command=DISTILL_COMMAND)
-    except StageMissingError:
-        raise StageMissingError(
-            f"no distillation was completed under {root}: run {DISTILL_COMMAND}, or name a student's folder with "
-            "--student"
-        ) from None
-    return run.path("student")
+    run = last_distillation(root, "a student's folder with --student")
+    return read_completion(run, stage=DISTILL, command=DISTILL_COMMAND).path("student")
 
 
 def _open_profile(path: Path, digest: str, class_names: Sequence[str], learner: str | None) -> Profile:

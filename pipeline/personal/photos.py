@@ -86,7 +86,10 @@ def find_object(
         )
     drawn: Sequence[str | None] = boxes or [None] * len(photos)
     records = [_record(photo, box) for photo, box in zip(photos, drawn, strict=True)]
-    coarse = None if class_name is None else _class_id(class_name, student.class_names)
+    if class_name not in (None, *student.class_names):
+        known = ", ".join(student.class_names)
+        raise PersonalizeError(f"--class must be one of the student's, {known}; found {class_name!r}")
+    coarse = None if class_name is None else student.class_names.index(class_name)
     embedder = RegionEmbedder(student, image_size=student.image_size, confidence=confidence, device=device)
     source = DetectionSource(root=Path(), split="photos", class_names=student.class_names, records=tuple(records))
     found = embedder.embed_pool(source)
@@ -133,12 +136,6 @@ def _parse_box(text: str) -> Box:
             "--box 10,20,30,40"
         )
     return x, y, width, height
-
-
-def _class_id(name: str, class_names: Sequence[str]) -> int:
-    if name not in class_names:
-        raise PersonalizeError(f"--class must be one of the student's, {', '.join(class_names)}; found {name!r}")
-    return class_names.index(name)
 
 
 def _drawn(found: "PoolPass", index: int, record: ImageRecord, coarse: int | None, class_names: Sequence[str]) -> Shown:

@@ -7,7 +7,6 @@ from rich import filesize
 from rich.table import Table
 
 from mocha_pipe.pipeline.report.tables import plain_table, values_table
-from mocha_pipe.teacher_cache.building.forecast import duration
 
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.rundir import Completion
@@ -21,6 +20,8 @@ _NESTED = ("arrays", "teacher", "versions", "bytes")
 
 def plan_table(plan: "BuildPlan") -> Table:
     """What a build would do and cost."""
+    from mocha_pipe.teacher_cache.building.forecast import duration
+
     total = sum(plan.bytes.values())
     sizes = ", ".join(f"{name} {file_size(size)}" for name, size in plan.bytes.items())
     rows = {
@@ -38,8 +39,9 @@ def plan_table(plan: "BuildPlan") -> Table:
 
 def build_values(done: "Completion") -> dict[str, Any]:
     """What a build did, for people."""
+    from mocha_pipe.teacher_cache.building.forecast import Forecast, duration
+
     out = done.outputs
-    forecast = out["forecast"]
     values = {
         "regions": f"{out['rows']} ({out['embedded']} embedded here, {out['reused']} reused, {out['duplicates']} equal "
         f"to others, {out['set_aside']} set aside)",
@@ -48,9 +50,9 @@ def build_values(done: "Completion") -> dict[str, Any]:
         "targets": f"{out['dim']} wide" if out["dim"] else "not yet: shards are missing",
         "teacher": out["teacher"],
     }
-    if forecast:
+    if out["forecast"]:
         actual = duration(out["embedding_seconds"])
-        values["teacher's time"] = f"forecast {_forecast_words(forecast)}, actual {actual}"
+        values["teacher's time"] = f"forecast {Forecast(**out['forecast'])}, actual {actual}"
     return {**values, "seconds": f"{done.seconds:.1f}", "already complete": done.skipped}
 
 
@@ -116,8 +118,3 @@ def file_size(size: float) -> str:
 
 def _with_distinct(number: int, distinct: int) -> str:
     return f"{number}" if number == distinct else f"{number}, {distinct} of them distinct"
-
-
-def _forecast_words(forecast: Mapping[str, Any]) -> str:
-    seconds, low, high = (duration(forecast[key]) for key in ("seconds", "low", "high"))
-    return f"{seconds} ({low} to {high})"

@@ -32,7 +32,7 @@ _STATUS_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 _SEVERITY_STYLES = {"error": "red", "warning": "yellow"}
 
 
-def results_tables(report: Mapping[str, Any]) -> tuple[Table, Table]:
+def results_tables(report: Mapping[str, Any]) -> list[Table]:
     """Rows = methods, one section per number of shots, the gain of mocha over yolo below each.
 
     Two tables, because a terminal of 80 columns has room for three figures with their intervals.
@@ -42,12 +42,9 @@ def results_tables(report: Mapping[str, Any]) -> tuple[Table, Table]:
     titles = dict(METRIC_TITLES)
     if any("unknown" in result for result in report["results"]):
         titles["auroc"] = "AUROC unknown"
-    keys = list(titles)
-    tables = (
-        plain_table("", *(titles[key] for key in keys[:3]), title=title),
-        plain_table("", *(titles[key] for key in keys[3:])),
-    )
-    for table, shown in zip(tables, (keys[:3], keys[3:]), strict=True):
+    keys, tables = list(titles), []
+    for shown, heading in ((keys[:3], title), (keys[3:], None)):
+        table = plain_table("", *(titles[key] for key in shown), title=heading)
         table.padding = (0, 1, 0, 0)  # three signed figures of 20 characters fill a line
         for result in report["results"]:
             table.add_row(Text(shots_in_words(result["shots"]), style="bold"))
@@ -57,6 +54,7 @@ def results_tables(report: Mapping[str, Any]) -> tuple[Table, Table]:
             gain = result["gain"]
             gains = [interval(gain[key], signed=True) if key in gain else "" for key in shown]
             table.add_row("  gain", *gains, style="cyan", end_section=True)
+        tables.append(table)
     return tables
 
 

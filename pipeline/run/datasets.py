@@ -1,5 +1,6 @@
 """The data that stages start from: the miniature's worlds, written where they are missing, and data sets opened."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.shards.layout import recipe_of
 from mocha_pipe.data.source import open_source
 from mocha_pipe.data.types import DetectionSource
-from mocha_pipe.pipeline.run.inputs import VALIDATION, WORLD, is_first_rank, remote_copy
+from mocha_pipe.pipeline.run.inputs import VALIDATION, WORLD, is_first_rank
 from mocha_pipe.pipeline.rundir import BEGUN, COMPLETE, Completion, Identity, run_stage
 from mocha_pipe.pipeline.settings.loading import is_miniature
 from mocha_pipe.pipeline.settings.sections import RunConfig
@@ -84,7 +85,8 @@ def distill_data(
     if not config.data.url:
         train, table = training_regions(config)
         return train, table, open_source(data_path(config), config.data.val, keep_unreadable=True, progress=True), ()
-    copy = remote_copy(config)
+    place = hashlib.blake2b(config.data.url.rpartition("/")[0].encode(), digest_size=8).hexdigest()
+    copy = config.root / "remote" / f"data-{place}"
     remote = open_shards(config.data.url, copy, config.data.train)
     val = copy_split(config.data.url, copy, config.data.val, progress=True)
     return remote.source, remote.table, open_source(val, config.data.val, keep_unreadable=True), remote.shards

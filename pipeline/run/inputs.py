@@ -1,6 +1,5 @@
-"""What stages make of their settings: arguments of trainer and teacher, and digests of what a run starts from."""
+"""What stages make of their settings: arguments of trainer and teacher, and what a run starts from."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mocha_pipe.data.files import file_digest, write_json
-from mocha_pipe.pipeline.errors import ConfigError
+from mocha_pipe.data.files import bytes_digest, file_digest, write_json
+from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
 from mocha_pipe.pipeline.run.devices import torch_device, trainer_device
 from mocha_pipe.pipeline.rundir import COMPLETE, read_json
-from mocha_pipe.pipeline.settings.sections import RunConfig, TrainingConfig
+from mocha_pipe.pipeline.settings.sections import TrainingConfig
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ VALIDATION, EVALUATION = "validation", "evaluation"
 """Names of the stages, and of their folders."""
 MINIATURE_TEACHER = "miniature"
 TEACHER_NOTE = "teacher.json"
+LAST_DISTILL = "last-distill.json"
+"""Says, below a root, which distillation completed last: what `fewshot` and `personalize` take if none is named."""
+DISTILL_COMMAND = "mocha-pipe distill"
 _METRIC = "metrics/mAP50-95(B)"
 
 
@@ -94,7 +96,7 @@ def note_teacher(cache: Path, teacher: TeacherConfig) -> None:
 def cache_digest(cache: "RegionCache") -> str:
     """Identity of a cache's targets: teacher, regions and projection."""
     parts = (cache.teacher_digest, cache.table_digest, cache.projection_digest)
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+    return bytes_digest("\n".join(parts).encode())
 
 
 def weights_digest(model: str) -> dict[str, str]:
@@ -102,10 +104,21 @@ def weights_digest(model: str) -> dict[str, str]:
     return {"model": file_digest(Path(model)) if Path(model).is_file() else model}
 
 
-def remote_copy(config: RunConfig) -> Path:
-    """Where that lies which is copied of a data set behind a URL."""
-    folder = config.data.url.rpartition("/")[0]
-    return config.root / "remote" / f"data-{hashlib.blake2b(folder.encode(), digest_size=8).hexdigest()}"
+def remember_distillation(root: Path, folder: Path) -> None:
+    """Note a completed distillation."""
+    write_json(root / LAST_DISTILL, {"run": os.path.relpath(folder, root)})
+
+
+def last_distillation(root: Path, instead: str = "its folder with --run") -> Path:
+    """Folder of the distillation that completed last under a root.
+
+    Raises:
+        StageMissingError: none did; `instead` is what the user may name.
+    """
+    pointer = read_json(root / LAST_DISTILL)
+    if "run" not in pointer:
+        raise StageMissingError(f"no distillation was completed under {root}: run {DISTILL_COMMAND}, or name {instead}")
+    return root / str(pointer["run"])
 
 
 def train_arguments(settings: TrainingConfig) -> dict[str, Any]:

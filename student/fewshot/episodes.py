@@ -146,13 +146,7 @@ def name_detections(
 
 
 def ask(benchmark: PersonalBenchmark, regions: NamedBoxes, episode: Episode) -> Question:
-    """What an episode teaches and asks.
-
-    Args:
-        benchmark: personal scenes.
-        regions: all of them, by `source_regions`.
-        episode: support and query among them.
-    """
+    """What an episode teaches and asks; `regions` are all of the benchmark, by `source_regions`."""
     support = episode.support.ravel()
     asked = np.flatnonzero(np.isin(regions.image, episode.query))
     truth = regions[asked]

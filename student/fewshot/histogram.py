@@ -20,8 +20,7 @@ def colour_histogram(crop: NDArray[np.uint8]) -> NDArray[np.float32]:  # (H, W, 
     Args:
         crop: RGB pixels, at least one.
     """
-    assert crop.ndim == 3, "a crop is (H, W, 3)"
-    assert crop.shape[2] == 3, "a crop is (H, W, 3)"
+    assert crop.shape[2:] == (3,), "a crop is (H, W, 3)"
     assert crop.size, "a crop has pixels"
     # Divided by 256, which is exact, so that rounding puts no colour into another bin; value is a share of 255.
     hsv = rgb_to_hsv(crop.reshape(-1, 3) / 256) * [1, 1, 256 / 255]

@@ -97,14 +97,7 @@ def open_episodes(
 ) -> dict[str, list[OpenEpisode]]:
     """How close taught and held-out objects come to what was taught, in coarse classes that the query shows both of.
 
-    Args:
-        benchmark: personal scenes; every pass was made over `benchmark.source`.
-        episodes: support and query of each. One without such a class is left out.
-        passes: the pool pass of each method, by its name.
-        learner: which prototype learner, by name.
-
-    Raises:
-        PrototypeError: if there is no such learner.
+    Arguments and errors as in `evaluate_episodes`; an episode without such a class is left out.
     """
     regions = source_regions(benchmark.source)
     found: dict[str, list[OpenEpisode]] = {method: [] for method in passes}

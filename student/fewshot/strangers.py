@@ -39,11 +39,7 @@ class CalibrationError(MochaError, ValueError):
 
 
 def stranger_closeness(
-    embeddings_RD: NDArray[np.floating],
-    coarse_R: NDArray[np.integer],
-    image_R: NDArray[np.integer],
-    *,
-    seed: int = 0,
+    embeddings_RD: NDArray[np.floating], coarse_R: NDArray[np.integer], image_R: NDArray[np.integer], *, seed: int = 0
 ) -> NDArray[np.float32]:
     """Cosine of each region with one random region of its coarse class in another image, its partner.
 
@@ -89,12 +85,15 @@ def load_strangers(folder: Path) -> NDArray[np.float32]:  # (U,)
         raise StudentModelError(f"{path}: no such file; run `mocha-pipe distill` again, which measures it.")
     try:
         closeness = load_file(path)[_TENSOR]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StudentModelError(_damaged(path, f"found none ({error})")) from error
-    if closeness.ndim != 1 or closeness.dtype != np.float32:
-        raise StudentModelError(_damaged(path, f"found {closeness.dtype} in {closeness.ndim} dimensions"))
-    if not (np.isfinite(closeness).all() and (np.diff(closeness) >= 0).all()):
-        raise StudentModelError(_damaged(path, "found some that are not, or not in order"))
+        is_sound = closeness.ndim == 1 and closeness.dtype == np.float32
+        is_sound = is_sound and bool(np.isfinite(closeness).all() and (np.diff(closeness) >= 0).all())
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        is_sound = False
+    if not is_sound:
+        raise StudentModelError(
+            f"{path}: must hold `{_TENSOR}`, a row of ascending float32; found something else; "
+            "run `mocha-pipe distill` again, which measures it."
+        )
     return np.asarray(closeness)
 
 
@@ -141,15 +140,10 @@ def accept_above(strangers_U: NDArray[np.floating], false_accept_rate: float, ob
     if above:
         return float(scores[-above])
     least = math.ceil(objects / false_accept_rate - 1e-9) - 1
-    rate = f"ask for a rate of {objects}/{found + 1} or more" if objects <= found else ""
-    if objects == 1:
-        raise CalibrationError(
-            f"a false-accept rate of {false_accept_rate:g} needs {least} or more regions that are none of the objects, "
-            f"found {found}; calibrate on more of them{rate and f', or {rate}'}"
-        )
+    rate = f"ask for a rate of {objects}/{found + 1} or more, or " if objects <= found else ""
     raise CalibrationError(
-        f"{objects} prototypes of one class share the false-accept rate of {false_accept_rate:g}, which needs {least} "
-        f"or more strangers, and the student has {found}; {rate and f'{rate}, or '}distil with more validation images"
+        f"a false-accept rate of {false_accept_rate:g} for a class with {objects} of the prototypes needs {least} or "
+        f"more strangers, and the student has {found}; {rate}distil with more validation images"
     )
 
 
@@ -157,8 +151,3 @@ def _run_of_each(keys_RK: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArr
     """Of sorted rows: where the run of rows equal to each one starts (R,), and how long that run is (R,)."""
     _, first, run, count = np.unique(keys_RK, axis=0, return_index=True, return_inverse=True, return_counts=True)
     return first[run.ravel()], count[run.ravel()]
-
-
-def _damaged(path: Path, found: str) -> str:
-    rule = f"must hold `{_TENSOR}`, a row of ascending float32"
-    return f"{path}: {rule}; {found}; run `mocha-pipe distill` again, which measures it."

@@ -6,6 +6,7 @@ Legend: B images of a batch, M detections, R ground-truth regions, D width of an
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import torchvision  # type: ignore[import-untyped]  # noqa: F401  (ultralytics' NMS uses it only where it is imported)
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils.nms import non_max_suppression
@@ -45,25 +46,18 @@ class _Scene:
     """Ground-truth boxes in letterboxed pixels."""
 
 
-class _Scenes(Dataset[_Scene]):
-    """Images of a source, decoded and letterboxed as ultralytics' predictor does with `rect=False`."""
-
-    def __init__(self, records: Sequence[ImageRecord], size: int) -> None:
-        self.records = records
-        self.letterbox = LetterBox((size, size), auto=False)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> _Scene:
-        record = self.records[index]
+def _scenes(records: Sequence[ImageRecord], size: int) -> list[_Scene]:
+    """Images of a batch, decoded and letterboxed as ultralytics' predictor does with `rect=False`."""
+    letterbox, scenes = LetterBox((size, size), auto=False), []
+    for record in records:
         image = read_image(record.path)
         height, width = image.shape[:2]
-        pixels = self.letterbox(image=image)
+        pixels = letterbox(image=image)
         area = picture_area(pixels.shape[:2], (height, width))
         gain = np.tile((area[2:] - area[:2]) / [width, height], 2)  # letterboxed pixels per original pixel
         regions = record.xyxy * gain + np.tile(area[:2], 2)
-        return _Scene(pixels=pixels, original=(height, width), area=area, regions=regions)
+        scenes.append(_Scene(pixels=pixels, original=(height, width), area=area, regions=regions))
+    return scenes
 
 
 class RegionEmbedder:
@@ -118,11 +112,11 @@ class RegionEmbedder:
         """
         if self.device.type == "cpu":
             torch.set_num_threads(cpu_threads())
-        loader: DataLoader[_Scene] = DataLoader(
-            _Scenes(source.records, self.image_size),
+        loader: DataLoader[ImageRecord] = DataLoader(
+            source.records,  # type: ignore[arg-type]  # any sequence will do
             batch_size=self.batch,
             num_workers=_num_workers(self.device),
-            collate_fn=list,
+            collate_fn=partial(_scenes, size=self.image_size),
         )
         found: list[Tensor] = []  # per image (m, 6): xyxy in original pixels, score, class
         detected: list[Tensor] = []  # per image (m, D)
@@ -156,11 +150,7 @@ class RegionEmbedder:
         images = pixels.permute(0, 3, 1, 2).float() / 255  # channels last in memory, as the detector's weights
         predictions = self.detector(images)
         detections: list[Tensor] = non_max_suppression(
-            predictions,
-            self.confidence,
-            NMS_IOU,
-            end2end=self.detector.end2end,
-            max_time_img=_NMS_SECONDS,
+            predictions, self.confidence, NMS_IOU, end2end=self.detector.end2end, max_time_img=_NMS_SECONDS
         )
         return detections
 

@@ -25,10 +25,6 @@ GRID = 12
 """Cells along a side of a patch; the box of an object 48 pixels wide has 12 cells at stride 4."""
 
 _FINE_STRIDES = (2, 4)
-_NO_FINE_LAYER = (
-    "Features 'fine' need a backbone with stages at strides 2 and 4, as YOLOv8, 11 and 26 have; found none; "
-    "pass --features paper."
-)
 _SMALLEST_SIDE = 1e-2  # of a cell; float32 resolves it on maps up to some thousand cells wide
 
 
@@ -105,7 +101,10 @@ def fine_layers(detector: nn.Module) -> list[int]:
             break
         last[stride] = index
     if stride < 8 or not set(_FINE_STRIDES) <= set(last):
-        raise StudentModelError(_NO_FINE_LAYER)
+        raise StudentModelError(
+            "Features 'fine' need a backbone with stages at strides 2 and 4, as YOLOv8, 11 and 26 have; found none; "
+            "pass --features paper."
+        )
     return [last[stride] for stride in _FINE_STRIDES]
 
 
@@ -204,12 +203,8 @@ def box_means(maps: Sequence[Tensor], slots: BoxSlots, xyxyn: Tensor) -> Tensor:
     """Mean of every map over the area of each box, with cells on the border counted by the share that the box covers.
 
     Computed in float32 outside autocast, differentiable in the maps. A box is clipped to the image; one thinner than a
-    hundredth of a cell is widened to that, so that the mean of a degenerate box is the cell it lies in.
-
-    Args:
-        maps: [(B, C, H, W)] levels of one batch of images.
-        slots: the image of each box.
-        xyxyn: (N, 4) corners as shares of the image that entered the network, 0..1.
+    hundredth of a cell is widened to that, so that the mean of a degenerate box is the cell it lies in. Arguments as in
+    `box_patches`.
 
     Returns:
         (N, sum of C) float32.

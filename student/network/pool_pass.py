@@ -31,8 +31,7 @@ class PoolPass:
         count, width = self.detection_embedding.shape
         assert self.detection_image.shape == self.detection_score.shape == self.detection_coarse.shape == (count,)
         assert self.detection_xyxy.shape == (count, 4)
-        assert self.region_embedding.ndim == 2, "region embeddings are rows"
-        assert self.region_embedding.shape[1] == width, "detections and regions share one embedding space"
+        assert self.region_embedding.shape[1:] == (width,), "detections and regions share one embedding space"
 
     def with_embeddings(
         self, detection_embedding: NDArray[np.float32], region_embedding: NDArray[np.float32]

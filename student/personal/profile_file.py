@@ -5,23 +5,23 @@ The tensors are those of a learner (fewshot/learner.py). The metadata has the on
 """
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mocha_pipe.data.errors import MochaError, first_line
 from mocha_pipe.data.files import atomic_path
-from mocha_pipe.student.fewshot.prototypes import LEARNERS
+from mocha_pipe.student.choices import LearnerName
 
 _KEY = "profile"
-_FORMAT = 1
+_Name = Annotated[str, Field(min_length=1)]
 _KINDS = {"prototypes": ("float32", 2), "coarse": ("int64", 1), "personal": ("int64", 1), "counts": ("int64", 1)}
 
 
@@ -29,10 +29,20 @@ class ProfileError(MochaError, ValueError):
     """A profile cannot be read, is another student's, or does not hold what was asked for."""
 
 
+class _About(BaseModel, strict=True):
+    """The json object."""
+
+    format: Literal[1]
+    student: str = Field(pattern="^[0-9a-f]{64}$")
+    learner: LearnerName
+    names: list[_Name]
+    class_names: list[_Name]
+
+
 def write_profile(path: Path, about: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
     """Write the json and the tensors; an existing file is replaced whole, equal content makes equal bytes."""
     # Under one key, because safetensors writes several in random order.
-    metadata = {_KEY: json.dumps({"format": _FORMAT, **about}, ensure_ascii=False)}
+    metadata = {_KEY: json.dumps({"format": 1, **about}, ensure_ascii=False)}
     with atomic_path(path) as temporary:
         save_file(dict(tensors), temporary, metadata=metadata)
 
@@ -44,13 +54,12 @@ def read_profile(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         ProfileError: there is no file, or it is no whole profile.
     """
     about, tensors = _content(path)
-    _check_about(path, about)
     _check_tensors(path, tensors, about)
     return about, {key: tensors[key] for key in _KINDS}
 
 
 def _content(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The json and the tensors of a file, as they are."""
+    """The json of a file, which is checked, and its tensors as they are."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -65,29 +74,15 @@ def _content(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if _KEY not in metadata:
         raise _unusable(path, "metadata", f"have the key {_KEY!r}", ", ".join(metadata) or "none")
     try:
-        about = json.loads(metadata[_KEY])
-    except ValueError:
-        about = None
-    if not isinstance(about, dict):
-        raise _unusable(path, "metadata", "hold a json object", "something else")
-    return about, tensors
-
-
-def _check_about(path: Path, about: Mapping[str, Any]) -> None:
-    """Every field of the json."""
-    if about.get("format") != _FORMAT:
-        raise _unusable(path, "format", f"be {_FORMAT}", about.get("format"))
-    student, learner = about.get("student"), about.get("learner")
-    if not (isinstance(student, str) and re.fullmatch("[0-9a-f]{64}", student)):
-        raise _unusable(path, "student", "be a sha256 in hex", student)
-    if not isinstance(learner, str) or learner not in LEARNERS:
-        raise _unusable(path, "learner", f"be one of {', '.join(LEARNERS)}", learner)
-    for field in ("names", "class_names"):
-        texts = about.get(field)
-        if not (isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)):
-            raise _unusable(path, field, "be a list of names", texts)
-        if field == "names" and len(set(texts)) < len(texts):
-            raise _unusable(path, field, "differ from each other", texts)
+        about = _About.model_validate_json(metadata[_KEY])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = str(fault["loc"][0]) if fault["loc"] else "metadata"
+        rule = fault["msg"].partition("should ")[2] or "be there and in order"
+        raise _unusable(path, field, rule, fault["input"]) from None
+    if len(set(about.names)) < len(about.names):
+        raise _unusable(path, "names", "differ from each other", about.names)
+    return about.model_dump(), tensors
 
 
 def _check_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ ultralytics' data sets keep a list of file names and hand each to `imread`. Ours
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from ultralytics.utils.patches import imread
 
 _PLAIN = frozenset({".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".webp"})
 """Formats that ultralytics decodes by cv2 alone; what it does with others depends on the file's name."""
+_imread: Callable[[str, int], NDArray[np.uint8] | None] = imread
 
 
 def read_bgr(file: Any, flags: int = cv2.IMREAD_COLOR) -> NDArray[np.uint8] | None:  # (H, W, C)
     """What ultralytics' `imread` gives for a file of these bytes; None where it cannot be decoded."""
     if isinstance(file, str | Path):
-        return _imread(file, flags)
+        return _imread(str(file), flags)
     return decode_bgr(file.read_bytes(), file.suffix, flags)
 
 
@@ -37,11 +39,6 @@ def decode_bgr(content: bytes, suffix: str, flags: int = cv2.IMREAD_COLOR) -> ND
         file.write(content)
         file.flush()
         return _imread(file.name, flags)
-
-
-def _imread(file: Any, flags: int) -> NDArray[np.uint8] | None:
-    image: NDArray[np.uint8] | None = imread(str(file), flags)
-    return image
 
 
 ultralytics.data.base.imread = read_bgr

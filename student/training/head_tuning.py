@@ -35,8 +35,7 @@ def tune_classification(
         The detector of `weights` with the averaged branch after the last epoch; all else of it is equal to the bit.
 
     Raises:
-        StudentModelNotFoundError, StudentModelError: the weights cannot be read, or are no detector's.
-        TrainArgumentError: an argument is unknown, has a wrong value, or is set by the pipeline.
+        As `pretrain`.
     """
     detector, _ = load_detector(weights)
     assert source.class_names == class_names(detector), "the source has the detector's classes"

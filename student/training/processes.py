@@ -17,11 +17,7 @@ from mocha_pipe.student.errors import TrainingProcessError
 
 
 def run_in_processes(run: Callable[[], None], count: int) -> None:
-    """Run a training in several processes of this machine and wait for their end.
-
-    Args:
-        run: called in each process; must pickle.
-        count: processes.
+    """Run a training, which must pickle, in so many processes of this machine and wait for their end.
 
     Raises:
         TrainingProcessError: one of them failed; the others are ended.

@@ -132,15 +132,12 @@ def build_cache(
         is_wanted = retry_failed and bool(cache.quarantine())
         if is_wanted or not cache.is_complete or dim not in (None, cache.rows("targets").dim):
             with ShardClaims(folder) as claims, _bar(cache, part, progress) as bar:
-                embedder = ShardEmbedder(
-                    cache, source, table, load_teacher, donors=donors, batch=batch, on_rows=bar.update
-                )
-                with embedder:
+                inputs = cache, source, table, load_teacher
+                with ShardEmbedder(*inputs, donors=donors, batch=batch, on_rows=bar.update) as embedder:
                     if retry_failed:
                         _retry(cache, claims, embedder)
                     if engine == "ray":
-                        embed_on_ray = _ray_engine()
-                        tally = embed_on_ray(cache, source, table, load_teacher, reuse=reuse, batch=batch, bar=bar)
+                        tally = _ray_engine()(*inputs, reuse=reuse, batch=batch, bar=bar)
                     else:
                         to_embed = rows_to_embed(cache, table, part, donors)
                         _embed_missing(cache, table, claims, embedder, part, to_embed, bar)
@@ -193,11 +190,9 @@ def _embed_missing(
 ) -> None:
     """Embed shard after shard, the next one begun before the last is finished."""
     begun, is_announced = None, False
-
-    def say_waiting(shards: int) -> None:
-        bar.set_postfix_str(f"waiting for {shards} shards of other builds")
-
-    for shard in claimed_shards(cache, table, claims, part, say_waiting):
+    for shard in claimed_shards(
+        cache, table, claims, part, lambda shards: bar.set_postfix_str(f"waiting for {shards} shards of other builds")
+    ):
         work = None if shard is None else embedder.begin(shard)
         if begun:
             embedder.finish(begun)

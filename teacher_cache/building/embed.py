@@ -46,7 +46,7 @@ class Work:
     """Why a position has no embedding."""
 
 
-class ShardEmbedder:
+class ShardEmbedder(AbstractContextManager["ShardEmbedder"]):
     """Fills shards of one cache: `begin` cuts the first crops of a shard while an earlier one is at the teacher.
 
     The teacher is loaded when a row first needs it. Use it as a context, to end its threads.
@@ -63,17 +63,7 @@ class ShardEmbedder:
         batch: int = 16,
         on_rows: Callable[[int], object] = lambda _: None,
     ) -> None:
-        """Compute nothing yet.
-
-        Args:
-            cache: open, of this table.
-            source: the images that the table was built from.
-            table: the regions, one row each.
-            load_teacher: called at most once.
-            donors: other caches of the same teacher, to copy from.
-            batch: crops per forward pass.
-            on_rows: told how many rows were done, as they are.
-        """
+        """Compute nothing yet. Arguments are those of `build_cache`; `on_rows` is told how many rows were done."""
         self.tally = Tally()
         self._cache, self._source, self._table = cache, source, table
         self._load_teacher = load_teacher
@@ -85,11 +75,8 @@ class ShardEmbedder:
         self._num_seen, self._any_finite = 0, False
         self._last = time.perf_counter()
 
-    def __enter__(self) -> "ShardEmbedder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._feed.close()
+    def __exit__(self, *error: object) -> None:
+        self._feed.__exit__(*error)
 
     def begin(self, shard: int, rows: Rows | None = None) -> Work:
         """Plan a shard, or only some ascending rows of it, and start to cut the first crops.
@@ -216,8 +203,7 @@ class ShardEmbedder:
     def _ready_teacher(self) -> Teacher:
         if self._teacher is None:
             teacher = self._load_teacher()
-            differences = self._cache.spec.differences(teacher.spec)
-            if differences:
+            if differences := self._cache.spec.differences(teacher.spec):
                 raise CacheMismatchError(
                     f"cache {self._cache.path} was made by another teacher than the one loaded: "
                     f"{'; '.join(differences)}; name another folder with --cache"

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -40,21 +41,15 @@ class RegionCrop:
         return self.pixels
 
 
-class CropFeed:
-    """Cuts crops ahead of their use. Close it, or use it as a context, to end its threads."""
+class CropFeed(AbstractContextManager["CropFeed"]):
+    """Cuts crops ahead of their use. Use it as a context, to end its threads."""
 
     def __init__(self, source: DetectionSource, table: RegionTable, spec: TeacherSpec) -> None:
         """Start no work yet."""
         self._source, self._table, self._spec = source, table, spec
         self._pool = ThreadPoolExecutor(min(8, max(1, (os.cpu_count() or 1) // 2)), "crops")
 
-    def __enter__(self) -> "CropFeed":
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """End the threads; work that has not begun is dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 

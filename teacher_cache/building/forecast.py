@@ -1,7 +1,7 @@
 """What a build counts while it works, and how long the rest will take. Needs no torch: tables of reports use it too."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -71,11 +71,8 @@ class Tally:
 
     def add(self, other: "Tally") -> None:
         """Take in what another worker did."""
-        self.shards += other.shards
-        self.embedded += other.embedded
-        self.reused += other.reused
-        self.duplicates += other.duplicates
-        self.windows += other.windows
+        for count in fields(self):
+            setattr(self, count.name, getattr(self, count.name) + getattr(other, count.name))
 
     def forecast(self, regions: int) -> Forecast | None:
         """For a number of regions, from the windows after the first, which warms up; None while these are too few."""

@@ -65,17 +65,7 @@ def plan_build(
 ) -> BuildPlan:
     """Count what a build would do, and time the teacher on random images of this very data set.
 
-    Args:
-        source: the images.
-        table: their regions.
-        folder: where the cache would lie, or lies.
-        teacher: which teacher, and how it embeds.
-        dim: width of the targets; None for the one that a build would choose.
-        sample: regions to time, at least.
-        device: torch device of the projection.
-
-    Raises:
-        DatasetError, TeacherError, CacheMismatchError: as the build would.
+    Arguments and errors are those of `build_cache`; `sample` is how many regions to time, at least.
     """
     spec = describe_teacher(teacher)
     to_embed, shards = table.num_distinct, ShardPlan.for_rows(len(table))

@@ -96,14 +96,8 @@ def embed_on_ray(
 ) -> Tally:
     """Embed all missing shards on the cluster that RAY_ADDRESS names, or on this machine.
 
-    Args:
-        cache: open, on a disk that every node sees.
-        source: the images, likewise.
-        table: the regions.
-        load_teacher: called by each actor; must pickle.
-        reuse: folders of caches to copy equal regions from.
-        batch: crops per forward pass.
-        bar: moved on by the rows of each finished shard.
+    Arguments are those of `build_cache`; the cache and the images lie on a disk that every node sees, and
+    `load_teacher`, which each actor calls, must pickle. `bar` is moved on by the rows of each finished shard.
 
     Returns:
         The sum of what the actors did.

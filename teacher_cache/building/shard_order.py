@@ -17,20 +17,12 @@ Part = tuple[int, int]
 
 
 def claimed_shards(
-    cache: RegionCache,
-    table: RegionTable,
-    claims: ShardClaims,
-    part: Part | None,
-    on_wait: Callable[[int], object],
+    cache: RegionCache, table: RegionTable, claims: ShardClaims, part: Part | None, on_wait: Callable[[int], object]
 ) -> Iterator[int | None]:
     """Missing shards, each claimed for this process, until none is missing; the caller writes and releases them.
 
-    Args:
-        cache: open, of this table.
-        table: the regions.
-        claims: of the same cache.
-        part: only these shards. None gives what no other build is at, and what such a build leaves behind.
-        on_wait: told how many shards other builds are at, when there is nothing else to do.
+    Without a part, what no other build is at, and what such a build leaves behind. `on_wait` is told how many shards
+    other builds are at, when there is nothing else to do.
 
     Yields:
         A shard; None when none can be claimed right now, and at the end: time to write what was begun.

@@ -65,23 +65,14 @@ class AuditReport:
 def audit_cache(
     cache: RegionCache, source: DetectionSource, teacher: Teacher, *, rows: int, seed: int = 0, progress: bool = False
 ) -> AuditReport:
-    """Compute random rows again and compare.
-
-    Args:
-        cache: open, its table equal to the source's.
-        source: the images.
-        teacher: loaded.
-        rows: how many; where fewer have an embedding, all of these.
-        seed: of the random choice.
-        progress: show a bar.
+    """Compute so many random rows again, or all that have an embedding, and compare; source and cache have one table.
 
     Raises:
         CacheMismatchError: the teacher is not the one that made the cache.
         CacheIncompleteError, CacheCorruptError: a row is not there, or damaged, or all were set aside.
         DatasetError: an image cannot be decoded any more.
     """
-    differences = cache.spec.differences(teacher.spec)
-    if differences:
+    if differences := cache.spec.differences(teacher.spec):
         raise CacheMismatchError(
             f"cache {cache.path} was made by another teacher than the one loaded: {'; '.join(differences)}; "
             "name the one that made it with --teacher"

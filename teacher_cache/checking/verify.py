@@ -61,10 +61,6 @@ class VerifyReport:
 def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
     """Check a whole cache, one shard in memory at a time.
 
-    Args:
-        folder: of the cache.
-        progress: show a bar over the shards.
-
     Raises:
         CacheNotFoundError, CacheFormatError: there is no cache that could be checked.
         CacheCorruptError: the cache's own description is damaged, or the one of an array is missing.

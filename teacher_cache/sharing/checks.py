@@ -36,30 +36,19 @@ def check_file(root: Path, name: str, source: Holding) -> None:
         is_it = file_digest(path) == source.projection_digest
         _require(path, is_it, "it is not the projection that the targets were made with")
     elif name == COMPLETE_NAME:
-        _require(path, _is_json(path), "it is no json")
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            _require(path, False, "it is no json")
     elif array == QUARANTINE_FOLDER:
         read_list(path, source.plan, int(last.removeprefix("shard-").removesuffix(".json")))
     elif last == DESCRIPTION:
-        _check_array(root, array, source)
+        if array not in TEACHER_ARRAYS:
+            _require(path, path.read_bytes() == source.targets_description, "it is another one than a moment ago")
+        is_it = is_described(root / array, source.plan, source.dims[array])
+        _require(path, is_it, "it does not describe an array of this cache in the layout that mocha-pipe writes")
     else:
         ShardFile(path, source.plan, int(last.split(".")[1]), source.dims[array]).check()
-
-
-def _check_array(root: Path, array: str, source: Holding) -> None:
-    """Verify an array's description: in our layout, with the cache's rows, shards and widths."""
-    path = root / array / DESCRIPTION
-    if array not in TEACHER_ARRAYS:
-        _require(path, path.read_bytes() == source.targets_description, "it is another one than a moment ago")
-    is_it = is_described(root / array, source.plan, source.dims[array])
-    _require(path, is_it, "it does not describe an array of this cache in the layout that mocha-pipe writes")
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_bytes())
-    except ValueError:
-        return False
-    return True
 
 
 def _require(path: Path, is_sound: bool, finding: str) -> None:

@@ -23,13 +23,12 @@ def find_driver(protocol: str) -> Any:
             return KnownHostsFileSystem
         return get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
-        raise TransferError(_not_usable(protocol, error)) from error
-
-
-def _not_usable(protocol: str, error: Exception) -> str:
-    if protocol in _EXTRAS:
-        package, extra = _EXTRAS[protocol]
-        return f"{protocol}:// needs the package {package}; install it with: pip install 'mocha-pipe[{extra}]'"
-    if protocol in available_protocols():
-        return f"{protocol}:// needs more than is installed here ({error}); install what it names"
-    return f"a place is a folder or a URL (s3://, gs://, hf://, ssh://, file://, ...); {protocol}:// is not known"
+        if protocol in _EXTRAS:
+            package, extra = _EXTRAS[protocol]
+            reason = f"{protocol}:// needs the package {package}; install it with: pip install 'mocha-pipe[{extra}]'"
+        elif protocol in available_protocols():
+            reason = f"{protocol}:// needs more than is installed here ({error}); install what it names"
+        else:
+            known = "s3://, gs://, hf://, ssh://, file://, ..."
+            reason = f"a place is a folder or a URL ({known}); {protocol}:// is not known"
+        raise TransferError(reason) from error

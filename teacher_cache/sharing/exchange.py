@@ -16,13 +16,7 @@ from mocha_pipe.teacher_cache.errors import CacheFormatError, CacheIncompleteErr
 from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, IDENTITY, TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.hub import HubPlace
 from mocha_pipe.teacher_cache.sharing.place import Place
-from mocha_pipe.teacher_cache.sharing.transfer import (
-    Transfer,
-    TransferReport,
-    fetch_checked,
-    fetch_units,
-    send_units,
-)
+from mocha_pipe.teacher_cache.sharing.transfer import Transfer, TransferReport, fetch_checked, fetch_units, send_units
 from mocha_pipe.teacher_cache.sharing.units import (
     Part,
     Unit,
@@ -50,11 +44,6 @@ def open_place(url: str) -> Place:
 
 def push(folder: Path, to: str, *, progress: bool = False) -> TransferReport:
     """Copy to a folder or URL what it lacks of a local cache, complete or not.
-
-    Args:
-        folder: the cache.
-        to: folder or URL of the copy.
-        progress: show a bar in bytes.
 
     Raises:
         CacheNotFoundError, CacheFormatError: there is no cache in `folder`, or something else at `to`.
@@ -92,15 +81,9 @@ def pull(source: str, folder: Path, *, targets_only: bool = False, progress: boo
 
 
 def merge(into: Path, sources: Sequence[str], *, progress: bool = False) -> TransferReport:
-    """Fetch the teacher's shards that a local cache lacks from several parts of it; targets are left to a build.
+    """Fetch the teacher's shards that a local cache lacks from parts of it in folders or at URLs.
 
-    Args:
-        into: local; made where missing.
-        sources: folders and URLs of the parts.
-        progress: show a bar in bytes for each source.
-
-    Raises:
-        As `pull`.
+    The cache is made where missing, and its targets are left to a build. Errors are those of `pull`.
     """
     assert sources
     found = [_source(open_place(source)) for source in sources]

@@ -35,13 +35,25 @@ class CacheListing:
 def list_caches(url: str) -> list[CacheListing]:
     """Every cache at or below a folder or URL, sorted by place; caches of other format versions are left out.
 
-    Args:
-        url: folder or URL.
-
     Raises:
         TransferError: the place cannot be reached.
     """
-    return sorted(map(_describe, _holdings(open_place(url))), key=lambda found: found.place)
+    listings = [
+        CacheListing(
+            place=holding.place.url,
+            teacher=holding.spec.model,
+            mode=holding.spec.mode,
+            regions=holding.plan.rows,
+            shards=len(holding.plan),
+            done={array: holding.num_done(array) for array in ARRAYS},
+            dim=holding.dims.get("targets"),
+            bytes=sum(holding.files.values()),
+            usable=holding.has_all_targets,
+            complete=holding.is_complete,
+        )
+        for holding in _holdings(open_place(url))
+    ]
+    return sorted(listings, key=lambda listing: listing.place)
 
 
 def _holdings(place: Place) -> Iterator[Holding]:
@@ -57,18 +69,3 @@ def _holdings(place: Place) -> Iterator[Holding]:
     for folder in folders:
         if not folder.startswith("."):
             yield from _holdings(place.below(folder))
-
-
-def _describe(holding: Holding) -> CacheListing:
-    return CacheListing(
-        place=holding.place.url,
-        teacher=holding.spec.model,
-        mode=holding.spec.mode,
-        regions=holding.plan.rows,
-        shards=len(holding.plan),
-        done={array: holding.num_done(array) for array in ARRAYS},
-        dim=holding.dims.get("targets"),
-        bytes=sum(holding.files.values()),
-        usable=holding.has_all_targets,
-        complete=holding.is_complete,
-    )

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from operator import methodcaller
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -119,7 +120,8 @@ class Place:
             TransferError: the place cannot be reached, or what arrived has another size.
         """
         for name in stale:
-            self.remove(name)
+            with suppress(FileNotFoundError):
+                self._retrying(methodcaller("rm_file", self._path(name)))
         arrived: list[str] = []
         for name, content in files.items():
             if not self.store(name, content, only_new=name not in there):
@@ -146,11 +148,6 @@ class Place:
         except FileExistsError:
             return self.read(name) == content.read_bytes()  # ours, where an attempt arrived and its answer was lost
         return True
-
-    def remove(self, name: str) -> None:
-        """Delete a file, if it is there."""
-        with suppress(FileNotFoundError):
-            self._retrying(lambda files: files.rm_file(self._path(name)))
 
     def _store(self, files: Any, name: str, content: Path, *, only_new: bool) -> None:
         path = self._path(name)

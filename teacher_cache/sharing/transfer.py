@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from tqdm import tqdm
 
 from mocha_pipe.data.files import atomic_path, temporary_folder
@@ -122,6 +123,7 @@ def fetch_units(source: Holding, folder: Path, there: Collection[str], units: Se
     return arrived
 
 
+@retry(stop=stop_after_attempt(2), retry=retry_if_exception_type(CacheCorruptError), reraise=True)
 def fetch_checked(source: Holding, names: Sequence[str], folder: Path) -> None:
     """Copy files of a cache into a folder and check them; a second time where a check fails.
 
@@ -129,17 +131,10 @@ def fetch_checked(source: Holding, names: Sequence[str], folder: Path) -> None:
         CacheCorruptError: they were damaged twice.
         TransferError: the place cannot be reached.
     """
-    for is_last in (False, True):
-        for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            source.place.fetch(name, folder / name)
-        try:
-            _check(source, names, folder)
-        except CacheCorruptError:
-            if is_last:
-                raise
-        else:
-            return
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        source.place.fetch(name, folder / name)
+    _check(source, names, folder)
 
 
 def _check(source: Holding, names: Sequence[str], folder: Path) -> None:

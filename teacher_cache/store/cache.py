@@ -109,9 +109,7 @@ class RegionCache:
         """
         assert name in ARRAYS
         if not self.has(name):
-            raise CacheIncompleteError(
-                f"cache {self.path} has no array '{name}' yet; compute it with `{build_command(self.path)}`"
-            )
+            raise self._lacks(f"array '{name}'")
         return ShardRows(self.path / name)
 
     def missing_teacher_shards(self) -> tuple[int, ...]:
@@ -127,9 +125,7 @@ class RegionCache:
             CacheCorruptError: its file is damaged.
         """
         if not (self.path / PROJECTION_NAME).is_file():
-            raise CacheIncompleteError(
-                f"cache {self.path} has no {PROJECTION_NAME} yet; compute it with `{build_command(self.path)}`"
-            )
+            raise self._lacks(PROJECTION_NAME)
         return Projection.load(self.path / PROJECTION_NAME)
 
     def quarantine(self) -> tuple[SetAside, ...]:
@@ -148,7 +144,7 @@ class RegionCache:
             CacheIncompleteError: there are no targets yet.
         """
         if not self.has("targets"):
-            raise self._without_targets()
+            raise self._lacks("targets of its present projection")
         attributes = json.loads((self.path / "targets" / "zarr.json").read_bytes()).get("attributes", {})
         return str(attributes.get("projection_digest"))
 
@@ -178,7 +174,7 @@ class RegionCache:
             CacheFormatError: another program rewrote them in another layout.
         """
         if not self.has_current_targets():
-            raise self._without_targets()
+            raise self._lacks("targets of its present projection")
         reader = self.rows("targets")
         if not reader.is_plain:
             raise CacheFormatError(
@@ -190,10 +186,9 @@ class RegionCache:
         set_aside = np.array([region.row for region in self.quarantine()], np.int64)
         return CachedTargets(reader, set_aside)
 
-    def _without_targets(self) -> CacheIncompleteError:
+    def _lacks(self, what: str) -> CacheIncompleteError:
         return CacheIncompleteError(
-            f"cache {self.path} has no targets of its present projection yet; "
-            f"compute them with `{build_command(self.path)}`"
+            f"cache {self.path} has no {what} yet; complete it with `{build_command(self.path)}`"
         )
 
     def info(self) -> dict[str, Any]:

@@ -29,12 +29,7 @@ from mocha_pipe.teacher_cache.store.whitening import Moments, fit_projection, jo
 def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, device: str, progress: bool) -> None:
     """Make projection and targets of a cache whose teacher arrays are complete, as far as they are not there.
 
-    Args:
-        cache: the cache.
-        claims: of the same cache; others wait while this changes anything.
-        dim: width of a target. None keeps the cache's, or takes `default_dim` for a new one.
-        device: torch device of the covariance and its eigenvectors.
-        progress: show bars.
+    Arguments are those of `build_cache`. Others that have claims on this cache wait while this changes anything.
 
     Raises:
         CacheCorruptError: a shard is damaged.

@@ -1,8 +1,9 @@
 """What differs between two region tables, in plain words: images first, then the boxes of those that are the same."""
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import zip_longest
+
+import numpy as np
 
 from mocha_pipe.data.regions import RegionTable
 
@@ -17,13 +18,14 @@ def table_differences(cached: RegionTable, expected: RegionTable) -> list[str]:
     theirs = {name: index for index, name in enumerate(expected.image_names)}
     common = [(mine[name], theirs[name]) for name in mine.keys() & theirs.keys()]
     changed = [pair for pair in common if cached.image_digests[pair[0]] != expected.image_digests[pair[1]]]
-    boxes = _BoxCounts()
+    boxes = np.zeros(3, np.int64)
     for pair in set(common) - set(changed):
-        boxes.add(cached, expected, *pair)
+        boxes += _box_differences(cached, expected, *pair)
+    relabelled, added, removed = boxes.tolist()
     counted = [
-        (boxes.relabelled, "region", "relabelled"),
-        (boxes.added, "box", "added"),
-        (boxes.removed, "box", "removed"),
+        (relabelled, "region", "relabelled"),
+        (added, "box", "added"),
+        (removed, "box", "removed"),
         (len(changed), "image", "changed"),
         (len(theirs.keys() - mine.keys()), "image", "added"),
         (len(mine.keys() - theirs.keys()), "image", "removed"),
@@ -37,31 +39,23 @@ def table_differences(cached: RegionTable, expected: RegionTable) -> list[str]:
     return phrases
 
 
-@dataclass(slots=True)
-class _BoxCounts:
-    relabelled: int = 0
-    added: int = 0
-    removed: int = 0
-
-    def add(self, cached: RegionTable, expected: RegionTable, mine: int, theirs: int) -> None:
-        """Compare the boxes of one image that both tables hold."""
-        here = slice(cached.first_row[mine], cached.first_row[mine + 1])
-        there = slice(expected.first_row[theirs], expected.first_row[theirs + 1])
-        if cached.keys[here].tobytes() == expected.keys[there].tobytes():
-            return
-        old, new = (
-            Counter(
-                (*box, table.class_names[class_id])
-                for box, class_id in zip(table.xyxy[rows].tolist(), table.class_ids[rows].tolist(), strict=True)
-            )
-            for table, rows in ((cached, here), (expected, there))
+def _box_differences(cached: RegionTable, expected: RegionTable, mine: int, theirs: int) -> tuple[int, int, int]:
+    """How many boxes of one image that both tables hold were relabelled, added and removed."""
+    here = slice(cached.first_row[mine], cached.first_row[mine + 1])
+    there = slice(expected.first_row[theirs], expected.first_row[theirs + 1])
+    if cached.keys[here].tobytes() == expected.keys[there].tobytes():
+        return 0, 0, 0
+    old, new = (
+        Counter(
+            (*box, table.class_names[class_id])
+            for box, class_id in zip(table.xyxy[rows].tolist(), table.class_ids[rows].tolist(), strict=True)
         )
-        gone = Counter(box[:4] for box in (old - new).elements())
-        come = Counter(box[:4] for box in (new - old).elements())
-        relabelled = (gone & come).total()
-        self.relabelled += relabelled
-        self.removed += gone.total() - relabelled
-        self.added += come.total() - relabelled
+        for table, rows in ((cached, here), (expected, there))
+    )
+    gone = Counter(box[:4] for box in (old - new).elements())
+    come = Counter(box[:4] for box in (new - old).elements())
+    both = (gone & come).total()
+    return both, come.total() - both, gone.total() - both
 
 
 def _class_differences(cached: tuple[str, ...], expected: tuple[str, ...]) -> list[str]:

@@ -11,13 +11,8 @@ from mocha_pipe.teacher_cache.errors import CacheWriteError
 _REMEDIES = {
     errno.ENOSPC: "free space",
     errno.EDQUOT: "raise the quota or free space",
-    errno.EROFS: "make it writable",
-    errno.EACCES: "make it writable",
-    errno.EIO: "bring it back",
-    errno.ESTALE: "bring it back",
-    errno.ENOTCONN: "bring it back",
-    errno.ETIMEDOUT: "bring it back",
-    errno.EHOSTDOWN: "bring it back",
+    **dict.fromkeys((errno.EROFS, errno.EACCES), "make it writable"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN), "bring it back"),
 }
 
 

@@ -6,7 +6,6 @@ Legend: N regions (rows), D width of an array, S rows per shard.
 
 import contextlib
 import glob
-import os
 import re
 import shutil
 import time
@@ -68,9 +67,10 @@ class ShardPlan:
         assert 0 <= shard < len(self)
         return shard * self.rows_per_shard, min((shard + 1) * self.rows_per_shard, self.rows)
 
-    def missing(self, done: set[int]) -> tuple[int, ...]:
-        """Shards that are not in `done`, ascending."""
-        return tuple(shard for shard in range(len(self)) if shard not in done)
+    def num_chunks(self, shard: int) -> int:
+        """Chunks that hold the rows of a shard."""
+        start, stop = self.span(shard)
+        return -(-(stop - start) // CHUNK_ROWS)
 
 
 def shard_path(array_folder: Path, shard: int) -> Path:
@@ -81,18 +81,15 @@ def shard_path(array_folder: Path, shard: int) -> Path:
 def shard_bytes(plan: ShardPlan, dim: int) -> int:
     """Size of all shard files of an array of width D: rows, a checksum per chunk, and an index per shard."""
     chunks_per_shard = plan.rows_per_shard // CHUNK_ROWS
-    chunks = sum(-(-(stop - start) // CHUNK_ROWS) for start, stop in map(plan.span, range(len(plan))))
+    chunks = sum(map(plan.num_chunks, range(len(plan))))
     return chunks * (CHUNK_ROWS * dim * 2 + 4) + len(plan) * (16 * chunks_per_shard + 4)
 
 
 def done_shards(array_folder: Path) -> set[int]:
     """Shards present in an array, from one listing; temporary files do not count. Empty when there is no array."""
-    try:
-        with os.scandir(array_folder) as entries:
-            matches = [_SHARD_NAME.fullmatch(entry.name) for entry in entries]
-    except FileNotFoundError:
-        return set()
-    return {int(match[1]) for match in matches if match}
+    with contextlib.suppress(FileNotFoundError):
+        return {int(match[1]) for path in array_folder.iterdir() if (match := _SHARD_NAME.fullmatch(path.name))}
+    return set()
 
 
 def has_teacher_shard(folder: Path, shard: int) -> bool:
@@ -123,20 +120,8 @@ def encode_shard(values_SD: NDArray[np.float16], rows_per_shard: int) -> bytes:
     return files["twin/c.0.0"].to_bytes()
 
 
-def create_group(
-    folder: Path,
-    *,
-    plan: ShardPlan,
-    spec: TeacherSpec,
-    table: RegionTable,
-) -> bool:
-    """Create an empty cache with its table; others see all of it or nothing.
-
-    Args:
-        folder: the cache's folder; must not exist, or be empty.
-        plan: rows and shards.
-        spec: the teacher; it tells the width of each array.
-        table: the regions, one per row.
+def create_group(folder: Path, *, plan: ShardPlan, spec: TeacherSpec, table: RegionTable) -> bool:
+    """Create an empty cache in a folder that is empty or not there yet; others see all of it or nothing.
 
     Returns:
         False when somebody else created something in `folder` first; that is left as it is.

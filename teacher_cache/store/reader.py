@@ -47,7 +47,7 @@ class ShardRows:
 
     def missing(self) -> tuple[int, ...]:
         """Shards without a file; always empty for a layout that is not ours, whose gaps show when they are read."""
-        return self.plan.missing(done_shards(self.folder)) if self.is_plain else ()
+        return tuple(sorted({*range(len(self.plan))} - done_shards(self.folder))) if self.is_plain else ()
 
     def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:  # (n,) -> (n, D)
         """Rows in the order asked for. Checks each shard's size and index once, not the rows' own checksums.
@@ -150,13 +150,7 @@ class ShardRows:
 
 
 def is_described(folder: Path, plan: ShardPlan, dim: int | None = None) -> bool:
-    """Whether an array's `zarr.json` is as layout.py writes it for these rows and shards.
-
-    Args:
-        folder: of the array.
-        plan: its rows and shards.
-        dim: D; None takes what the description says.
-    """
+    """Whether an array's `zarr.json` is as layout.py writes it for these rows, these shards and, if given, this D."""
     try:
         zarr.open_array(folder, mode="r", zarr_format=3)  # refuses a field that it does not know
         document = json.loads((folder / "zarr.json").read_bytes())

@@ -52,7 +52,8 @@ class ShardFile:
             if CRC32C.checksum(chunk[:-_CHECKSUM]) != int(chunk[-_CHECKSUM:].view("<u4")[0]):
                 raise self._damaged(f"chunk {number} fails its checksum")
         rows = np.ascontiguousarray(chunks[:, :-_CHECKSUM]).view(np.float16).reshape(-1, self.dim)
-        return rows[: self._num_rows]
+        start, stop = self.plan.span(self.shard)
+        return rows[: stop - start]
 
     def check(self) -> None:
         """Verify size, index and every chunk's checksum.
@@ -86,13 +87,8 @@ class ShardFile:
         return as_strided(content.view(np.float16), shape, strides, writeable=False)
 
     @property
-    def _num_rows(self) -> int:
-        start, stop = self.plan.span(self.shard)
-        return stop - start
-
-    @property
     def _num_chunks(self) -> int:
-        return -(-self._num_rows // CHUNK_ROWS)
+        return self.plan.num_chunks(self.shard)
 
     @property
     def _chunk_bytes(self) -> int:

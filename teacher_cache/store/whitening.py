@@ -52,12 +52,7 @@ class Moments:
 
 
 def fit_projection(moments: Moments, *, hidden_dim: int, dim: int) -> Projection:
-    """Eigenvectors of the covariance, fixed in order and sign.
-
-    Args:
-        moments: of all regions of a cache.
-        hidden_dim: H.
-        dim: d, the width of a target.
+    """Eigenvectors of the covariance of all regions of a cache, as many as `dim`, d, fixed in order and sign.
 
     Raises:
         ProjectionError: the embeddings vary in fewer than d directions.

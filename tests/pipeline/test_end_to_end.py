@@ -12,8 +12,7 @@ from typer.testing import Result
 
 from mocha_pipe.pipeline.distillation import distill_from
 from mocha_pipe.pipeline.errors import StageMismatchError
-from mocha_pipe.pipeline.run.inputs import cache_digest
-from mocha_pipe.pipeline.run.last import last_distillation
+from mocha_pipe.pipeline.run.inputs import cache_digest, last_distillation
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import (
     build_teacher_cache,

@@ -20,7 +20,7 @@ from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.errors import DatasetError, EpisodeError
 from mocha_pipe.pipeline.errors import ConfigError, StageMismatchError
 from mocha_pipe.pipeline.run.datasets import make_validation_world
-from mocha_pipe.pipeline.run.last import LAST_DISTILL
+from mocha_pipe.pipeline.run.inputs import LAST_DISTILL
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.settings.variants import parse_variants
 from mocha_pipe.pipeline.stages import distill_student
@@ -285,7 +285,7 @@ def test_a_missing_cache_fails_before_anything_is_trained(
 
 
 def test_too_many_shots_fail_before_any_training(config: RunConfig, watch: Callable[..., Watched]) -> None:
-    with pytest.raises(EpisodeError, match="but 90 shots need at least 91"):
+    with pytest.raises(EpisodeError, match="needs 91 images or more for 90 shots"):
         watch(config).sweep("objective=rkd", shots=(90,))
 
 

@@ -31,6 +31,7 @@ SPEC = TeacherSpec(
     revision="0123abcd",
     prompt="Describe the {label}.",
     mode="prompt",
+    layer=-1,
     pooling="mean of the text tokens",
     crop_margin=0.1,
     crop_size=16,

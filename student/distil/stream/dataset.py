@@ -37,11 +37,10 @@ class _Arrived:
     name: str
     suffix: str
 
-    def __fspath__(self) -> str:
-        return self.name
-
     def __str__(self) -> str:
         return self.name
+
+    __fspath__ = __str__
 
     def read_bytes(self) -> bytes:
         return self.contents[self.position]

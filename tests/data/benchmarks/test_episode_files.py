@@ -107,16 +107,16 @@ def test_names_may_have_other_folders_or_no_suffix(root: Path, form: str) -> Non
 
 def test_a_name_that_stands_for_several_images_is_none_of_them() -> None:
     names = ImageNames(["a/x.jpg", "b/x.jpg", "b/y.z.png"])
-    assert [names.find(name) for name in ("a/x", "b/x.jpg", "y.z", "home/b/y.z.png")] == [
+    assert [names.find(name, "", "") for name in ("a/x", "b/x.jpg", "y.z", "home/b/y.z.png")] == [
         "a/x.jpg",
         "b/x.jpg",
         "b/y.z.png",
         "b/y.z.png",
     ]
-    with pytest.raises(LookupError, match=r"^which stands for several images$"):
-        names.find("x.jpg")
-    with pytest.raises(LookupError, match=r"^which is no image there$"):
-        names.find("w.jpg")
+    with pytest.raises(EpisodeError, match=r"^it has x, which stands for several images; mend it$"):
+        names.find("x.jpg", "it has x", "mend it")
+    with pytest.raises(EpisodeError, match=r"^it has w, which is no image there; mend it$"):
+        names.find("w.jpg", "it has w", "mend it")
 
 
 _SHAPE = 'a list of {"train": [image names], "val": [image names]}'
@@ -187,5 +187,5 @@ def test_more_shots_than_images(root: Path) -> None:
     with pytest.raises(EpisodeError) as refused:
         draw(perseg(root), 5)
     assert str(refused.value) == (
-        "object 'backpack' is in 3 images, but 5 shots need at least 6 (5 to learn, 1 to ask about); pass --shots 2"
+        "object 'backpack' needs 6 images or more for 5 shots (5 to learn, 1 to ask about), found 3; pass --shots 2"
     )

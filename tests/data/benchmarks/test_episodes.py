@@ -111,11 +111,11 @@ def test_order_of_objects_does_not_matter() -> None:
     [
         (
             3,
-            "object 'red mug' is in 2 images, but 5 shots need at least 6 (5 to learn, 1 to ask about); pass --shots 1",
+            "object 'red mug' needs 6 images or more for 5 shots (5 to learn, 1 to ask about), found 2; pass --shots 1",
         ),
         (
             1,
-            "object 'red mug' is in 1 image, but 5 shots need at least 6 (5 to learn, 1 to ask about); "
+            "object 'red mug' needs 6 images or more for 5 shots (5 to learn, 1 to ask about), found 1; "
             "add images of it",
         ),
     ],

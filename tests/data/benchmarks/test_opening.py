@@ -25,19 +25,17 @@ def test_benchmark(make_yolo: Make) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"coarse_names": None},
-            "key 'coarse_names:' is missing; add the list of the base detector's class names",
+        *(
+            ({"coarse_names": names}, f"'coarse_names:' must list the detector's classes, each once, found {names}")
+            for names in (None, ["mug", "mug"], [], {"mug": 0})
         ),
-        ({"coarse": None}, "key 'coarse:' is missing; add a list with the coarse id of each of 'names:'"),
-        ({"coarse_names": "mug"}, "'coarse_names:' must be a list of different class names, found 'mug'"),
-        (
-            {"coarse_names": ["mug", "mug"]},
-            "'coarse_names:' must be a list of different class names, found ['mug', 'mug']",
+        *(
+            (
+                {"coarse": ids},
+                f"'coarse:' must list an id of 'coarse_names:', 0 to 1, for each of the 3 'names:', found {ids}",
+            )
+            for ids in (None, [0, 1.5, 0], [0, 1], [0, 1, 2], [0, -1, 0], [0, 1, True])
         ),
-        ({"coarse": [0, 1.5, 0]}, "'coarse:' must be a list of whole numbers, found [0, 1.5, 0]"),
-        ({"coarse": [0, 1]}, "'coarse:' has 2 ids but 'names:' has 3 names; give one each"),
-        ({"coarse": [0, 1, 2]}, "'coarse:' has id 2, but 'coarse_names:' has ids 0 to 1"),
         ({"names": ["x", "y", "x"]}, "personal names must differ, 'x' is there twice; mend 'names:'"),
         ({"test": None, "train": "images"}, "key 'test:' is missing, splits found: 'train:'; add 'test: images/test'"),
     ],

@@ -79,7 +79,9 @@ def test_without_lists_every_image_teaches_what_it_shows(root: Path) -> None:
 def test_too_few_listed_images(root: Path) -> None:
     with pytest.raises(EpisodeError) as refused:
         draw_episodes(open_benchmark("pod", root), episodes=1, shots=5, reserve=5, seed=0)
-    assert str(refused.value) == "object 'book1' has 2 images to learn from, but 5 shots need 5; pass --shots 2"
+    assert str(refused.value) == (
+        "object 'book1' needs 5 images or more for 5 shots (5 to learn), found 2; pass --shots 2"
+    )
 
 
 def test_a_folder_of_queries_that_is_not_there(root: Path) -> None:

@@ -466,6 +466,6 @@ def test_only_a_distilled_student_can_be_exported(folder: Path, tmp_path: Path) 
 
 
 def test_a_rate_that_the_strangers_cannot_keep_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match="needs 9999 or more regions"):
+    with pytest.raises(CalibrationError, match="needs 9999 or more strangers"):
         export_student(folder, tmp_path / "student.onnx", false_accept_rate=0.0001)
     assert not list(tmp_path.iterdir())

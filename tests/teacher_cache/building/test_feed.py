@@ -157,9 +157,8 @@ def test_closing_drops_what_was_not_begun_and_ends_the_threads(
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     reads = Reads(monkeypatch, delay=0.02)
-    crops = CropFeed(source, table, helpers.spec)
-    crops.windows(all_rows(table), 85)
-    crops.close()
+    with CropFeed(source, table, helpers.spec) as crops:
+        crops.windows(all_rows(table), 85)
     assert len(reads.names) < 22
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("crops")]
 

@@ -178,11 +178,11 @@ def test_missing_targets(copied: Path) -> None:
     with pytest.raises(CacheIncompleteError) as caught:
         cache.targets()
     assert (
-        str(caught.value) == f"cache {copied} has no targets of its present projection yet; compute them with {command}"
+        str(caught.value) == f"cache {copied} has no targets of its present projection yet; complete it with {command}"
     )
     with pytest.raises(CacheIncompleteError) as caught:
         cache.rows("targets")
-    assert str(caught.value) == f"cache {copied} has no array 'targets' yet; compute it with {command}"
+    assert str(caught.value) == f"cache {copied} has no array 'targets' yet; complete it with {command}"
 
 
 def test_missing_projection(copied: Path) -> None:
@@ -192,7 +192,7 @@ def test_missing_projection(copied: Path) -> None:
     with pytest.raises(CacheIncompleteError) as caught:
         cache.projection()
     assert str(caught.value) == (
-        f"cache {copied} has no projection.safetensors yet; compute it with `mocha-pipe cache build --cache {copied}`"
+        f"cache {copied} has no projection.safetensors yet; complete it with `mocha-pipe cache build --cache {copied}`"
     )
 
 

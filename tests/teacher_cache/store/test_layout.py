@@ -50,7 +50,6 @@ def test_spans_cover_every_row_once(rows: int, rows_per_shard: int) -> None:
     plan = ShardPlan(rows, rows_per_shard)
     covered = [row for shard in range(len(plan)) for row in range(*plan.span(shard))]
     assert covered == list(range(rows))
-    assert plan.missing(set(range(0, len(plan), 2))) == tuple(range(1, len(plan), 2))
 
 
 @settings(max_examples=8, deadline=None)
