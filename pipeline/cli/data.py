@@ -11,12 +11,14 @@ from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.pipeline.cli.console import print_json, print_table, print_values
 from mocha_pipe.pipeline.cli.flags import takes_settings
 from mocha_pipe.pipeline.cli.options import GROUP, Json
+from mocha_pipe.pipeline.cli.regions import data_regions
 from mocha_pipe.pipeline.report.tables import check_table, stages_table
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
 data = typer.Typer(help="Look at a data set, import, pack or make one.", **GROUP)
 import_app = typer.Typer(help="Turn a published data set into one in YOLO layout.", **GROUP)
 data.add_typer(import_app, name="import")
+data.command("regions")(data_regions)
 
 
 @data.command("check")
