@@ -102,7 +102,7 @@ def mix(
                     class_ids=np.array([class_ids[name] for _, own in sources.values() for name in own], np.int64),
                 )
                 labelled.append(without_repeats(each))
-            bar.update(len(seen))
+            bar.update(len(labelled) + len(problems) - bar.n)
     return Mixture(labelled=tuple(labelled), class_names=tuple(class_ids), boxes=dict(boxes), problems=tuple(problems))
 
 
