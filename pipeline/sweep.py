@@ -21,7 +21,7 @@ from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
 from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes, student_digests
 from mocha_pipe.pipeline.evaluation.intervals import seed_mean
-from mocha_pipe.pipeline.evaluation.methods import pool_pass
+from mocha_pipe.pipeline.evaluation.methods import pool_pass, with_learner
 from mocha_pipe.pipeline.run.datasets import make_validation_world, named
 from mocha_pipe.pipeline.run.inputs import EVALUATION, cache_digest, weights_digest
 from mocha_pipe.pipeline.rundir import Completion, Identity, run_stage, versions
@@ -160,11 +160,13 @@ def _evaluated(
 ) -> Figures:
     """The figures of a completed distillation; one pass over the benchmark where they are not there."""
     student = run.path("student")
+    question = with_learner(question, student)
+    learner = named(question.learner)
 
     def work() -> Mapping[str, float]:
         passes = {"student": pool_pass(load_student(student), benchmark.source, question)}
         scores = {
-            shots: evaluate_episodes(benchmark, drawn, passes, learner=question.learner, progress=True)["student"]
+            shots: evaluate_episodes(benchmark, drawn, passes, learner=learner, progress=True)["student"]
             for shots, drawn in episodes.items()
         }
         return {

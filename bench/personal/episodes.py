@@ -26,7 +26,7 @@ def measure(_root: Path, *, episodes: int = EPISODES) -> dict[str, Figure]:
     benchmark = synthetic_benchmark()
     passes = {method: synthetic_pass(benchmark, width) for method, width in WIDTHS.items()}
     strangers = np.sort(np.random.default_rng(0).uniform(-1, 1, 500).astype(np.float32))
-    settings = FewshotConfig(episodes=episodes)
+    settings = FewshotConfig(episodes=episodes, learner="conditional")
     started = perf_counter()
     drawn = draw_episodes(benchmark, episodes=episodes, shots=SHOTS, reserve=SHOTS, seed=settings.seed)
     shot_result(benchmark, settings, SHOTS, drawn, passes)

@@ -15,7 +15,7 @@ from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import file_digest, write_json
 from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import PersonalBenchmark
-from mocha_pipe.pipeline.evaluation.methods import base_weights, pool_passes
+from mocha_pipe.pipeline.evaluation.methods import base_weights, pool_passes, with_learner
 from mocha_pipe.pipeline.evaluation.results import STUDENT, shot_result, unknown_figures
 from mocha_pipe.pipeline.report.page import NamedBox, Scene, read_curves, write_html
 from mocha_pipe.pipeline.run.datasets import named
@@ -41,7 +41,7 @@ def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
         ConfigError, StageMissingError: there is no base detector to compare with.
         DatasetNotFoundError: there is no benchmark.
     """
-    settings, benchmark = config.fewshot, named(config.fewshot.benchmark)
+    settings, benchmark = with_learner(config.fewshot, run.path("student")), named(config.fewshot.benchmark)
     names = (
         "shots", "episodes", "queries", "seed", "learner", "confidence", "head_epochs", "false_accept_rate", "teacher",
     )  # fmt: skip
@@ -73,7 +73,8 @@ def evaluate(config: RunConfig, run: Completion, inputs: Mapping[str, str]) -> M
         EpisodeError: the benchmark has too few images for so many shots.
     """
     started = time.perf_counter()
-    settings, folder, place = config.fewshot, named(config.fewshot.folder), named(config.fewshot.benchmark)
+    settings = with_learner(config.fewshot, run.path("student"))
+    folder, place = named(settings.folder), named(settings.benchmark)
     benchmark = open_benchmark(place, settings.benchmark_data, progress=True)
     synthetic = not settings.benchmark_data and is_complete(place.resolve().parent, stage=WORLD)
     if synthetic:
@@ -93,7 +94,7 @@ def evaluate(config: RunConfig, run: Completion, inputs: Mapping[str, str]) -> M
         "versions": versions(),
         "inputs": {**run.inputs, **inputs},
     }
-    scenes = _scenes(benchmark, episodes[settings.shots[0]][0], passes[STUDENT], settings.learner)
+    scenes = _scenes(benchmark, episodes[settings.shots[0]][0], passes[STUDENT], named(settings.learner))
     write_json(folder / "report.json", report)
     write_html(
         folder / "report.html", report, projection=_projection(run.path("cache")), curves=_curves(run), scenes=scenes,

@@ -22,10 +22,11 @@ from mocha_pipe.pipeline.run.devices import torch_device
 from mocha_pipe.pipeline.run.inputs import teacher_config, teacher_of_cache
 from mocha_pipe.pipeline.rundir import Completion
 from mocha_pipe.pipeline.settings.sections import FewshotConfig
+from mocha_pipe.student.choices import default_learner
 from mocha_pipe.student.fewshot.histogram import colour_histogram
 from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.pool_pass import PoolPass
-from mocha_pipe.student.network.student_files import DETECTOR_FILE, Student, load_student
+from mocha_pipe.student.network.student_files import DETECTOR_FILE, Student, load_student, student_features
 from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache
@@ -132,6 +133,11 @@ def _load_oracle(cache_folder: Path) -> tuple[Describe, TeacherSpec]:
         return whiten(projection, embeddings.hidden, embeddings.visual)
 
     return describe, cache.spec
+
+
+def with_learner(settings: FewshotConfig, student: Path) -> FewshotConfig:
+    """The settings with the learner of a student's folder, where no other was given."""
+    return replace(settings, learner=settings.learner or default_learner(student_features(student)))
 
 
 def base_weights(settings: FewshotConfig, run: Completion) -> Path:

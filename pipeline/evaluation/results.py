@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mocha_pipe.data.benchmarks.episodes import Episode
 from mocha_pipe.data.types import PersonalBenchmark
 from mocha_pipe.pipeline.report.tables import METRIC_TITLES
+from mocha_pipe.pipeline.run.datasets import named
 from mocha_pipe.pipeline.settings.sections import FewshotConfig
 from mocha_pipe.student.fewshot import openset
 from mocha_pipe.student.fewshot.bootstrap import mean_interval
@@ -31,7 +32,7 @@ def shot_result(
     passes: Mapping[str, PoolPass],
 ) -> dict[str, Any]:
     """Figures of the methods, what they take for what, and the student's gain over its base detector; 0..100."""
-    scores = evaluate_episodes(benchmark, episodes, passes, learner=settings.learner, progress=True)
+    scores = evaluate_episodes(benchmark, episodes, passes, learner=named(settings.learner), progress=True)
     ours, baseline = scores[STUDENT], scores[BASELINE]
     return {
         "benchmark": benchmark.name,
@@ -97,7 +98,7 @@ def unknown_figures(
     Returns:
         Nothing where no coarse class has an object to hold out and one to teach.
     """
-    asked = openset.open_episodes(benchmark, episodes, passes, learner=settings.learner)
+    asked = openset.open_episodes(benchmark, episodes, passes, learner=named(settings.learner))
     if not asked[STUDENT]:
         return {}, [
             "Unknown objects are left out: none can be held out, as no episode asks about two objects of one coarse "

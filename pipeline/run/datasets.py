@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import exclusive
@@ -21,6 +21,7 @@ from mocha_pipe.pipeline.rundir import BEGUN, COMPLETE, Completion, Identity, ru
 from mocha_pipe.pipeline.settings.loading import is_miniature
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
+_Setting = TypeVar("_Setting")
 _WORLD_ENTRIES = {"images", "labels", "data.yaml", "benchmark", BEGUN, COMPLETE}
 
 
@@ -112,7 +113,7 @@ def split_digests(config: RunConfig) -> dict[str, str]:
     return {name: open_source(data, split, progress=True).fingerprint() for name, split in splits.items()}
 
 
-def named(path: Path | None) -> Path:
-    """A path of a resolved configuration, where it is no longer None."""
-    assert path is not None, "the configuration is resolved"
-    return path
+def named(setting: _Setting | None) -> _Setting:
+    """A setting of a resolved configuration, where it is no longer None."""
+    assert setting is not None, "the configuration is resolved"
+    return setting

@@ -169,8 +169,9 @@ class FewshotConfig:
     """Query images per episode; all images outside the support when not given."""
     seed: NotNegative = 0
     """Seed of the episodes, of the bootstrap and of what --head-epochs trains."""
-    learner: LearnerName = "conditional"
-    """Prototype learner; `conditional` is the reference's."""
+    learner: LearnerName | None = None
+    """Prototype learner; when not given the student's, which is the reference's `conditional`. To the others the
+    detector's class does not matter."""
     confidence: Annotated[float | None, Field(ge=0, le=1)] = None
     """Least score of a detection that is evaluated; when not given the reference's for a published benchmark, 0.1 for
     others."""

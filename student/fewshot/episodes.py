@@ -1,6 +1,8 @@
 """Few-shot evaluation: fit on an episode's support, name the detections in its query scenes, score the names.
 
-The detector has passed every image once (`PoolPass`), so an episode costs milliseconds.
+The detector has passed every image once (`PoolPass`), so an episode costs milliseconds. Every detection is scored, as
+COCO does: where one thing is boxed under two classes and both boxes get its name, the second is a false positive,
+although a user sees one (personal/naming.py).
 """
 
 from collections.abc import Mapping, Sequence

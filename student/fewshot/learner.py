@@ -33,6 +33,8 @@ class PrototypeLearner(ABC):
     """How the learner is called on the command line and in a saved file."""
     unit_length: ClassVar[bool] = False
     """Whether embeddings are brought to norm 1 first, so that only their direction counts."""
+    by_class: ClassVar[bool] = False
+    """Whether a region competes only for the objects of the class that the detector says; otherwise for all of them."""
 
     def __init__(self) -> None:
         self.prototypes_ = np.zeros((0, 0), np.float32)
@@ -107,14 +109,26 @@ class PrototypeLearner(ABC):
             return np.full(len(embeddings_MD), UNKNOWN, np.int64), np.zeros(len(embeddings_MD), np.float32)
         return self._nearest(self._transform(embeddings_MD), np.asarray(coarse_M))
 
+    def compared(self) -> NDArray[np.float32]:  # (P, D)
+        """What regions are compared with: one row for each of `prototypes_`, equal ones where several stand for one."""
+        return self.prototypes_
+
+    def candidates(self, coarse_M: NDArray[np.integer]) -> NDArray[np.int64]:  # (M,)
+        """How many different vectors a region of each class is compared with."""
+        if not self.by_class:
+            return np.full(len(coarse_M), len(self._competing()), np.int64)
+        first_M, last_M = (np.searchsorted(self.coarse_, coarse_M, side) for side in ("left", "right"))
+        return np.asarray(last_M - first_M, np.int64)
+
     def names(self, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
         """Personal ids (M,) of what `nearest` found."""
         return np.append(self.personal_, UNKNOWN)[rows_M]
 
     def closeness(self, embeddings_MD: NDArray[np.floating], rows_M: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Cosine (M,) between regions and the prototypes that `nearest` found for them; -inf where it found none."""
+        """Cosine (M,) between regions and what `nearest` found closest to them; -inf where it found nothing."""
         width = embeddings_MD.shape[1]
-        vectors = np.append(self._known(width), np.zeros((1, width), np.float32), axis=0)[rows_M]
+        known = self.compared() if len(self._known(width)) else np.zeros((0, width), np.float32)
+        vectors = np.append(known, np.zeros((1, width), np.float32), axis=0)[rows_M]
         left, right = (unit_rows(rows.astype(np.float64)) for rows in (self._transform(embeddings_MD), vectors))
         return np.where(rows_M == UNKNOWN, -np.inf, np.einsum("md,md->m", left, right))
 
@@ -127,6 +141,10 @@ class PrototypeLearner(ABC):
         self, queries_MD: NDArray[np.float32], coarse_M: NDArray[np.integer]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """`nearest` of one region or more among one prototype or more."""
+
+    def _competing(self) -> NDArray[np.int64]:
+        """Rows of `compared` that differ, ascending."""
+        return np.arange(len(self.prototypes_))
 
     def _transform(self, embeddings_ND: NDArray[np.floating]) -> NDArray[np.float32]:
         return np.asarray(unit_rows(embeddings_ND) if self.unit_length else embeddings_ND, np.float32)

@@ -1,9 +1,9 @@
 """Does a learner know what it was not taught? Some objects of every episode are held out, and asked about all the same.
 
-The held-out objects are look-alikes: each shares its coarse class, and thus its candidates, with objects that are
-taught. A region whose coarse class has no prototypes is unknown anyway, so no such region is asked about. One threshold
-serves all classes, and each class counts alike among taught and among held-out regions: were more objects held out of
-one class than of another, closeness would tell taught from held-out by the class alone.
+The held-out objects are look-alikes: each shares its coarse class with objects that are taught. A region whose coarse
+class has no prototypes is unknown to `conditional` anyway, so no such region is asked about, whatever the learner. One
+threshold serves all classes, and each class counts alike among taught and among held-out regions: were more objects
+held out of one class than of another, closeness would tell taught from held-out by the class alone.
 
 Legend: E episodes, M regions asked about in one, G points of a grid. Rates and recall are 0..1.
 """
@@ -33,9 +33,9 @@ class OpenEpisode:
     """What a learner that was taught some objects makes of true boxes under their true coarse class."""
 
     closeness: NDArray[np.float64]  # (M,)
-    """`PrototypeLearner.closeness` to the nearest prototype; -inf where that is of another coarse class."""
+    """`PrototypeLearner.closeness` to the nearest prototype."""
     candidates: NDArray[np.int64]  # (M,)
-    """How many prototypes the region's coarse class has, one or more."""
+    """How many prototypes the region is compared with, one or more."""
     taught: NDArray[np.bool_]  # (M,)
     """Whether the region shows an object that was taught; every coarse class has some that do and some that do not."""
     weight: NDArray[np.float64]  # (M,)
@@ -121,8 +121,8 @@ def _seen(
     rows, _ = fitted.nearest(embeddings, coarse)
     _, group, counts = np.unique(2 * coarse + taught, return_inverse=True, return_counts=True)
     return OpenEpisode(
-        closeness=np.where(fitted.coarse_[rows] == coarse, fitted.closeness(embeddings, rows), -np.inf),
-        candidates=np.bincount(fitted.coarse_, minlength=coarse.max() + 1)[coarse],
+        closeness=fitted.closeness(embeddings, rows),
+        candidates=fitted.candidates(coarse),
         taught=taught,
         weight=1 / counts[group],
     )
@@ -150,7 +150,7 @@ def acceptance(episodes: Sequence[OpenEpisode], threshold: Callable[[int], float
 
     Args:
         episodes: one or more.
-        threshold: closeness to exceed, where a coarse class has so many prototypes.
+        threshold: closeness to exceed, where a region is compared with so many prototypes.
     """
     numbers = np.unique(np.concatenate([seen.candidates for seen in episodes])).tolist()
     thresholds = {number: threshold(number) for number in numbers}

@@ -1,5 +1,9 @@
 """Few-shot learners by name, fitted on the embeddings of 1 to 5 pictures per object (numpy and scipy only).
 
+`conditional` believes the detector's class. To the others it is no evidence at all: on photographs one thing has
+another class from picture to picture, or is one that the detector has no word for; what tells the class lies in the
+maps that the embedding is made of, too; and a cosine alone can be calibrated (strangers.py).
+
 Legend: N support regions, M query regions, P prototypes, D width of an embedding, K most prototypes of a coarse class.
 """
 
@@ -20,6 +24,7 @@ class ConditionalPrototypes(PrototypeLearner):
     """
 
     name = "conditional"
+    by_class = True
 
     def _nearest(
         self, queries_MD: NDArray[np.float32], coarse_M: NDArray[np.integer]
@@ -62,18 +67,36 @@ class ConditionalPrototypes(PrototypeLearner):
 
 
 class ProtoNet(PrototypeLearner):
-    """All prototypes compete; softmax over negative squared distances (Snell et al. 2017, equation 2)."""
+    """All objects compete; softmax over negative squared distances (Snell et al. 2017, equation 2).
+
+    An object is compared as one mean of all its support regions, under whatever classes the detector saw them. What is
+    kept has still a row for each class.
+    """
 
     name = "protonet"
+
+    def compared(self) -> NDArray[np.float32]:
+        """Of each row the mean of its object."""
+        _, object_P = np.unique(self.personal_, return_inverse=True)
+        totals = np.bincount(object_P, weights=self.counts_)
+        sums = np.zeros((len(totals), self.prototypes_.shape[1]))
+        np.add.at(sums, object_P, self.prototypes_.astype(np.float64) * self.counts_[:, None])
+        return (sums / totals[:, None]).astype(np.float32)[object_P]
+
+    def _competing(self) -> NDArray[np.int64]:
+        """The first row of each object."""
+        return np.sort(np.unique(self.personal_, return_index=True)[1])
 
     def _nearest(
         self,
         queries_MD: NDArray[np.float32],
         coarse_M: NDArray[np.integer],  # noqa: ARG002
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        queries, prototypes = queries_MD.astype(np.float64), self.prototypes_.astype(np.float64)
+        rows = self._competing()
+        queries, prototypes = queries_MD.astype(np.float64), self.compared()[rows].astype(np.float64)
         # Without the query's own square, which all prototypes share and a softmax ignores.
-        return _best(_softmax(2 * queries @ prototypes.T - (prototypes**2).sum(axis=1)))
+        best_M, scores_M = _best(_softmax(2 * queries @ prototypes.T - (prototypes**2).sum(axis=1)))
+        return rows[best_M], scores_M
 
 
 class SimpleShot(ProtoNet):

@@ -9,8 +9,9 @@ with the student: two regions of one coarse class in two images are taken for tw
 embeddings is how close a stranger comes. A name is given only to what is closer than nearly all strangers.
 
 The calibration covers a stranger that is drawn like the validation regions and is compared with a prototype made of one
-photo. Regions of another kind are not covered. Where several validation images show the same thing, that thing counts
-as a stranger to itself, which makes the threshold stricter than it has to be.
+photo. A learner in which all objects compete also meets strangers of other classes; it keeps the rate where those come
+no closer than things of one class do. Regions of another kind are not covered. Where several validation images show the
+same thing, that thing counts as a stranger to itself, which makes the threshold stricter than it has to be.
 
 Legend: R regions, D width of an embedding, U strangers, M regions to be judged.
 """
@@ -118,18 +119,19 @@ def accept_above(strangers_U: NDArray[np.floating], false_accept_rate: float, ob
     most `false_accept_rate`; with one prototype and without ties, of at least `false_accept_rate - 1 / (U + 1)`. Both
     are over the draw of all U + 1. Nothing is assumed about the distribution of closeness.
 
-    In a coarse class with several prototypes, a stranger has as many chances to come close to one of them. Each
-    prototype therefore gets an equal part of the rate, which suffices however they depend on each other (Bonferroni).
+    Where several prototypes compete (those of a coarse class, or all of a profile), a stranger has as many chances to
+    come close to one of them. Each prototype therefore gets an equal part of the rate, which suffices however they
+    depend on each other (Bonferroni).
 
     Args:
         strangers_U: closeness of strangers, in any order.
         false_accept_rate: above 0 and below 1.
-        objects: prototypes of the region's coarse class, 1 or more.
+        objects: prototypes that the region is compared with, 1 or more.
 
     Raises:
         CalibrationError: the rate makes no sense, or the strangers are too few for it.
     """
-    assert objects >= 1, "a coarse class without prototypes has nothing to accept"
+    assert objects >= 1, "without prototypes there is nothing to accept"
     if not 0 < false_accept_rate < 1:
         raise CalibrationError(
             f"a false-accept rate must be above 0 and below 1, found {false_accept_rate:g}; 0.05 accepts one of twenty"
@@ -142,8 +144,8 @@ def accept_above(strangers_U: NDArray[np.floating], false_accept_rate: float, ob
     least = math.ceil(objects / false_accept_rate - 1e-9) - 1
     rate = f"ask for a rate of {objects}/{found + 1} or more, or " if objects <= found else ""
     raise CalibrationError(
-        f"a false-accept rate of {false_accept_rate:g} for a class with {objects} of the prototypes needs {least} or "
-        f"more strangers, and the student has {found}; {rate}distil with more validation images"
+        f"a false-accept rate of {false_accept_rate:g} for {objects} competing prototype{'s' * (objects > 1)} needs "
+        f"{least} or more strangers, and the student has {found}; {rate}distil with more validation images"
     )
 
 

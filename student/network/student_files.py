@@ -135,6 +135,11 @@ def load_student(path: Path) -> Student:
     )
 
 
+def student_features(path: Path) -> FeatureSet:
+    """What `load_student` would say of the features, without reading weights; errors as there."""
+    return "paper" if path.suffix == ".pt" else _read_card(path).features
+
+
 def load_detector(path: Path) -> tuple[DetectionModel, int]:
     """Reads an ultralytics checkpoint by the restricted loader.
 

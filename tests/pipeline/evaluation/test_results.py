@@ -19,7 +19,7 @@ from mocha_pipe.student.fewshot.openset import acceptance, open_episodes, separa
 from mocha_pipe.student.fewshot.strangers import accept_above
 from mocha_pipe.student.network.pool_pass import PoolPass
 
-SETTINGS = FewshotConfig(seed=4, false_accept_rate=0.2)
+SETTINGS = FewshotConfig(seed=4, false_accept_rate=0.2, learner="conditional")
 METHODS = ("yolo", "mocha")
 
 

@@ -233,3 +233,21 @@ def test_the_bar_shows_only_on_request(benchmark: PersonalBenchmark, capsys: pyt
     assert capsys.readouterr().err == ""
     evaluate_episodes(benchmark, episodes_of(benchmark), passes, progress=True)
     assert "few-shot episodes: 100%" in capsys.readouterr().err
+
+
+def test_map_is_cocos_over_every_detection_also_of_one_thing_under_two_classes(benchmark: PersonalBenchmark) -> None:
+    """The second box of a thing is a false positive here, as COCO counts it; users see one."""
+    once = make_pass(benchmark, 0.3)
+    columns = {name: getattr(once, name) for name in once.__dataclass_fields__ if name.startswith("detection_")}
+    twice = {name: np.repeat(column, 2, axis=0) for name, column in columns.items()}
+    twice["detection_coarse"][1::2] += 1
+    twice["detection_score"][1::2] *= np.float32(0.9)
+    doubled = PoolPass(**twice, region_embedding=once.region_embedding)
+    episodes, regions = episodes_of(benchmark), source_regions(benchmark.source)
+    scores = evaluate_episodes(benchmark, episodes, {"1": once, "2": doubled}, learner="simpleshot")
+    for place, episode in enumerate(episodes):
+        named = name_detections(benchmark, episode, doubled, learner="simpleshot")
+        assert len(named.image) == 2 * np.isin(once.detection_image, episode.query).sum()
+        assert scores["2"].map50_95[place] == personal_map(ask(benchmark, regions, episode).truth, named).map50_95
+    assert (scores["2"].map50_95 < scores["1"].map50_95).all()
+    np.testing.assert_array_equal(scores["2"].accuracy, scores["1"].accuracy)

@@ -74,8 +74,8 @@ def plain_episode(benchmark: PersonalBenchmark, episode: Episode, pool_pass: Poo
         (nearest,), _ = fitted.nearest(pool_pass.region_embedding[[row]], np.array([coarse]))
         region, prototype = pool_pass.region_embedding[row].astype(float), fitted.prototypes_[nearest].astype(float)
         cosine = region @ prototype / np.linalg.norm(region) / np.linalg.norm(prototype)
-        closeness = cosine if fitted.coarse_[nearest] == coarse else -np.inf
-        found.append((closeness, sum(fitted.coarse_ == coarse), true not in held_out, coarse))
+        candidates = sum(fitted.coarse_ == coarse) if learner == "conditional" else len(fitted.coarse_)
+        found.append((cosine, candidates, true not in held_out, coarse))
     return [np.array(column) for column in zip(*found, strict=True)]
 
 

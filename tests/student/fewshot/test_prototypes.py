@@ -289,6 +289,51 @@ def test_a_learner_that_knows_nothing_takes_embeddings_of_any_width(name: str) -
     assert nothing.learn(np.ones((1, 5)), np.zeros(1, int), np.zeros(1, int)).prototypes_.shape == (1, 5)
 
 
+OPEN = [name for name in NAMES if name != "conditional"]
+
+
+def test_only_the_reference_lets_the_class_decide() -> None:
+    assert {name: learner.by_class for name, learner in LEARNERS.items()} == {
+        "conditional": True, "protonet": False, "simpleshot": False, "gallery": False
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPEN)
+@some
+@given(seed=st.integers(0, 1000))
+def test_classes_at_enrolment_do_not_matter_to_these(name: str, seed: int) -> None:
+    """A thing whose class changed from photo to photo is compared as one that kept its class."""
+    support, coarse, personal, query, query_coarse, _, _ = world(seed)
+    seen_as = np.random.default_rng(seed).integers(0, 4, len(support))
+    steady, unsure = (make_learner(name).learn(support, classes, personal) for classes in (coarse, seen_as))
+    expected, found = (learner.predict(query, query_coarse) for learner in (steady, unsure))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
+    cosines = [learner.closeness(query, learner.nearest(query, query_coarse)[0]) for learner in (steady, unsure)]
+    np.testing.assert_allclose(cosines[1], cosines[0], atol=1e-5)
+    assert unsure.candidates(query_coarse).tolist() == steady.candidates(query_coarse).tolist()
+
+
+def test_rows_of_one_object_are_compared_as_the_mean_of_its_photos() -> None:
+    rows = np.array([[4, 0], [0, 2], [2, 2], [9, 9]], np.float32)
+    learner = make_learner("protonet").learn(rows, np.array([0, 1, 0, 1]), np.array([5, 5, 5, 3]))
+    np.testing.assert_allclose(learner.prototypes_, [[3, 1], [9, 9], [0, 2]])
+    np.testing.assert_allclose(learner.compared(), [[2, 4 / 3], [9, 9], [2, 4 / 3]])
+    assert (learner.coarse_.tolist(), learner.counts_.tolist()) == ([0, 1, 1], [2, 1, 1])
+    for name in ("conditional", "gallery"):
+        alone = make_learner(name).learn(rows, np.array([0, 1, 0, 1]), np.array([5, 5, 5, 3]))
+        np.testing.assert_array_equal(alone.compared(), alone.prototypes_)
+
+
+def test_candidates_are_those_of_the_class_or_all() -> None:
+    rows, coarse, personal = np.eye(5, dtype=np.float32), np.array([0, 2, 2, 0, 0]), np.array([7, 7, 8, 9, 9])
+    expected = {"conditional": [2, 0, 2, 0], "protonet": [3] * 4, "simpleshot": [3] * 4, "gallery": [5] * 4}
+    for name in NAMES:
+        learner = make_learner(name)
+        assert learner.candidates(np.arange(4)).tolist() == [0] * 4
+        assert learner.learn(rows, coarse, personal).candidates(np.arange(4)).tolist() == expected[name]
+
+
 def message(error: pytest.ExceptionInfo[MochaError]) -> str:
     assert isinstance(error.value, ValueError)
     return str(error.value)

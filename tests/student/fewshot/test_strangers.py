@@ -288,8 +288,8 @@ def test_too_few_strangers_for_so_many_objects() -> None:
     with pytest.raises(CalibrationError) as error:
         accept_above(np.linspace(0, 1, 50), 0.05, 4)
     assert message(error) == (
-        "a false-accept rate of 0.05 for a class with 4 of the prototypes needs 79 or more strangers, and the student "
-        "has 50; ask for a rate of 4/51 or more, or distil with more validation images"
+        "a false-accept rate of 0.05 for 4 competing prototypes needs 79 or more strangers, and the student has 50; "
+        "ask for a rate of 4/51 or more, or distil with more validation images"
     )
     assert accept_above(np.linspace(0, 1, 50), 4 / 51, 4) == 1
     assert accept_above(np.linspace(0, 1, 79), 0.05, 4) == 1
