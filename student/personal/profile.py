@@ -1,7 +1,8 @@
 """A user's objects as one small file, bound to the student that they were learnt with.
 
 An object takes 4 bytes times the width of an embedding for each coarse class that it was seen as; the learner `gallery`
-keeps that much of every photo.
+keeps that much of every photo. Where all objects compete, a photo in which the detector says no class for the object
+counts as one of the class `none`, whose coarse id is the number of the student's classes.
 
 Legend: N photos, D width of an embedding.
 """
@@ -21,6 +22,9 @@ from mocha_pipe.student.errors import StudentModelNotFoundError
 from mocha_pipe.student.fewshot.learner import PrototypeLearner, unit_rows
 from mocha_pipe.student.fewshot.prototypes import make_learner
 from mocha_pipe.student.personal.profile_file import ProfileError, read_profile, write_profile
+
+NO_CLASS = "none"
+"""What is said in place of a class where the detector says none."""
 
 
 def student_digest(folder: Path) -> str:
@@ -51,7 +55,7 @@ class Profile:
     student: str
     """`student_digest` of the student that made the embeddings."""
     class_names: tuple[str, ...]
-    """The student's coarse classes; the learner's coarse ids index them."""
+    """The student's coarse classes; the learner's coarse ids index them, and one more stands for none."""
     names: tuple[str, ...]
     """What the user calls the objects; the learner's personal ids index them."""
     learner: PrototypeLearner
@@ -72,14 +76,15 @@ class Profile:
         Args:
             name: what the user calls it.
             embeddings_ND: one row per photo.
-            coarse_N: the object's coarse class in each.
+            coarse_N: the object's coarse class in each; `len(class_names)` is none, where the learner does without.
 
         Raises:
             ProfileError: the name is no printable text.
             PrototypeError: the width is not that of the other objects.
         """
         assert len(embeddings_ND) > 0, "one photo or more"
-        assert (np.asarray(coarse_N) < len(self.class_names)).all(), "coarse ids index the student's classes"
+        classes = len(self.class_names) + (not self.learner.by_class)
+        assert (np.asarray(coarse_N) < classes).all(), "coarse ids index the student's classes, or stand for none"
         names = self.names if name in self.names else (*self.names, _checked_name(name))
         personal = np.full(len(embeddings_ND), names.index(name))
         return replace(self, names=names, learner=copy(self.learner).learn(embeddings_ND, coarse_N, personal))
@@ -141,8 +146,12 @@ class Profile:
         rows = np.flatnonzero(self.learner.personal_ == self._index(name))
         counts: Counter[str] = Counter()
         for coarse, count in zip(self.learner.coarse_[rows].tolist(), self.learner.counts_[rows].tolist(), strict=True):
-            counts[self.class_names[coarse]] += count
+            counts[self.class_name(coarse)] += count
         return dict(counts)
+
+    def class_name(self, coarse: int) -> str:
+        """What a coarse id stands for."""
+        return (*self.class_names, NO_CLASS)[coarse]
 
     def closest(self, name: str) -> tuple[str, float] | None:
         """The other object that looks most like this one, and the cosine of their nearest prototypes; None where alone.
@@ -153,7 +162,7 @@ class Profile:
         own = self.learner.personal_ == self._index(name)
         if own.all():
             return None
-        unit = unit_rows(self.learner.prototypes_.astype(np.float64))
+        unit = unit_rows(self.learner.compared().astype(np.float64))
         cosines = (unit[own] @ unit[~own].T).max(axis=0)
         return self.names[self.learner.personal_[~own][cosines.argmax()]], float(cosines.max())
 

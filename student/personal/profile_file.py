@@ -98,7 +98,8 @@ def _check_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], about: Mappi
         raise _unusable(path, "prototypes", "be finite", "some that are not")
     if set(personal.tolist()) != set(range(len(about["names"]))):
         raise _unusable(path, "personal", "index the names, each at least once", sorted(set(personal.tolist())))
-    if not ((coarse >= 0) & (coarse < len(about["class_names"]))).all():
+    classes = len(about["class_names"]) + (not LEARNERS[about["learner"]].by_class)  # the last is none
+    if not ((coarse >= 0) & (coarse < classes)).all():
         raise _unusable(path, "coarse", "index the class names", sorted(set(coarse.tolist())))
     if not (tensors["counts"] >= 1).all():
         raise _unusable(path, "counts", "be 1 or more", int(tensors["counts"].min()))

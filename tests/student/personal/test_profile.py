@@ -172,6 +172,18 @@ def test_photos_are_counted_by_class() -> None:
         assert profile.photos("ball") == {"ball": 1}
 
 
+@pytest.mark.parametrize("learner", ["protonet", "simpleshot", "gallery"])
+def test_a_thing_without_a_class_can_be_learnt_where_all_compete(learner: str) -> None:
+    rows = np.random.default_rng(0).normal(size=(3, DIM))
+    profile = profile_of({"my duck": (rows, np.array([3, 0, 3]))}, learner)
+    assert profile.photos("my duck") == {"mug": 1, "none": 2}
+    assert profile.rename("my duck", "duck").remove("duck").names == ()
+    with pytest.raises(AssertionError, match="stand for none"):
+        profile.add("my boat", rows, np.array([4, 0, 0]))
+    with pytest.raises(AssertionError):
+        profile_of({"my duck": (rows, np.array([3, 0, 3]))})
+
+
 def test_the_closest_other_object() -> None:
     rows = np.array([[1, 0], [0, 1], [1, 0.5]], np.float32)
     profile = Profile.empty(STUDENT, CLASSES)

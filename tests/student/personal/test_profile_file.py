@@ -142,3 +142,18 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         Profile.load(path)
     with pytest.raises(ProfileError, match="file of a profile must be a safetensors file, found"):
         Profile.load(tmp_path)
+
+
+def test_the_class_none_is_kept_where_the_learner_does_without_one(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    profile = Profile.empty(STUDENT, CLASSES, learner="simpleshot")
+    profile.add("my duck", np.ones((2, DIM)), np.array([3, 0])).save(path)
+    assert Profile.load(path).photos("my duck") == {"mug": 1, "none": 1}
+    change(path, {"learner": "conditional"}, {})
+    with pytest.raises(ProfileError) as error:
+        Profile.load(path)
+    assert message(error) == refusal(path, "coarse of a profile must index the class names", "[0, 3]")
+    change(path, {"learner": "simpleshot"}, {"coarse": np.array([0, 4])})
+    with pytest.raises(ProfileError) as error:
+        Profile.load(path)
+    assert message(error) == refusal(path, "coarse of a profile must index the class names", "[0, 4]")
