@@ -21,8 +21,12 @@ def export(
         int | None, typer.Option(min=32, help="Side of the images in pixels [default: as it was trained].")
     ] = None,
     learner: Annotated[
-        str, typer.Option(help="That of your profiles: conditional, gallery, protonet or simpleshot.")
-    ] = "conditional",
+        str | None,
+        typer.Option(
+            help="That of your profiles: conditional, gallery, protonet or simpleshot "
+            "[default: the student's, conditional]."
+        ),
+    ] = None,
     false_accept_rate: FalseAcceptRate = 0.05,
 ) -> None:
     """Write a student as one file that a device runs without this package; your objects are an input of it."""
@@ -41,8 +45,8 @@ def export(
             "MiB": round(path.stat().st_size / 2**20, 1),
             "image": f"{about['image_size']} x {about['image_size']}, letterboxed",
             "classes": ", ".join(json.loads(about["class_names"])),
-            "learner": learner,
-            "a name above": f"closeness {thresholds[0]:.3f} for one object of a class",
+            "learner": about["learner"],
+            "a name above": f"closeness {thresholds[0]:.3f} where one object competes",
             "student": about["student"][:12],
         },
     )

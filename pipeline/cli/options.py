@@ -25,7 +25,7 @@ DetectionConfidence = Annotated[
     float, typer.Option("--confidence", min=0, max=1, help="Detections need more than this.")
 ]
 FalseAcceptRate = Annotated[
-    float, typer.Option(help="How often another thing of an object's class may get a personal name; above 0, below 1.")
+    float, typer.Option(help="How often another thing may get a personal name; above 0, below 1.")
 ]
 
 

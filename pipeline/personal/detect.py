@@ -28,6 +28,7 @@ class FoundObject:
     """The personal name, or the coarse class where the object is none of the user's."""
     personal: bool
     coarse: str
+    """What the detector says, which need not be what the object was learnt as."""
     confidence: float
     """The detector's, 0..1."""
     certainty: float
@@ -60,12 +61,12 @@ class Frame:
         return {**told, "seconds": round(self.seconds, 4), "boxes": boxes}
 
     def describe(self) -> str:
-        """Where it is, and in words what was found: the user's objects and how certain they are, then the others."""
+        """Where it is, and in words what was found: the user's objects with class and certainty, then the others."""
         place = Path(self.source)
         title = place.name if place.suffix.lower() in IMAGE_SUFFIXES else f"{place.name} frame {self.number}"
         mine = sorted((found for found in self.found if found.personal), key=lambda found: -found.certainty)
         others = Counter(found.name for found in self.found if not found.personal)
-        words = [f"{found.name} ({found.certainty:.1%})" for found in mine]
+        words = [f"{found.name} ({found.coarse}, {found.certainty:.1%})" for found in mine]
         words += [name if count == 1 else f"{count} x {name}" for name, count in others.most_common()]
         return f"{title}: {', '.join(words) or 'nothing'}"
 

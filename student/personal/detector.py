@@ -59,7 +59,7 @@ class PersonalDetector:
         Args:
             student: folder of a distilled student, or without a profile the `.pt` of any detector.
             profile: file of a user's objects; None finds coarse classes only.
-            false_accept_rate: share of an object's strangers, other things of its class, that may get a personal name.
+            false_accept_rate: share of strangers, other things than the objects, that may get a personal name.
             confidence: detections need more than this.
             device: as torch names devices.
             image_size: pixels of the longer side that images are brought to; None takes the student's.
@@ -103,7 +103,8 @@ class PersonalDetector:
                 ultralytics lets another call wait.
 
         Returns:
-            A list of `PersonalResults`, one per image or frame.
+            A list of `PersonalResults`, one per image or frame. A thing that was boxed under two classes has its
+            personal name once (`naming.named_once`).
 
         Raises:
             SourceError: the source cannot be read.

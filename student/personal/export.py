@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import atomic_path
+from mocha_pipe.student.choices import default_learner
 from mocha_pipe.student.fewshot.strangers import CalibrationError, accept_above, load_strangers
 from mocha_pipe.student.network.student_files import load_student
 from mocha_pipe.student.personal.graph import GRAPH_LEARNERS, PersonalDetections, PersonalGraph
@@ -31,9 +32,9 @@ from mocha_pipe.student.personal.profile import student_digest
 ABOUT_FILE = "about.json"
 """Extra file of a TorchScript file that says what the file is; an ONNX file says so in its metadata."""
 
-_FORMAT = "mocha-pipe-1"
+_FORMAT = "mocha-pipe-2"
 _OPSET = 17  # the first with LayerNormalization
-_MOST_PROTOTYPES = 100  # of one class; the file has thresholds for up to so many
+_MOST_PROTOTYPES = 500  # that compete; the file has thresholds for up to so many
 
 
 class ExportError(MochaError, ValueError):
@@ -46,7 +47,7 @@ def export_student(
     *,
     file_format: str = "onnx",
     image_size: int | None = None,
-    learner: str = "conditional",
+    learner: str | None = None,
     false_accept_rate: float = 0.05,
 ) -> dict[str, str]:
     """Write a student as one file; an existing one is replaced whole.
@@ -56,7 +57,8 @@ def export_student(
         path: of the file.
         file_format: one of `FILE_FORMATS`.
         image_size: pixels of the square that images are letterboxed to; where None, the one that it was trained at.
-        learner: how detections are compared with prototypes; the profiles in use must have the same.
+        learner: how detections are compared with prototypes; the profiles in use must have the same. Where None, the
+            one that the student learns with by default.
         false_accept_rate: rate that the thresholds in the file keep.
 
     Returns:
@@ -70,7 +72,7 @@ def export_student(
     """
     if file_format not in FILE_FORMATS:
         raise ExportError(f"--format must be one of {', '.join(FILE_FORMATS)}; found {file_format!r}.")
-    if learner not in GRAPH_LEARNERS:
+    if learner not in (None, *GRAPH_LEARNERS):
         raise ExportError(
             f"--learner must be one that can be exported, {', '.join(GRAPH_LEARNERS)}; found {learner!r}."
         )
@@ -79,6 +81,7 @@ def export_student(
     digest = student_digest(folder)
     thresholds = accept_thresholds(load_strangers(folder), false_accept_rate)
     student = load_student(folder)
+    learner = learner or default_learner(student.features)
     graph = PersonalGraph(student, image_size=image_size or student.image_size, learner=learner)
     about = {
         "format": _FORMAT,
@@ -97,7 +100,7 @@ def export_student(
 
 
 def accept_thresholds(strangers_U: NDArray[np.floating], false_accept_rate: float) -> list[float]:
-    """`accept_above` where a coarse class has 1, 2, 3 ... prototypes, for as many as the strangers suffice.
+    """`accept_above` where 1, 2, 3 ... prototypes compete, for as many as the strangers suffice.
 
     Raises:
         CalibrationError: they do not suffice for one.
@@ -116,7 +119,7 @@ def _write_onnx(graph: PersonalGraph, path: Path, about: Mapping[str, str]) -> N
     torch.onnx.export(
         graph, tuple(inputs.values()), path, dynamo=False, opset_version=_OPSET,
         input_names=list(inputs), output_names=list(PersonalDetections._fields),
-        dynamic_axes={name: {0: "prototypes"} for name in ("prototypes", "coarse", "threshold")}
+        dynamic_axes={name: {0: "prototypes"} for name in ("prototypes", "coarse", "objects", "threshold")}
         | {name: {0: "detections"} for name in PersonalDetections._fields},
     )  # fmt: skip
     model = onnx.load(path)
@@ -150,6 +153,7 @@ def _example(graph: PersonalGraph) -> dict[str, Tensor]:
         "area": torch.tensor([0.0, 0.0, size, size]),
         "prototypes": torch.ones(2, dim),
         "coarse": torch.arange(2),
+        "objects": torch.arange(2),
         "threshold": torch.zeros(2),
         "confidence": torch.tensor([-1.0]),
     }

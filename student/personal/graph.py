@@ -26,6 +26,7 @@ from mocha_pipe.student.fewshot.prototypes import EPSILON
 from mocha_pipe.student.network.embedder import NMS_IOU, RegionEmbedder
 from mocha_pipe.student.network.features import GRID, FeatureMaps, RegionFeatures, axis_overlap, cell_centres, tap
 from mocha_pipe.student.network.student_files import Student
+from mocha_pipe.student.personal.naming import SAME_THING_IOU
 
 # As in ultralytics' non_max_suppression.
 _CLASS_OFFSET = 7680
@@ -46,9 +47,9 @@ class PersonalDetections(NamedTuple):
     scores: Tensor
     """(N,) float32, the detector's, 0..1."""
     classes: Tensor
-    """(N,) int64, coarse id."""
+    """(N,) int64, coarse id: what the detector says, of named ones too."""
     personal: Tensor
-    """(N,) int64, row of the nearest prototype; -1 where it is of another class, or not close enough."""
+    """(N,) int64, row of the nearest prototype; -1 where nothing is close enough."""
     closeness: Tensor
     """(N,) float32, cosine with the nearest prototype, close enough or not; -1 where there was none to compare with."""
     embeddings: Tensor
@@ -79,15 +80,17 @@ class PersonalGraph(nn.Module):
             self.detector(torch.zeros(1, 3, self.image_size, self.image_size))
 
     def forward(
-        self, image: Tensor, area: Tensor, prototypes: Tensor, coarse: Tensor, threshold: Tensor, confidence: Tensor
-    ) -> PersonalDetections:
+        self, image: Tensor, area: Tensor, prototypes: Tensor, coarse: Tensor, objects: Tensor, threshold: Tensor,
+        confidence: Tensor,
+    ) -> PersonalDetections:  # fmt: skip
         """Detect, embed and name.
 
         Args:
             image: (1, 3, S, S) float32, RGB, 0..1, letterboxed.
             area: (4,) float32, xyxy in pixels: where the picture lies in the letterboxed square.
-            prototypes: (P, D) float32 as the learner keeps them; P may be 0.
-            coarse: (P,) int64, the coarse class of each.
+            prototypes: (P, D) float32, `PrototypeLearner.compared`; P may be 0.
+            coarse: (P,) int64, the coarse class of each, 0 or more.
+            objects: (P,) int64, the personal id of each, 0 or more.
             threshold: (P,) float32; a detection gets a prototype's name only where it is closer to it than this.
             confidence: (1,) float32; detections need more than this score.
         """
@@ -101,9 +104,10 @@ class PersonalGraph(nn.Module):
         nearest_N = self.score_prototypes(embeddings_ND, classes_N, known_PD, coarse).argmax(dim=1)
         cosine_N = (_unit(embeddings_ND) * _unit(known_PD)[nearest_N]).sum(dim=1)
         closeness_N = torch.where(coarse[nearest_N] == _NO_CLASS, _FARTHEST, cosine_N)
-        is_known_N = (closeness_N > threshold[nearest_N]) & (coarse[nearest_N] == classes_N)
-        personal_N = torch.where(is_known_N, nearest_N, UNKNOWN)
-        return PersonalDetections(boxes_N4, scores_N, classes_N, personal_N, closeness_N, embeddings_ND)
+        personal_N = torch.where(closeness_N > threshold[nearest_N], nearest_N, UNKNOWN)
+        found_N = PersonalDetections(boxes_N4, scores_N, classes_N, personal_N, closeness_N, embeddings_ND)
+        once = _named_once(boxes_N4, scores_N, personal_N, objects)
+        return PersonalDetections(*(column[once] for column in found_N))
 
     def _detect(self, found: Mapping[str, Tensor], confidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (N, 4), scores (N,) and classes (N,) from the head's output for each anchor.
@@ -131,6 +135,16 @@ class PersonalGraph(nn.Module):
         patches = [_patches(level, shares_N4) for level in maps.fine] or [means_NC[:, :0]]
         translated: Tensor = self.translation(RegionFeatures(means_NC, torch.cat(patches, dim=1)))
         return translated
+
+
+def _named_once(boxes_N4: Tensor, scores_N: Tensor, personal_N: Tensor, objects_P: Tensor) -> Tensor:
+    """`named_once`: rows that stay, ascending. NMS was by class; this one is by name."""
+    named_K = (personal_N != UNKNOWN).nonzero()[:, 0]
+    apart_K4 = boxes_N4[named_K] + objects_P[personal_N[named_K]][:, None] * _CLASS_OFFSET
+    once = named_K[nms(apart_K4, scores_N[named_K], SAME_THING_IOU)]
+    is_unnamed_N = torch.where(personal_N == UNKNOWN, 1.0, 0.0)
+    stays_N = is_unnamed_N.index_put((once,), torch.ones_like(scores_N[once]))
+    return stays_N.nonzero()[:, 0]
 
 
 def _means(level_CHW: Tensor, shares_N4: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Legend: M detections, C coarse classes.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from copy import copy
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,8 +19,9 @@ import torch
 import torchvision  # type: ignore[import-untyped]  # noqa: F401  (ultralytics' NMS uses it only where it is imported)
 from torch import Tensor
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
-from ultralytics.engine.results import BaseTensor, Results
+from ultralytics.engine.results import BaseTensor, Boxes, Results
 from ultralytics.models.yolo.detect import DetectionPredictor
+from ultralytics.utils.plotting import colors
 
 from mocha_pipe.data.errors import MochaError, first_line
 from mocha_pipe.student.environment import cpu_threads
@@ -27,7 +29,7 @@ from mocha_pipe.student.fewshot.learner import UNKNOWN
 from mocha_pipe.student.network.embedder import embed_boxes, picture_area
 from mocha_pipe.student.network.features import FeatureMaps, tap
 from mocha_pipe.student.network.student_files import Student
-from mocha_pipe.student.personal.naming import Namer
+from mocha_pipe.student.personal.naming import Namer, named_once
 
 
 class SourceError(MochaError, OSError):
@@ -38,7 +40,7 @@ class PersonalResults(Results):  # type: ignore[misc]  # ultralytics is untyped
     """What was found in one image; `names` and `boxes.cls` count personal object k as C + k."""
 
     coarse: Tensor  # (M,)
-    """Coarse class of each box, as `boxes.cls` would have it without a profile."""
+    """Coarse class of each box, which is what the detector says, as `boxes.cls` would have it without a profile."""
     certainty: Tensor  # (M,) float32
     """Share of strangers that look less like the object than this box does, 0..1; 0 without a personal name."""
 
@@ -68,11 +70,28 @@ class PersonalResults(Results):  # type: ignore[misc]  # ultralytics is untyped
         return result
 
     def plot(self, conf: bool = True, line_width: float | None = None, **drawing: Any) -> Any:
-        """As ultralytics', with personal objects on top of the others, whose lines are half as wide."""
+        """As ultralytics', with personal objects on top of the others, whose lines are half as wide.
+
+        The label of a personal object also has the class that the detector says: `my mug (cup) 0.93`.
+        """
         wide = line_width or max(round(sum(self.orig_shape) / 2 * 0.003), 2)
         below = {name: value for name, value in drawing.items() if name not in ("pil", "show", "save", "filename")}
         canvas = Results.plot(self[~self.is_personal], conf, max(int(wide) // 2, 1), **below)
-        return Results.plot(self[self.is_personal], conf, wide, **{**drawing, "img": canvas})
+        return Results.plot(self[self.is_personal]._with_classes(), conf, wide, **{**drawing, "img": canvas})
+
+    def _with_classes(self) -> "PersonalResults":
+        """Under names of their own, each with its class, in the colours that they have."""
+        apart = -(-len(self.names) // colors.n) * colors.n
+        data = self.boxes.data + 0  # a copy, of a tensor as of an array
+        data[:, -1] += apart * (1 + self.coarse)
+        labelled = copy(self)
+        labelled.boxes = Boxes(data, self.orig_shape)
+        columns = (data[:, -1], self.boxes.cls, self.coarse)
+        labelled.names = {
+            row: f"{self.names[name]} ({self.names[coarse]})"
+            for row, name, coarse in zip(*(map(int, column) for column in columns), strict=True)
+        }
+        return labelled
 
 
 class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytics is untyped
@@ -83,6 +102,8 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
     """Asked at every batch; None leaves coarse names."""
     maps: FeatureMaps
     """Of the last forward pass."""
+    stay: list[Tensor]
+    """Of each image of the last batch: which detections stay (m,), by `named_once`."""
 
     def adopt(self, student: Student, namer: Callable[[], Namer | None]) -> None:
         """Gives names from now on; the student's translation moves to this device. A second call changes nothing."""
@@ -122,10 +143,21 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
         if self.save_dir.resolve() in {Path(photo).resolve().parent for photo in photos}:
             raise SourceError(f"{self.save_dir}: drawn pictures would replace what lies there; save to another folder")
 
+    def postprocess(self, *arguments: Any, **keywords: Any) -> list[PersonalResults]:
+        """As ultralytics', whose features for trackers are then those of the boxes that stay."""
+        results: list[PersonalResults] = super().postprocess(*arguments, **keywords)
+        for result, stays in zip(results, self.stay, strict=True):
+            if len(getattr(result, "feats", ())):
+                result.feats = result.feats[stays]
+        return results
+
     def construct_results(self, preds: list[Tensor], img: Tensor, orig_imgs: Sequence[Any]) -> list[PersonalResults]:
         """Results with names, from detections (m, 6) in pixels of the tensor that entered the network."""
         namer = self.namer()
-        named = self._name(namer, preds, img, orig_imgs)  # before the boxes are scaled in place
+        named = list(self._name(namer, preds, img, orig_imgs))  # before the boxes are scaled in place
+        self.stay = [_once(rows, ids) for rows, (ids, _) in zip(preds, named, strict=True)]
+        preds = [rows[stays] for rows, stays in zip(preds, self.stay, strict=True)]
+        named = [(ids[stays], certainty[stays]) for (ids, certainty), stays in zip(named, self.stay, strict=True)]
         names = namer.names if namer else self.model.names
         found = []
         for plain, (ids, certainty) in zip(super().construct_results(preds, img, orig_imgs), named, strict=True):
@@ -151,3 +183,9 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
             ids[asked], sure[asked] = namer(torch.cat(embeddings).cpu().numpy(), coarse[asked])
         columns = (torch.split(torch.from_numpy(column).to(img.device), counts) for column in (ids, sure))
         return zip(*columns, strict=True)
+
+
+def _once(rows_M6: Tensor, ids_M: Tensor) -> Tensor:
+    """Which detections of an image stay (M,): `named_once`."""
+    rows, ids = rows_M6.cpu().numpy(), ids_M.cpu().numpy()
+    return torch.from_numpy(named_once(rows[:, :4], ids, rows[:, 5])).to(ids_M.device)

@@ -45,7 +45,7 @@ def test_it_writes_the_file_and_says_what_it_takes(command: Command, folder: Pat
     )
     assert result.exit_code == 0
     assert about(out) | {"thresholds": ""} == {
-        "format": "mocha-pipe-1", "student": student_digest(folder), "class_names": '["mug", "boot"]',
+        "format": "mocha-pipe-2", "student": student_digest(folder), "class_names": '["mug", "boot"]',
         "image_size": "96", "features": "fine", "learner": "gallery", "false_accept_rate": "0.1", "thresholds": "",
     }  # fmt: skip
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -54,7 +54,7 @@ def test_it_writes_the_file_and_says_what_it_takes(command: Command, folder: Pat
     assert ["learner", "gallery"] in lines
     assert ["student", student_digest(folder)[:12]] in lines
     threshold = json.loads(about(out)["thresholds"])[0]
-    assert f"closeness {threshold:.3f} for one object of a class" in result.stdout
+    assert f"closeness {threshold:.3f} where one object competes" in result.stdout
 
 
 def test_without_options_it_takes_the_last_student_and_writes_beside_it(
@@ -65,7 +65,7 @@ def test_without_options_it_takes_the_last_student_and_writes_beside_it(
     def export_student(student: Path, out: Path, **options: Any) -> dict[str, str]:
         asked.append((student, out, options))
         out.touch()
-        return {"thresholds": "[0.5]", "image_size": "64", "class_names": "[]", "student": "ab"}
+        return {"thresholds": "[0.5]", "image_size": "64", "class_names": "[]", "student": "ab", "learner": ""}
 
     monkeypatch.setattr("mocha_pipe.student.personal.export.export_student", export_student)
     marker = {"stage": "distill", "config": {}, "inputs": {}, "outputs": {"student": "student"}, "versions": {}}
@@ -73,7 +73,7 @@ def test_without_options_it_takes_the_last_student_and_writes_beside_it(
     write_json(tmp_path / "root/last-distill.json", {"run": str(folder.parent)})
     for file_format, name in (("onnx", "student.onnx"), ("torchscript", "student.torchscript")):
         assert command("export", "--root", tmp_path / "root", "--format", file_format).exit_code == 0
-        options = {"file_format": file_format, "image_size": None, "learner": "conditional", "false_accept_rate": 0.05}
+        options = {"file_format": file_format, "image_size": None, "learner": None, "false_accept_rate": 0.05}
         assert asked.pop() == (folder, folder / name, options)
 
 

@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import ultralytics
 from PIL import Image
 from ultralytics import YOLO
 
+from mocha_pipe.data.boxes import box_iou
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError
 from mocha_pipe.student.fewshot.strangers import load_strangers
@@ -203,6 +205,51 @@ def test_the_object_that_was_shown_is_found_again_and_others_stay_coarse(
     for result in results:
         assert ((result.certainty >= 0.95) == (result.boxes.cls >= 3)).all()
         assert (result.certainty[result.boxes.cls < 3] == 0).all()
+
+
+@pytest.fixture
+def open_detector(folder: Path, pictures: DetectionSource) -> PersonalDetector:
+    """One thing, learnt as of no class at all; and nearly everything looks like it."""
+    found = RegionEmbedder(load_student(folder), image_size=SIZE, confidence=CONFIDENCE).embed_pool(pictures)
+    profile = Profile.empty(student_digest(folder), CLASSES, learner="simpleshot")
+    detector = PersonalDetector.load(folder, confidence=0.05, false_accept_rate=0.999)
+    detector.profile = profile.add("my duck", found.detection_embedding[:1], np.array([3]))
+    return detector
+
+
+def test_a_thing_is_found_under_any_class_and_the_result_says_which(
+    paths: list[Path], open_detector: PersonalDetector
+) -> None:
+    said = {int(own) for path in paths for own in open_detector(path)[0][open_detector(path)[0].is_personal].coarse}
+    assert said == {0, 1, 2}
+
+
+def test_one_thing_under_two_classes_is_one_box(
+    folder: Path, paths: list[Path], open_detector: PersonalDetector
+) -> None:
+    plain, gone = YOLO(folder / "student.pt"), 0
+    for path in paths:
+        (result,) = open_detector(path)
+        (everything,) = plain.predict(path, imgsz=SIZE, conf=0.05, device="cpu", verbose=False)
+        stays = (everything.boxes.data[:, None, :5] == result.boxes.data[:, :5]).all(dim=2).any(dim=1)
+        torch.testing.assert_close(everything.boxes.data[stays, :5], result.boxes.data[:, :5])
+        mine = result[result.is_personal].boxes.xyxy
+        assert (box_iou(everything.boxes.xyxy[~stays], mine).max(axis=1, initial=0) > 0.5).all()
+        gone += int((~stays).sum())
+    assert gone > 5
+
+
+def test_a_tracker_gets_the_features_of_the_boxes_that_stay(
+    paths: list[Path], open_detector: PersonalDetector, tmp_path: Path
+) -> None:
+    settings = (Path(ultralytics.__file__).parent / "cfg/trackers/botsort.yaml").read_text()
+    assert "with_reid: False" in settings
+    (tmp_path / "reid.yaml").write_text(settings.replace("with_reid: False", "with_reid: True"))
+    video = make_video(tmp_path / "clip.avi", paths[1], frames=3)
+    results = list(open_detector.track(video, tracker=tmp_path / "reid.yaml", conf=0.05, stream=True))
+    predictor = open_detector._yolo.predictor
+    assert not all(stays.all() for stays in predictor.stay)
+    assert any(result.boxes.is_track for result in results)
 
 
 def test_the_false_accept_rate_decides_how_many_get_a_name(

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mocha_pipe.student.environment  # noqa: F401
@@ -36,9 +37,10 @@ from mocha_pipe.student.network.embedder import RegionEmbedder, picture_area
 from mocha_pipe.student.network.pool_pass import PoolPass
 from mocha_pipe.student.network.student_files import load_student
 from mocha_pipe.student.personal import export as export_module
+from mocha_pipe.student.personal.detector import PersonalDetector
 from mocha_pipe.student.personal.export import ABOUT_FILE, FILE_FORMATS, ExportError, accept_thresholds, export_student
 from mocha_pipe.student.personal.graph import PersonalDetections
-from mocha_pipe.student.personal.naming import Namer
+from mocha_pipe.student.personal.naming import Namer, named_once
 from mocha_pipe.student.personal.profile import Profile, student_digest
 from tests.shared import ROOT
 from tests.student.personal.conftest import CLASSES, PICTURES, RATE, SIZE, SIZES, STRANGERS, WIDTH, letterboxed
@@ -66,21 +68,23 @@ class Wanted:
     profile: Profile
     personal: NDArray[np.int64]
     closeness: NDArray[np.float64]
+    stays: NDArray[np.bool_]
+    """`named_once`."""
 
     def rows(self, image: int) -> NDArray[np.int64]:
         """Of `found`: what is above the confidence."""
         return np.flatnonzero(
-            (self.found.detection_image == image) & (self.found.detection_score > self.confidence[image])
+            self.stays & (self.found.detection_image == image) & (self.found.detection_score > self.confidence[image])
         )
 
     def inputs(self, image: int) -> dict[str, NDArray[np.generic]]:
         record, learner = self.source.records[image], self.profile.learner
-        counts = np.bincount(learner.coarse_)[learner.coarse_]
+        counts = learner.candidates(learner.coarse_)
         thresholds = [accept_above(STRANGERS, RATE, count) for count in counts.tolist()]
         return {
             "image": letterboxed(record.path, self.size),
             "area": picture_area((self.size, self.size), (record.height, record.width)).astype(np.float32),
-            "prototypes": learner.prototypes_, "coarse": learner.coarse_,
+            "prototypes": learner.compared(), "coarse": learner.coarse_, "objects": learner.personal_,
             "threshold": np.array(thresholds, np.float32),
             "confidence": np.array([self.confidence[image]], np.float32),
         }  # fmt: skip
@@ -88,7 +92,8 @@ class Wanted:
 
 def want(folder: Path, source: DetectionSource, learner: str = "conditional", size: int = SIZE) -> Wanted:
     """Two objects of each class but the last are detections of the source, seen once or twice."""
-    found = RegionEmbedder(load_student(folder), image_size=size, confidence=FAINTEST).embed_pool(source)
+    embedder = RegionEmbedder(load_student(folder), image_size=size, confidence=FAINTEST)
+    found = embedder.embed_pool(source)
     profile = Profile.empty(student_digest(folder), CLASSES, learner=learner)
     for coarse, name in enumerate(CLASSES[:-1]):
         rows = np.flatnonzero(found.detection_coarse == coarse)
@@ -101,7 +106,23 @@ def want(folder: Path, source: DetectionSource, learner: str = "conditional", si
     return Wanted(
         source=source, size=size, confidence=[between_scores(own) for own in scores], found=found,
         profile=profile, personal=personal, closeness=profile.learner.closeness(found.detection_embedding, rows),
+        stays=named_once_in(embedder, source, found, personal, size),
     )  # fmt: skip
+
+
+def named_once_in(
+    embedder: RegionEmbedder, source: DetectionSource, found: PoolPass, personal: NDArray[np.int64], size: int
+) -> NDArray[np.bool_]:
+    """By boxes in letterboxed pixels, before they are clipped to the picture."""
+    stays = []
+    for image, record in enumerate(source.records):
+        pixels = np.uint8(letterboxed(record.path, size)[0].transpose(1, 2, 0) * 255 + 0.5)
+        with torch.inference_mode():
+            (rows,) = embedder._detect([SimpleNamespace(pixels=pixels)])
+        here = found.detection_image == image
+        np.testing.assert_array_equal(rows[:, 5], found.detection_coarse[here])
+        stays.append(named_once(rows[:, :4].numpy(), personal[here], found.detection_coarse[here]))
+    return np.concatenate(stays)
 
 
 def between_scores(scores: NDArray[np.float32]) -> float:
@@ -122,7 +143,7 @@ def onnx_runner(path: Path) -> Runner:
 def torchscript_runner(path: Path) -> Runner:
     with pytest.warns(FutureWarning, match="torch.jit.load"):
         module = torch.jit.load(path)
-    order = ("image", "area", "prototypes", "coarse", "threshold", "confidence")
+    order = ("image", "area", "prototypes", "coarse", "objects", "threshold", "confidence")
 
     def run(inputs: dict[str, NDArray[np.generic]]) -> list[NDArray[np.generic]]:
         with torch.no_grad():
@@ -195,8 +216,50 @@ def test_every_family_set_of_features_learner_and_size_equals_pytorch(
     if size > 300:
         image = np.random.default_rng(0).random((1, 3, size, size), np.float32)
         area = np.array([0, 0, size, size], np.float32)
-        all_of_them = {"image": image, "area": area, "confidence": np.zeros(1, np.float32)}
+        nameless = {"threshold": np.full(len(wanted.profile.learner.coarse_), 2, np.float32)}
+        all_of_them = {"image": image, "area": area, "confidence": np.zeros(1, np.float32), **nameless}
         assert len(PersonalDetections(*run(wanted.inputs(0) | all_of_them)).boxes) == 300, "at most"
+
+
+@pytest.mark.parametrize("learner", ["simpleshot", "gallery"])
+def test_where_all_objects_compete_the_file_says_what_detection_says(
+    folder: Path, pictures: DetectionSource, learner: str, tmp_path: Path
+) -> None:
+    """Objects learnt under another class than they are seen as, or under none; things boxed under several classes."""
+    export_student(folder, tmp_path / "student.onnx", learner=learner, false_accept_rate=0.5)
+    run = onnx_runner(tmp_path / "student.onnx")
+    found = RegionEmbedder(load_student(folder), image_size=SIZE, confidence=0.1).embed_pool(pictures)
+    profile = Profile.empty(student_digest(folder), CLASSES, learner=learner)
+    for number, rows in enumerate(([0, 1], [30], [60, 61, 62])):
+        seen_as = (found.detection_coarse[rows] + 1 + np.arange(len(rows))) % 4
+        profile = profile.add(f"thing {number}", found.detection_embedding[rows], seen_as)
+    detector = PersonalDetector.load(folder, false_accept_rate=0.5, confidence=0.1)
+    detector.profile = profile
+    taught, classes_of, twice = profile.learner, {}, 0
+    compete = 3 if learner == "simpleshot" else 6
+    for record in pictures.records:
+        (result,) = detector(record.path, rect=False)
+        inputs = {
+            "image": letterboxed(record.path, SIZE),
+            "area": picture_area((SIZE, SIZE), (record.height, record.width)).astype(np.float32),
+            "prototypes": taught.compared(), "coarse": taught.coarse_, "objects": taught.personal_,
+            "threshold": np.full(len(taught.coarse_), accept_above(STRANGERS, 0.5, compete), np.float32),
+            "confidence": np.array([0.1], np.float32),
+        }  # fmt: skip
+        answer = PersonalDetections(*run(inputs))
+        boxes = scale_boxes((SIZE, SIZE), answer.boxes.copy(), (record.height, record.width))
+        names = np.append(taught.personal_, UNKNOWN)[answer.personal]
+        ours = np.column_stack([boxes, answer.classes, np.where(names == UNKNOWN, answer.classes, 3 + names)])
+        theirs = np.column_stack([result.boxes.xyxy, result.coarse, result.boxes.cls])
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-3)
+        detector.namer, namer = None, detector.namer
+        twice += len(detector(record.path, rect=False)[0]) - len(result)
+        detector.namer = namer
+        for name, coarse in zip(names, answer.classes, strict=True):
+            classes_of.setdefault(int(name), set()).add(int(coarse))
+    assert twice > 0, "some things were boxed under two classes"
+    assert any(len(classes) > 1 for name, classes in classes_of.items() if name != UNKNOWN), "names beyond a class"
+    assert len(classes_of) > 2
 
 
 def test_torchscript_equals_pytorch_and_says_the_same_about_itself(wanted: Wanted, made: Path, exported: Path) -> None:
@@ -216,7 +279,7 @@ def test_without_objects_and_without_detections_the_answer_is_empty(
 ) -> None:
     run = run if form == "onnx" else torchscript_runner(made / "v8.torchscript")
     usual = wanted.inputs(0)
-    nothing = {name: usual[name][:0] for name in ("prototypes", "coarse", "threshold")}
+    nothing = {name: usual[name][:0] for name in ("prototypes", "coarse", "objects", "threshold")}
     for inputs in (usual | nothing, usual | nothing | {"confidence": np.ones(1, np.float32)}):
         answer = PersonalDetections(*run(inputs))
         assert len(answer.boxes) == (len(wanted.rows(0)) if inputs["confidence"] < 1 else 0)
@@ -234,6 +297,7 @@ def test_a_prototype_more_is_an_input_and_its_threshold_decides(run: Runner, wan
         more = {
             "prototypes": np.append(usual["prototypes"], before.embeddings[[shown]], axis=0),
             "coarse": np.append(usual["coarse"], before.classes[[shown]]),
+            "objects": np.append(usual["objects"], 99),
             "threshold": np.append(usual["threshold"], np.float32(threshold)),
         }
         after = PersonalDetections(*run(usual | more))
@@ -268,7 +332,7 @@ def test_the_file_says_what_it_is(folder: Path, exported: Path) -> None:
     session = onnxruntime.InferenceSession(exported)
     about = session.get_modelmeta().custom_metadata_map
     assert about == {
-        "format": "mocha-pipe-1",
+        "format": "mocha-pipe-2",
         "student": student_digest(folder),
         "class_names": '["mug", "ball", "boot"]',
         "image_size": "96",
@@ -283,6 +347,7 @@ def test_the_file_says_what_it_is(folder: Path, exported: Path) -> None:
         "area": ([4], "tensor(float)"),
         "prototypes": (["prototypes", 24], "tensor(float)"),
         "coarse": (["prototypes"], "tensor(int64)"),
+        "objects": (["prototypes"], "tensor(int64)"),
         "threshold": (["prototypes"], "tensor(float)"),
         "confidence": ([1], "tensor(float)"),
     }
@@ -322,7 +387,7 @@ def test_thresholds_are_those_of_one_two_three_prototypes() -> None:
     strangers = np.linspace(0, 1, 100)  # 0.1 accepts 10 of them, shared by two 5, by ten 1, by eleven none
     thresholds = accept_thresholds(strangers, 0.1)
     assert thresholds == [accept_above(strangers, 0.1, objects) for objects in range(1, 11)]
-    assert len(accept_thresholds(np.linspace(0, 1, 10_000), 0.1)) == 100
+    assert len(accept_thresholds(np.linspace(0, 1, 10_000), 0.1)) == 500
 
 
 # --- where nothing of ours is -----------------------------------------------------------------------------------------
@@ -390,7 +455,8 @@ def test_the_documented_program_runs_without_torch_and_finds_the_same(printed: l
     rows, expected = wanted.rows(FITS), []
     for row in rows[np.argsort(-wanted.found.detection_score[rows])]:
         personal, coarse = wanted.personal[row], wanted.found.detection_coarse[row]
-        name = CLASSES[coarse] if personal == UNKNOWN else wanted.profile.names[personal]
+        own = CLASSES[coarse]
+        name = own if personal == UNKNOWN else f"{wanted.profile.names[personal]} ({own})"
         box = wanted.found.detection_xyxy[row].round().astype(int)
         expected.append(" ".join([name, f"{wanted.found.detection_score[row]:.2f}", *map(str, box)]))
     assert printed[0] == expected
@@ -422,6 +488,22 @@ def test_the_documented_program_learns_an_object(printed: list[list[str]]) -> No
 def test_the_documented_program_takes_a_profile_without_objects(printed: list[list[str]]) -> None:
     assert len(printed[2]) == len(printed[0])
     assert {line.split()[0] for line in printed[2]} <= set(CLASSES)
+
+
+@pytest.mark.parametrize("learner", ["simpleshot", "gallery"])
+def test_the_documented_program_compares_as_the_learner_does(learner: str) -> None:
+    """The part that takes a profile's rows."""
+    function = re.search(r"def compared.*?\n\n", programs()[0], flags=re.DOTALL)
+    profile = Profile.empty("digest", CLASSES, learner=learner)
+    for number in range(4):
+        photos = np.random.default_rng(number).standard_normal((3, WIDTH))
+        profile = profile.add(f"thing {number}", photos, np.array([0, number % 3, 3]))
+    here: dict[str, Any] = {"np": np, "about": {"learner": learner}, **profile.learner.tensors()}
+    exec(function[0], here)
+    vectors, compete = here["compared"]()
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, profile.learner.compared(), atol=1e-6)
+    np.testing.assert_array_equal(compete, profile.learner.candidates(profile.learner.coarse_))
 
 
 def test_the_documented_resizing_is_opencvs_to_within_one_level() -> None:

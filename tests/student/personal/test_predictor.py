@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ultralytics.engine.results import Results
+from ultralytics.utils.plotting import Annotator, colors
 
 from mocha_pipe.student.personal.predictor import PersonalResults
 
@@ -68,14 +69,28 @@ def test_json_text_and_crops_have_the_personal_names(result: PersonalResults, tm
 def test_personal_objects_are_drawn_last_and_twice_as_wide(result: PersonalResults) -> None:
     with mock.patch.object(Results, "plot", autospec=True, side_effect=Results.plot) as plot:
         result.plot(line_width=4)
-    drawn = [(call.args[0].boxes.cls.tolist(), call.args[2]) for call in plot.call_args_list]
-    assert drawn == [([0, 1], 2), ([2, 3], 4)]
+    drawn = [(call.args[0].boxes.conf.tolist(), call.args[2]) for call in plot.call_args_list]
+    assert drawn == [(pytest.approx([0.8, 0.3]), 2), (pytest.approx([0.9, 0.4]), 4)]
+
+
+def test_a_label_says_the_personal_name_and_the_detectors_class(result: PersonalResults) -> None:
+    result.coarse = torch.tensor([1.0, 0, 1, 1])  # a mug of mine that the detector takes for a ball
+    for each in (result, result.numpy()):
+        with mock.patch.object(Annotator, "box_label", autospec=True) as label:
+            each.plot()
+        assert {call.args[2]: call.kwargs["color"] for call in label.call_args_list} == {
+            "mug 0.80": colors(0, True), "ball 0.30": colors(1, True),
+            "my mug (ball) 0.90": colors(2, True), "my ball (ball) 0.40": colors(3, True),
+        }  # fmt: skip
+    assert result.boxes.cls.tolist() == [2, 0, 3, 1]
+    assert result.names == NAMES
 
 
 def test_a_picture_equals_the_two_parts_drawn_by_ultralytics(result: PersonalResults) -> None:
     parts = []
     for rows in ([1, 3], [0, 2]):
-        parts.append(Results(result.orig_img, "desk.jpg", NAMES, torch.tensor(BOXES)[rows]))
+        labels = NAMES | {2: "my mug (mug)", 3: "my ball (ball)"}
+        parts.append(Results(result.orig_img, "desk.jpg", labels, torch.tensor(BOXES)[rows]))
     expected = parts[1].plot(line_width=2, conf=False, img=parts[0].plot(line_width=1, conf=False))
     np.testing.assert_array_equal(result.plot(conf=False), expected)
     assert (result.orig_img == 90).all()
