@@ -28,13 +28,17 @@ def personalize(
         ),
     ] = None,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="What the object is to the detector [default: what it detects].")
+        str | None,
+        typer.Option("--class", help="What the object is to the detector [default: what it detects, if anything]."),
     ] = None,
     profile: options.ProfileFile = None,
     student: options.StudentFolder = None,
     learner: Annotated[
         str | None,
-        typer.Option(help="Of a new profile: conditional, gallery, protonet or simpleshot [default: conditional]."),
+        typer.Option(
+            help="Of a new profile: conditional, which looks for an object only under its class; gallery, protonet or "
+            "simpleshot, to which the class does not matter [default: the student's, conditional]."
+        ),
     ] = None,
     confidence: options.DetectionConfidence = 0.25,
     save: Annotated[Path | None, typer.Option(help="Folder for a picture of what was learnt from each photo.")] = None,
@@ -44,7 +48,7 @@ def personalize(
     as_json: options.Json = False,
 ) -> None:
     """Learn an object from photos; more photos of a name that the profile knows refine it."""
-    from mocha_pipe.pipeline.personal.personalize import PROFILE_FILE, draw, learn, student_folder
+    from mocha_pipe.pipeline.personal.personalize import PROFILE_FILE, draw, learn, student_folder, warnings
     from mocha_pipe.pipeline.personal.photos import PersonalizeError
     from mocha_pipe.pipeline.run.devices import torch_device
 
@@ -54,6 +58,8 @@ def personalize(
         class_name=class_name, confidence=confidence, device=torch_device(device),
     )  # fmt: skip
     rows = [_row(shown, learnt) for shown in lessons]
+    for warning in warnings(name, learnt, lessons):
+        typer.echo(f"warning: {warning}", err=True)
     if not as_json:
         print_table(photos_table(name, rows))
     if not (box or yes or as_json) and _is_terminal() and not typer.confirm("Is that it?"):
@@ -83,5 +89,5 @@ def _is_terminal() -> bool:
 def _row(shown: "Shown", profile: "Profile") -> dict[str, Any]:
     """One photo as tables and json tell it."""
     confidence = None if shown.confidence is None else round(shown.confidence, 3)
-    what = {"class": profile.class_names[shown.coarse], "confidence": confidence}
+    what = {"class": profile.class_name(shown.coarse), "confidence": confidence}
     return {"photo": shown.photo, "box": shown.xywh, **what}

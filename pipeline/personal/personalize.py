@@ -1,7 +1,9 @@
 """Learning an object from photos: which student looks at them, which profile it goes into, and a picture to look at."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,7 +11,11 @@ from mocha_pipe.data.images import read_image
 from mocha_pipe.pipeline.personal.photos import PersonalizeError, Shown, find_object
 from mocha_pipe.pipeline.run.inputs import DISTILL, DISTILL_COMMAND, last_distillation
 from mocha_pipe.pipeline.rundir import read_completion
+from mocha_pipe.student.choices import default_learner
 from mocha_pipe.student.personal.profile import Profile, student_digest
+
+if TYPE_CHECKING:
+    from mocha_pipe.student.network.student_files import Student
 
 PROFILE_FILE = "profile.safetensors"
 _PICTURE_SIDE = 640  # pixels
@@ -34,7 +40,7 @@ def learn(
         photos: image files that show it.
         profile: file of the user's objects; it need not exist.
         folder: of the student.
-        learner: what a new profile learns with; None is `conditional`.
+        learner: what a new profile learns with; None is the student's default.
         boxes: where the object is in each photo as `left,top,width,height`; none leaves that to the detector.
         class_name: what it is to the detector; None is what it detects.
         confidence: detections need more than this. With the one of later detection, what is found now is found then.
@@ -53,15 +59,35 @@ def learn(
     from mocha_pipe.student.network.student_files import load_student
 
     digest, student = student_digest(folder), load_student(folder)
-    known = _open_profile(profile, digest, student.class_names, learner)
+    known = _open_profile(profile, digest, student, learner)
     if name in student.class_names:
         raise PersonalizeError(
             f"an object needs a name of its own, {name!r} is what the student calls all of its kind; write one such as "
             f"'my {name}'"
         )
-    shown = find_object(student, photos, boxes=boxes, class_name=class_name, confidence=confidence, device=device)
+    shown = find_object(
+        student, photos, boxes=boxes, class_name=class_name, confidence=confidence, device=device,
+        by_class=known.learner.by_class,
+    )  # fmt: skip
     embeddings = np.stack([photo.embedding for photo in shown])
     return known.add(name, embeddings, np.array([photo.coarse for photo in shown])), shown
+
+
+def warnings(name: str, profile: Profile, shown: Sequence[Shown]) -> list[str]:
+    """Of each photo in which the detector does not box the object in a way by which it would be found again."""
+    told = []
+    for photo in shown:
+        said = [profile.class_name(coarse) for coarse in photo.said]
+        own = profile.class_name(photo.coarse)
+        if not said:
+            told.append(f"{photo.photo}: the detector boxes nothing there, and {name} is found only where it does")
+        elif profile.learner.by_class and own not in said:
+            told.append(
+                f"{photo.photo}: the detector says {' or '.join(said)} there, and {name} is looked for where it says "
+                f"{own}; learn it with --class {shlex.quote(said[0])}, or in another profile with --learner "
+                "simpleshot, to which the class does not matter"
+            )
+    return told
 
 
 def student_folder(root: Path, named: Path | None) -> Path:
@@ -76,10 +102,10 @@ def student_folder(root: Path, named: Path | None) -> Path:
     return read_completion(run, stage=DISTILL, command=DISTILL_COMMAND).path("student")
 
 
-def _open_profile(path: Path, digest: str, class_names: Sequence[str], learner: str | None) -> Profile:
+def _open_profile(path: Path, digest: str, student: "Student", learner: str | None) -> Profile:
     """The profile of this student, a new one where there is no file."""
     if not path.exists():
-        return Profile.empty(digest, class_names, **({"learner": learner} if learner else {}))
+        return Profile.empty(digest, student.class_names, learner=learner or default_learner(student.features))
     profile = Profile.load(path)
     profile.check_student(digest)
     if learner not in (None, profile.learner.name):

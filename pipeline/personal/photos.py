@@ -39,7 +39,9 @@ class Shown:
     xyxy: Box
     """Corners in pixels of the upright photo."""
     coarse: int
-    """The student's class."""
+    """The student's class; the number of its classes where there is none."""
+    said: tuple[int, ...]
+    """Classes under which the detector boxes the object here."""
     confidence: float | None
     """The detector's, 0..1; None where the user drew the box."""
     embedding: NDArray[np.float32]  # (D,)
@@ -58,11 +60,13 @@ def find_object(
     class_name: str | None,
     confidence: float,
     device: str,
+    by_class: bool = True,
 ) -> list[Shown]:
     """Find the object in every photo, with one pass of the student over each.
 
     Without a box the object is the most confident detection, unless another object (IoU below 0.5) has half of its
-    confidence or more. With a box its class is that of the detection which overlaps it best, at an IoU of 0.5 or more.
+    confidence or more. With a box its class is that of the detection which overlaps it best, at an IoU of 0.5 or more;
+    where none does, it has no class, if it can be learnt without.
 
     Args:
         student: detector and translation.
@@ -71,6 +75,7 @@ def find_object(
         class_name: the object's class: only its detections count, and a box is of it.
         confidence: detections need more than this.
         device: torch device.
+        by_class: whether the object is only looked for under its class, so that it needs one.
 
     Raises:
         DatasetError, DatasetNotFoundError: a photo is missing or damaged.
@@ -97,7 +102,7 @@ def find_object(
     shown, unclear = [], []
     for index, record in enumerate(records):
         try:
-            shown.append(choose(found, index, record, coarse, student.class_names))
+            shown.append(choose(found, index, record, coarse, student.class_names, by_class))
         except PersonalizeError as error:
             unclear.append(str(error))
     if unclear:
@@ -138,26 +143,30 @@ def _parse_box(text: str) -> Box:
     return x, y, width, height
 
 
-def _drawn(found: "PoolPass", index: int, record: ImageRecord, coarse: int | None, class_names: Sequence[str]) -> Shown:
+def _drawn(
+    found: "PoolPass", index: int, record: ImageRecord, coarse: int | None, class_names: Sequence[str], by_class: bool
+) -> Shown:
     """The object where the user drew a box; every record has one."""
+    here = np.flatnonzero(found.detection_image == index)
+    overlap = box_iou(found.detection_xyxy[here], record.xyxy)[:, 0]
+    best = np.argsort(-overlap, kind="stable")
+    said = tuple(dict.fromkeys(found.detection_coarse[here[best[overlap[best] >= _SAME_OBJECT]]].tolist()))
     if coarse is None:
-        here = np.flatnonzero(found.detection_image == index)
-        overlap = box_iou(found.detection_xyxy[here], record.xyxy)[:, 0]
-        if overlap.max(initial=0) < _SAME_OBJECT:
+        if by_class and not said:
             raise PersonalizeError(
                 f"{record.name}: a box has the class of a detection that overlaps it by half or more, found none; name "
                 f"it with --class, one of {', '.join(class_names)}"
             )
-        coarse = int(found.detection_coarse[here[overlap.argmax()]])
+        coarse = said[0] if said else len(class_names)
     left, top, right, bottom = record.xyxy[0].tolist()
     return Shown(
-        photo=Path(record.name), xyxy=(left, top, right, bottom), coarse=coarse, confidence=None,
+        photo=Path(record.name), xyxy=(left, top, right, bottom), coarse=coarse, said=said, confidence=None,
         embedding=found.region_embedding[index],
     )  # fmt: skip
 
 
 def _detected(
-    found: "PoolPass", index: int, record: ImageRecord, coarse: int | None, class_names: Sequence[str]
+    found: "PoolPass", index: int, record: ImageRecord, coarse: int | None, class_names: Sequence[str], by_class: bool
 ) -> Shown:
     """The object that the detector found."""
     rows = np.flatnonzero(found.detection_image == index)  # most confident first
@@ -165,10 +174,10 @@ def _detected(
         rows = rows[found.detection_coarse[rows] == coarse]
     if not len(rows):
         what = f"no {class_names[coarse]}" if coarse is not None else "nothing"
+        kind = f" and what it is with --class, one of {', '.join(class_names)}" if by_class else ""
         raise PersonalizeError(
             f"{record.name}: the detector finds {what} here; say where the object is with --box left,top,width,height "
-            f"(the photo is {record.width} x {record.height} pixels) and what it is with --class, one of "
-            f"{', '.join(class_names)}"
+            f"(the photo is {record.width} x {record.height} pixels){kind}"
         )
     xyxy, score = found.detection_xyxy[rows], found.detection_score[rows]
     others = (box_iou(xyxy, xyxy[:1])[:, 0] < _SAME_OBJECT) & (score >= _RIVAL * score[0])
@@ -182,8 +191,9 @@ def _detected(
             "\n".join([f"{record.name}: more than one object could be meant; say which with one of", *candidates])
         )
     left, top, right, bottom = xyxy[0].tolist()
+    own = int(found.detection_coarse[rows[0]])
     return Shown(
-        photo=Path(record.name), xyxy=(left, top, right, bottom), coarse=int(found.detection_coarse[rows[0]]),
+        photo=Path(record.name), xyxy=(left, top, right, bottom), coarse=own, said=(own,),
         confidence=float(score[0]), embedding=found.detection_embedding[rows[0]],
     )  # fmt: skip
 

@@ -333,6 +333,52 @@ def test_a_refused_box_is_one_line_of_the_command(personalize: Command, photos: 
         assert len(told.splitlines()) == 1
 
 
+OPEN = ("--learner", "simpleshot")
+
+
+def test_a_thing_that_the_detector_has_no_class_for_is_learnt_from_a_box(
+    personalize: Command, student: Student, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    sees({"photo 1.png": [((10, 10, 50, 60), 0.9, BOOT)]})
+    result = personalize("my duck", *photos[:2], *["--box", "10,10,40,50"] * 2, *OPEN, "--json")
+    assert (result.exit_code, result.stderr) == (
+        0, f"warning: {photos[0]}: the detector boxes nothing there, and my duck is found only where it does\n"
+    )  # fmt: skip
+    assert [photo["class"] for photo in json.loads(result.stdout)["photos"]] == ["none", "boot"]
+    profile = Profile.load(Path("work/profile.safetensors"))
+    assert profile.photos("my duck") == {"none": 1, "boot": 1}
+    shown = [embedding(student, photo, (10, 10, 50, 60)) for photo in photos[:2]]
+    unit = [row / np.linalg.norm(row) for row in shown]
+    np.testing.assert_allclose(profile.learner.compared(), [np.mean(unit, axis=0)] * 2, atol=1e-5)
+    assert "none" in personalize("my duck", photos[0], "--box", "10,10,40,50").stdout
+
+
+def test_where_the_class_does_not_matter_none_is_asked_for(personalize: Command, photos: list[Path]) -> None:
+    assert refused(personalize("my duck", photos[0], *OPEN)) == (
+        f"error: {photos[0]}: the detector finds nothing here; say where the object is with --box "
+        "left,top,width,height (the photo is 120 x 80 pixels)\n"
+    )
+
+
+def test_a_class_that_the_detector_does_not_say_there_is_warned_about(
+    personalize: Command, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    sees({"photo 0.png": [((10, 10, 50, 60), 0.9, BOOT), ((12, 10, 50, 60), 0.8, BALL)]})
+    arguments = (photos[0], "--box", "12,10,38,50", "--class")
+    assert personalize("my mug", *arguments, "mug").stderr == (
+        f"warning: {photos[0]}: the detector says ball or boot there, and my mug is looked for where it says mug; "
+        "learn it with --class ball, or in another profile with --learner simpleshot, to which the class does not "
+        "matter\n"
+    )
+    assert personalize("my boot", *arguments, "boot").stderr == ""
+    profile = ("--profile", "open.safetensors")
+    assert personalize("my mug", *arguments, "mug", *OPEN, *profile).stderr == ""
+    assert Profile.load(Path("open.safetensors")).photos("my mug") == {"mug": 1}
+    assert personalize("a", photos[1], "--box", "12,10,38,50", "--class", "mug").stderr == (
+        f"warning: {photos[1]}: the detector boxes nothing there, and a is found only where it does\n"
+    )
+
+
 def test_boxes_for_some_photos_only(personalize: Command, photos: list[Path]) -> None:
     assert refused(personalize("my mug", *photos, "--box", "1,1,9,9", "--box", "1,1,9,9")) == (
         "error: --box must stand once for each photo, in their order, or not at all; found 2 for 3 photos; learn "

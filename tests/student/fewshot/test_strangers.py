@@ -275,8 +275,8 @@ def test_too_few_strangers_for_the_rate() -> None:
     with pytest.raises(CalibrationError) as error:
         accept_above(np.arange(18.0), 0.05, 1)
     assert message(error) == (
-        "a false-accept rate of 0.05 for a class with 1 of the prototypes needs 19 or more strangers, and the student "
-        "has 18; ask for a rate of 1/19 or more, or distil with more validation images"
+        "a false-accept rate of 0.05 for 1 competing prototype needs 19 or more strangers, and the student has 18; "
+        "ask for a rate of 1/19 or more, or distil with more validation images"
     )
     assert accept_above(np.arange(18.0), 1 / 19, 1) == 17
     with pytest.raises(CalibrationError) as error:
