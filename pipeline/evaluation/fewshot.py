@@ -41,7 +41,7 @@ def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
         ConfigError, StageMissingError: there is no base detector to compare with.
         DatasetNotFoundError: there is no benchmark.
     """
-    settings, benchmark = with_learner(config.fewshot, run.path("student")), named(config.fewshot.benchmark)
+    settings, benchmark = config.fewshot, named(config.fewshot.benchmark)
     names = (
         "shots", "episodes", "queries", "seed", "learner", "confidence", "head_epochs", "false_accept_rate", "teacher",
     )  # fmt: skip
@@ -56,6 +56,7 @@ def fewshot_identity(config: RunConfig, run: Completion) -> Identity:
         inputs["strangers"] = file_digest(strangers)
     if settings.head_epochs:
         inputs["head"] = open_training(benchmark, settings.benchmark_data).fingerprint()
+    settings = with_learner(settings, run.path("student"))
     return Identity(stage=FEWSHOT, config={name: getattr(settings, name) for name in names}, inputs=inputs)
 
 

@@ -104,6 +104,7 @@ def run(no_page: None, tmp_path: Path, mark_distilled: Callable[[Path], None], m
     mark_distilled(folder)
     detectors = {"student": Detector(COARSE_NAMES), "base.pt": Detector(("person", *COARSE_NAMES[::-1]))}
     monkeypatch.setattr(methods, "load_student", lambda path: detectors[path.name])
+    monkeypatch.setattr(methods, "student_features", lambda path: "fine")
     monkeypatch.setattr(methods, "RegionEmbedder", Finder)
     monkeypatch.setattr(Finder, "confidences", [], raising=False)
     return folder
