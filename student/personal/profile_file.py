@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from mocha_pipe.data.errors import MochaError, first_line
 from mocha_pipe.data.files import atomic_path
 from mocha_pipe.student.choices import LearnerName
+from mocha_pipe.student.fewshot.prototypes import LEARNERS
 
 _KEY = "profile"
 _Name = Annotated[str, Field(min_length=1)]
