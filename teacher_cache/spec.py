@@ -11,6 +11,8 @@ from mocha_pipe.data.files import json_digest
 from mocha_pipe.teacher_cache.errors import CacheFormatError
 
 EmbeddingMode = Literal["prompt", "generate"]
+"""How a vision-language teacher embeds."""
+SpecMode = Literal[EmbeddingMode, "visual"]
 
 _REVISION_OF = {"model": "revision", "visual": "visual_revision"}
 """Fields that name a checkpoint, and the fields that say what is in it."""
@@ -25,17 +27,18 @@ class TeacherSpec:
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
 
     model: str
-    """Hugging Face hub id of the LLaVA checkpoint, or the name of a local folder, which decides nothing."""
+    """Hugging Face hub id of the checkpoint, or the name of a local folder, which decides nothing."""
     revision: str
     """Commit of the hub repository, or a digest of the local folder's weights and settings."""
     prompt: str
-    """Text put to the teacher; `{label}` stands for the class name."""
-    mode: EmbeddingMode
-    """`prompt`: one forward pass over the prompt. `generate`: the teacher answers, and the answer is pooled."""
+    """Text put to the teacher; `{label}` stands for the class name. Empty in `visual` mode."""
+    mode: SpecMode
+    """`prompt`: one forward pass over the prompt. `generate`: the teacher answers, and the answer is pooled.
+    `visual`: an image encoder, which is asked nothing."""
     layer: int
     """Index of the hidden state that is pooled; -1 is the last."""
     pooling: str
-    """Name of the rule that turns token states into one vector."""
+    """Name of the rule that turns the states of a model into one vector."""
     crop_margin: float
     """Context around a box, as a share of each side."""
     crop_size: int
@@ -47,17 +50,26 @@ class TeacherSpec:
     visual_revision: str
     """As `revision`, of the visual encoder."""
     max_new_tokens: int
-    """Length limit of a description; 0 in `prompt` mode."""
+    """Length limit of a description; 0 but in `generate` mode."""
     num_beams: int
     """Beams of the search for a description; 1 is greedy."""
     hidden_dim: int
-    """Width of the hidden embedding."""
+    """Width of the hidden embedding; 0 where the teacher has none."""
     visual_dim: int
     """Width of the visual embedding."""
+    sees: str = ""
+    """What of a crop reaches an image encoder, in words; empty for a LLaVA, which sees all of it."""
+
+    @property
+    def arrays(self) -> dict[str, int]:
+        """The arrays that this teacher fills, and the width of each."""
+        widths = {"hidden": self.hidden_dim, "visual": self.visual_dim}
+        return {name: width for name, width in widths.items() if width}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict for a json file, fields in the order above."""
-        return asdict(self)
+        """Plain dict for a json file, fields in the order above; `sees` only where it says something."""
+        values = asdict(self)
+        return values if self.sees else {name: value for name, value in values.items() if name != "sees"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TeacherSpec":

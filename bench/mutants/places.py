@@ -55,8 +55,8 @@ MUTANTS = (
         name="resume-scan",
         breaks="a shard that only one of the teacher's two arrays has counts as done",
         file="teacher_cache/store/cache.py",
-        old="lacking = {shard for name in TEACHER_ARRAYS for shard in self.rows(name).missing()}",
-        new="lacking = set.intersection(*(set(self.rows(name).missing()) for name in TEACHER_ARRAYS))",
+        old="lacking = {shard for name in self.spec.arrays for shard in self.rows(name).missing()}",
+        new="lacking = set.intersection(*(set(self.rows(name).missing()) for name in self.spec.arrays))",
         tests=("tests/teacher_cache/store/test_cache.py", "tests/teacher_cache/building/test_build.py"),
     ),
     Mutant(

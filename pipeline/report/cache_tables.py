@@ -105,7 +105,10 @@ def listings_table(place: str, listings: Iterable["CacheListing"]) -> Table:
         "cache", "teacher", "regions", "hidden", "visual", "targets", "size", title=f"caches at {place}"
     )
     for found in listings:
-        done = [f"{found.done[name]}/{found.shards}" for name in ("hidden", "visual", "targets")]
+        done = [
+            f"{found.done[name]}/{found.shards}" if name in found.done else "-"
+            for name in ("hidden", "visual", "targets")
+        ]
         table.add_row(found.place, f"{found.teacher} ({found.mode})", str(found.regions), *done, file_size(found.bytes))
     return table
 

@@ -1,6 +1,6 @@
 """build_cache: the teacher looks at every region once; what is already in the cache is left alone.
 
-    missing shards -> crops -> teacher -> `hidden`, `visual` -> moments -> projection.safetensors -> `targets`
+    missing shards -> crops -> teacher -> (`hidden`,) `visual` -> moments -> projection.safetensors -> `targets`
 
 Every arrow resumes: a shard file exists exactly when it is complete. Several builds of one cache at once share its
 shards (store/claims.py, shard_order.py). The build that sees the last one done derives the targets. A complete cache
@@ -30,7 +30,7 @@ from mocha_pipe.teacher_cache.store.cache import RegionCache, folder_bytes
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.derive import derive_targets
 from mocha_pipe.teacher_cache.store.disk import disk_errors
-from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_group, has_teacher_shard, sweep_stale
+from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_group, sweep_stale
 from mocha_pipe.teacher_cache.store.quarantine import SetAside
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 
@@ -218,7 +218,7 @@ def _ray_engine() -> Callable[..., Tally]:
 def _retry(cache: RegionCache, claims: ShardClaims, embedder: ShardEmbedder) -> None:
     """Try again what was set aside; a shard that another build is at is left to it, one not written to this one."""
     for shard in sorted({region.row // cache.plan.rows_per_shard for region in cache.quarantine()}):
-        if has_teacher_shard(cache.path, shard) and claims.take(shard):
+        if cache.has_teacher_shard(shard) and claims.take(shard):
             embedder.retry(shard, claims.deriving)
             claims.release(shard)
 

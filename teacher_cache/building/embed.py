@@ -20,13 +20,7 @@ from mocha_pipe.teacher_cache.building.reuse import Donor
 from mocha_pipe.teacher_cache.building.rowplan import RowPlan, Rows, owners_before, plan_rows
 from mocha_pipe.teacher_cache.errors import CacheMismatchError, EmbeddingError
 from mocha_pipe.teacher_cache.store.cache import RegionCache
-from mocha_pipe.teacher_cache.store.layout import (
-    FLOAT16_MAX,
-    TEACHER_ARRAYS,
-    has_teacher_shard,
-    shard_path,
-    write_shard,
-)
+from mocha_pipe.teacher_cache.store.layout import FLOAT16_MAX, shard_path, write_shard
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, write_set_aside
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings, Teacher
 
@@ -69,7 +63,7 @@ class ShardEmbedder(AbstractContextManager["ShardEmbedder"]):
         self._load_teacher = load_teacher
         self._teacher: Teacher | None = None
         self._donors, self._window, self._on_rows = donors, batch * BATCHES_AHEAD, on_rows
-        self._dims = {name: cache.rows(name).dim for name in TEACHER_ARRAYS}
+        self._dims = cache.spec.arrays
         self._feed = CropFeed(source, table, cache.spec)
         self._begun: set[int] = set()
         self._num_seen, self._any_finite = 0, False
@@ -87,7 +81,7 @@ class ShardEmbedder(AbstractContextManager["ShardEmbedder"]):
             rows = np.arange(*self._cache.plan.span(shard))
         self._begun.add(shard)
         owners = owners_before(self._table, self._cache.plan, rows, shard)
-        filled = {other for other in owners if other in self._begun or has_teacher_shard(self._cache.path, other)}
+        filled = {other for other in owners if other in self._begun or self._cache.has_teacher_shard(other)}
         plan = plan_rows(self._table, self._cache.plan, rows, filled, self._donors)
         return Work(
             shard=shard,
@@ -107,7 +101,7 @@ class ShardEmbedder(AbstractContextManager["ShardEmbedder"]):
         """
         self._fill(work)
         write_set_aside(self._cache.path, work.shard, self._list_set_aside(work))
-        for name in TEACHER_ARRAYS:
+        for name in self._dims:
             write_shard(self._cache.path / name, self._cache.plan, work.shard, work.values[name])
         self.tally.shards += 1
 
@@ -130,7 +124,7 @@ class ShardEmbedder(AbstractContextManager["ShardEmbedder"]):
         with changing():
             # Targets go first: a file of them must never be older than its shard.
             shard_path(self._cache.path / "targets", shard).unlink(missing_ok=True)
-            for name in TEACHER_ARRAYS:
+            for name in self._dims:
                 values = np.array(self._cache.rows(name).block(start, stop))
                 values[rows - start] = work.values[name]
                 write_shard(self._cache.path / name, self._cache.plan, shard, values)
@@ -142,7 +136,7 @@ class ShardEmbedder(AbstractContextManager["ShardEmbedder"]):
         if len(plan.earlier):
             # The list is read before the rows: another build may be embedding those rows right now.
             aside = {region.row: region.reason for region in self._cache.quarantine()}
-            for name in TEACHER_ARRAYS:
+            for name in self._dims:
                 work.values[name][plan.earlier] = self._cache.rows(name).verified(plan.originals)
             pairs = zip(plan.earlier.tolist(), plan.originals.tolist(), strict=True)
             work.reasons.update((position, aside[row]) for position, row in pairs if row in aside)
@@ -152,11 +146,11 @@ class ShardEmbedder(AbstractContextManager["ShardEmbedder"]):
             self.tally.reused += len(positions)
             self._on_rows(len(positions))
         self._embed(work)
-        for name in TEACHER_ARRAYS:
+        for name in self._dims:
             work.values[name][plan.repeats] = work.values[name][plan.leaders]
         pairs = zip(plan.repeats.tolist(), plan.leaders.tolist(), strict=True)
         work.reasons.update((position, work.reasons[leader]) for position, leader in pairs if leader in work.reasons)
-        for name in TEACHER_ARRAYS:
+        for name in self._dims:
             work.values[name][list(work.reasons)] = np.nan
         num_copied = len(plan.earlier) + len(plan.repeats)
         self.tally.duplicates += num_copied
@@ -181,7 +175,7 @@ class ShardEmbedder(AbstractContextManager["ShardEmbedder"]):
     def _keep(self, work: Work, positions: Rows, embeddings: RegionEmbeddings) -> None:
         """Store embeddings as float16, and set those aside that it cannot hold."""
         is_fine = np.ones(len(positions), bool)
-        for name in TEACHER_ARRAYS:
+        for name in self._dims:
             block = getattr(embeddings, name)
             fits = np.abs(block) <= FLOAT16_MAX  # False for NaN
             for index in np.flatnonzero(is_fine & ~fits.all(axis=1)).tolist():
@@ -189,7 +183,7 @@ class ShardEmbedder(AbstractContextManager["ShardEmbedder"]):
                 found = f"'{name}' is {block[index, feature]} at feature {feature}"
                 work.reasons[int(positions[index])] = f"an embedding must fit float16; {found}"
             is_fine &= fits.all(axis=1)
-        for name in TEACHER_ARRAYS:
+        for name in self._dims:
             work.values[name][positions[is_fine]] = getattr(embeddings, name)[is_fine].astype(np.float16)
         self._any_finite |= bool(is_fine.any())
         self._num_seen += len(positions)

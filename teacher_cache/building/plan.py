@@ -73,7 +73,7 @@ def plan_build(
         cache = RegionCache.open(folder, expect_spec=spec, expect_table=table)
         to_embed, shards = rows_to_embed(cache, table, None, ()), cache.plan
     windows = time_teacher(source, table, load_teacher(teacher), sample=sample, batch=teacher.batch)
-    joint_dim = spec.hidden_dim + spec.visual_dim
+    joint_dim = sum(spec.arrays.values())
     dim = dim or default_dim(joint_dim, len(table))
     return BuildPlan(
         cache=folder,
@@ -87,8 +87,7 @@ def plan_build(
         shards=len(shards),
         rows_per_shard=shards.rows_per_shard,
         bytes={
-            "hidden": shard_bytes(shards, spec.hidden_dim),
-            "visual": shard_bytes(shards, spec.visual_dim),
+            **{name: shard_bytes(shards, width) for name, width in spec.arrays.items()},
             "targets": shard_bytes(shards, dim),
             "other": 64 * len(table) + 8 * joint_dim * (dim + 2),
         },

@@ -25,7 +25,6 @@ from mocha_pipe.teacher_cache.building.shard_order import earlier_shards
 from mocha_pipe.teacher_cache.errors import CacheNotFoundError, TeacherError
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import POLL_SECONDS, ShardClaims
-from mocha_pipe.teacher_cache.store.layout import has_teacher_shard
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 
 RETRIES = 4
@@ -58,7 +57,7 @@ class ShardWorker:
         if not self._claims.take(shard):
             return shard, None
         try:
-            if has_teacher_shard(self._folder, shard):
+            if self._cache.has_teacher_shard(shard):
                 return shard, None
             self._embedder.tally = Tally()
             self._embedder.finish(self._embedder.begin(shard))
@@ -77,11 +76,14 @@ class ShardWorker:
         return ShardClaims(self._folder).__enter__()  # held as long as the actor lives
 
     @cached_property
+    def _cache(self) -> RegionCache:
+        return RegionCache.open(self._folder)
+
+    @cached_property
     def _embedder(self) -> ShardEmbedder:
         """With the teacher, which is loaded with the first region that needs it."""
-        cache = RegionCache.open(self._folder)
-        donors = [Donor(other, cache.spec) for other in self._reuse]
-        return ShardEmbedder(cache, *self._inputs, donors=donors, batch=self._batch)
+        donors = [Donor(other, self._cache.spec) for other in self._reuse]
+        return ShardEmbedder(self._cache, *self._inputs, donors=donors, batch=self._batch)
 
 
 def embed_on_ray(

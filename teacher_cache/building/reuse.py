@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
 
 NOT_THERE = -1
 
@@ -23,7 +22,7 @@ class Donor:
             CacheMismatchError: another teacher made it.
         """
         cache = RegionCache.open(folder, expect_spec=spec)
-        self._readers = {name: cache.rows(name) for name in TEACHER_ARRAYS}
+        self._readers = {name: cache.rows(name) for name in cache.spec.arrays}
         row_is_there = np.ones(len(cache.table), bool)
         for shard in cache.missing_teacher_shards():
             row_is_there[slice(*cache.plan.span(shard))] = False

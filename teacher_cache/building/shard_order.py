@@ -10,7 +10,7 @@ from mocha_pipe.teacher_cache.building.reuse import NOT_THERE, Donor
 from mocha_pipe.teacher_cache.building.rowplan import owners_before
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import POLL_SECONDS, ShardClaims
-from mocha_pipe.teacher_cache.store.layout import ShardPlan, has_teacher_shard
+from mocha_pipe.teacher_cache.store.layout import ShardPlan
 
 Part = tuple[int, int]
 """Index and count: this build owns the shards whose number leaves `index` when divided by `count`."""
@@ -32,13 +32,13 @@ def claimed_shards(
 
     def is_ready(shard: int) -> bool:
         # A part never waits for another: what it cannot copy it computes.
-        return part is not None or all(other in begun or has_teacher_shard(cache.path, other) for other in needs[shard])
+        return part is not None or all(other in begun or cache.has_teacher_shard(other) for other in needs[shard])
 
     while pending := pending_shards(cache, part):
         for shard in pending:
             if not is_ready(shard) or not claims.take(shard):
                 continue
-            if has_teacher_shard(cache.path, shard):  # another build finished it since the listing
+            if cache.has_teacher_shard(shard):  # another build finished it since the listing
                 claims.release(shard)
                 continue
             begun.add(shard)

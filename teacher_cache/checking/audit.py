@@ -10,7 +10,6 @@ from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.feed import CropFeed
 from mocha_pipe.teacher_cache.errors import CacheIncompleteError, CacheMismatchError
 from mocha_pipe.teacher_cache.store.cache import RegionCache
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 
 LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.99, "float16": 0.99}
@@ -40,7 +39,7 @@ class AuditedRow:
     image: str
     class_name: str
     cosine: float
-    """Of `hidden` or of `visual`, whichever is lower."""
+    """The lowest of the teacher's arrays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +87,7 @@ def audit_cache(
     picks = np.sort(np.random.default_rng(seed).choice(candidates, min(rows, len(candidates)), replace=False))
     live = _live_rows(cache, source, teacher, picks, progress=progress)
     cosines, audits = np.ones(len(picks)), {}
-    for name in TEACHER_ARRAYS:
+    for name in cache.spec.arrays:
         audits[name], found = _compare(cache.rows(name).lookup(picks).astype(np.float64), live[name])
         cosines = np.minimum(cosines, found)
     return AuditReport(
@@ -115,7 +114,7 @@ def _live_rows(
             bar.update(len(window))
     return {
         name: np.concatenate([getattr(part, name) for part in parts]).astype(np.float16).astype(np.float64)
-        for name in TEACHER_ARRAYS
+        for name in cache.spec.arrays
     }
 
 

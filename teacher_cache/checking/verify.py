@@ -71,7 +71,7 @@ def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
     findings = [*_table(cache), *_descriptions(cache), *in_lists]
     # Without a sound description every shard would seem damaged.
     undescribed = {finding.array for finding in findings}
-    arrays = [name for name in ARRAYS if cache.has(name) and name not in undescribed]
+    arrays = [name for name in (*cache.spec.arrays, "targets") if cache.has(name) and name not in undescribed]
     findings += _projection(cache, has_targets="targets" in arrays)
     checked = {}
     with tqdm(total=len(arrays) * len(cache.plan), desc="verify", unit="shard", delay=2, disable=not progress) as bar:
@@ -204,9 +204,8 @@ def _table(cache: RegionCache) -> Iterator[Finding]:
 
 def _descriptions(cache: RegionCache) -> Iterator[Finding]:
     """The `zarr.json` of each array."""
-    dims = {"hidden": cache.spec.hidden_dim, "visual": cache.spec.visual_dim}
-    for name in ARRAYS:
-        if cache.has(name) and not is_described(cache.path / name, cache.plan, dims.get(name)):
+    for name in (*cache.spec.arrays, "targets"):
+        if cache.has(name) and not is_described(cache.path / name, cache.plan, cache.spec.arrays.get(name)):
             message = "does not describe an array of this cache in the layout that mocha-pipe writes"
             yield Finding(kind="damaged", file=f"{name}/zarr.json", message=message, array=name)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mocha_pipe.data.files import is_vacant, publish, temporary_folder
 from mocha_pipe.teacher_cache.errors import CacheFormatError, CacheIncompleteError, CacheNotFoundError, CacheWriteError
-from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, IDENTITY, TABLE, Holding
+from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.hub import HubPlace
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.sharing.transfer import Transfer, TransferReport, fetch_checked, fetch_units, send_units
@@ -26,10 +26,10 @@ from mocha_pipe.teacher_cache.sharing.units import (
     target_units,
     teacher_units,
 )
-from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache
+from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.disk import disk_errors
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, sweep_stale
+from mocha_pipe.teacher_cache.store.layout import sweep_stale
 
 
 def open_place(url: str) -> Place:
@@ -177,7 +177,7 @@ def _source(place: Place) -> Holding:
         raise CacheNotFoundError(
             f"there is no teacher cache at {place.url}; see what is there with: mocha-pipe cache ls {around}"
         )
-    if lacking := [name for name in IDENTITY if name not in found.files]:
+    if lacking := [name for name in found.identity if name not in found.files]:
         raise CacheIncompleteError(
             f"{place.url} lacks {', '.join(lacking)}, which every cache has; push it again from where it was made"
         )
@@ -213,9 +213,9 @@ def _adopt(source: Holding, folder: Path) -> list[str]:
     if not is_vacant(folder):
         raise CacheFormatError(f"{folder} holds something else than a teacher cache; name another folder")
     with temporary_folder(folder) as temporary:
-        for name in IDENTITY:
+        for name in source.identity:
             fetch_checked(source, [name], temporary)
-        return list(IDENTITY) if publish(temporary, folder) else []
+        return list(source.identity) if publish(temporary, folder) else []
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def _take(claims: ShardClaims, shard: int) -> bool:
 
 
 def _report(transfer: Transfer, there: Holding, part: Part) -> TransferReport:
-    wanted = {"all": ARRAYS, "targets": ("targets",), "teacher": TEACHER_ARRAYS}[part]
+    wanted = {"all": there.arrays, "targets": ("targets",), "teacher": tuple(there.spec.arrays)}[part]
     arrived = set(transfer.arrived)
     return TransferReport(
         files=len(arrived),

@@ -16,17 +16,15 @@ from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.spec import TeacherSpec
-from mocha_pipe.teacher_cache.store.cache import ARRAYS, PROJECTION_NAME, RegionCache, parse_attributes
+from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache, parse_attributes
 from mocha_pipe.teacher_cache.store.differences import table_differences
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan, shard_bytes
+from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_bytes
 from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
 
 DESCRIPTION = "zarr.json"
 TARGETS_DESCRIPTION = f"targets/{DESCRIPTION}"
 COMPLETE_NAME = "complete.json"
 TABLE = (IMAGES_FILE, REGIONS_FILE)
-IDENTITY = (DESCRIPTION, *TABLE, *(f"{array}/{DESCRIPTION}" for array in TEACHER_ARRAYS))
-"""The files that every cache has from its first moment."""
 
 
 def shard_name(array: str, shard: int) -> str:
@@ -48,15 +46,19 @@ class Holding:
         self.description = place.read(DESCRIPTION)
         attributes = parse_attributes(self.description, place.url)
         self.spec = TeacherSpec.from_json(attributes["teacher"])
+        self.arrays = (*self.spec.arrays, "targets")
+        """The arrays of this cache, whether they are there yet or not."""
+        self.identity = (DESCRIPTION, *TABLE, *(f"{array}/{DESCRIPTION}" for array in self.spec.arrays))
+        """The files that it has from its first moment."""
         self.table_digest: str = attributes["table_digest"]
         self.table_files: dict[str, str] = attributes["table_files"]
         self.plan = ShardPlan(attributes["rows"], attributes["rows_per_shard"])
         listed = place.entries()[0]
-        for folder in (*ARRAYS, QUARANTINE_FOLDER):
+        for folder in (*self.arrays, QUARANTINE_FOLDER):
             listed |= {f"{folder}/{name}": size for name, size in place.entries(folder)[0].items()}
         self.files = {name: listed[name] for name in self._known_names() if name in listed}
         """Size in bytes of each file of the cache that is there, by name."""
-        self.dims = {"hidden": self.spec.hidden_dim, "visual": self.spec.visual_dim}
+        self.dims = self.spec.arrays
         """Width of each array; `targets` is among them from its first file on."""
         self.targets_description = b""
         self._projection_of_targets: str | None = None
@@ -85,7 +87,7 @@ class Holding:
 
     def has_teacher_shard(self, shard: int) -> bool:
         """Whether a shard is done: in every array that the teacher gives."""
-        return all(self.has_shard(array, shard) for array in TEACHER_ARRAYS)
+        return all(self.has_shard(array, shard) for array in self.spec.arrays)
 
     def num_done(self, array: str) -> int:
         """Shards of an array that are there."""
@@ -99,8 +101,8 @@ class Holding:
     @property
     def is_complete(self) -> bool:
         """Whether everything is there that a build makes."""
-        names = {*IDENTITY, TARGETS_DESCRIPTION, PROJECTION_NAME}
-        return names <= self.files.keys() and all(self.num_done(array) == len(self.plan) for array in ARRAYS)
+        names = {*self.identity, TARGETS_DESCRIPTION, PROJECTION_NAME}
+        return names <= self.files.keys() and all(self.num_done(array) == len(self.plan) for array in self.arrays)
 
     @cached_property
     def projection_digest(self) -> str | None:
@@ -162,10 +164,10 @@ class Holding:
         return self.has_teacher_shard(shard) or ("targets" in self.dims and self.has_shard("targets", shard))
 
     def _known_names(self) -> Iterable[str]:
-        yield from (*IDENTITY, TARGETS_DESCRIPTION, PROJECTION_NAME, COMPLETE_NAME)
+        yield from (*self.identity, TARGETS_DESCRIPTION, PROJECTION_NAME, COMPLETE_NAME)
         for shard in range(len(self.plan)):
             yield list_name(shard)
-            yield from (shard_name(array, shard) for array in ARRAYS)
+            yield from (shard_name(array, shard) for array in self.arrays)
 
     def _read_targets_description(self) -> None:
         self.targets_description = self.place.read(TARGETS_DESCRIPTION)

@@ -7,7 +7,6 @@ from mocha_pipe.teacher_cache.errors import CacheFormatError
 from mocha_pipe.teacher_cache.sharing.exchange import open_place
 from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, Holding
 from mocha_pipe.teacher_cache.sharing.place import Place
-from mocha_pipe.teacher_cache.store.cache import ARRAYS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,6 @@ from typing import Literal
 
 from mocha_pipe.teacher_cache.sharing.holding import (
     COMPLETE_NAME,
-    IDENTITY,
     TABLE,
     TARGETS_DESCRIPTION,
     Holding,
@@ -14,7 +13,6 @@ from mocha_pipe.teacher_cache.sharing.holding import (
     shard_name,
 )
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
 
 Part = Literal["all", "targets", "teacher"]
 """`all` of a cache; `targets`, which distillation needs; `teacher`, the arrays that the teacher gives."""
@@ -33,7 +31,7 @@ class Unit:
 
 def identity_units(there: Holding) -> list[Unit]:
     """Descriptions and region table, as far as the destination lacks them; the files of the table are one unit."""
-    units = [Unit((name,)) for name in IDENTITY if name not in TABLE and name not in there.files]
+    units = [Unit((name,)) for name in there.identity if name not in TABLE and name not in there.files]
     if any(name not in there.files for name in TABLE):
         units.append(Unit(TABLE))
     return units
@@ -56,11 +54,11 @@ def teacher_units(source: Holding, there: Holding) -> list[Unit]:
     """The shards that the teacher gave and the destination lacks."""
     units = []
     for shard in range(len(source.plan)):
-        names = [shard_name(array, shard) for array in TEACHER_ARRAYS]
+        names = [shard_name(array, shard) for array in source.spec.arrays]
         if there.has_teacher_shard(shard) or not all(name in source.files for name in names):
             continue
         # A whole file of another owner is replaced first: at no moment do files of two owners make a shard.
-        whole = [shard_name(array, shard) for array in TEACHER_ARRAYS if there.has_shard(array, shard)]
+        whole = [shard_name(array, shard) for array in source.spec.arrays if there.has_shard(array, shard)]
         rest = [name for name in names if name not in whole]
         if whole and there.place.read(whole[0]) == source.place.read(whole[0]):
             whole = []

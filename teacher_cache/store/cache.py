@@ -25,6 +25,7 @@ from mocha_pipe.teacher_cache.store.layout import (
     TEACHER_ARRAYS,
     ShardPlan,
     attributes_digest,
+    shard_path,
 )
 from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, read_set_aside
@@ -66,7 +67,7 @@ class RegionCache:
             CacheMismatchError: teacher or regions are not the expected ones.
         """
         cache = cls(path, _read_attributes(path))
-        for name in TEACHER_ARRAYS:
+        for name in cache.spec.arrays:
             if not cache.has(name):
                 raise CacheCorruptError(
                     f"{path / name / 'zarr.json'} is missing; restore it, or name another folder with --cache"
@@ -105,17 +106,26 @@ class RegionCache:
         """Reader of the rows of `hidden`, `visual` or `targets`; keep it, as it remembers what it has checked.
 
         Raises:
-            CacheIncompleteError: the array has not been created.
+            CacheIncompleteError: the array has not been created, or the teacher gives none.
         """
         assert name in ARRAYS
+        if name in TEACHER_ARRAYS and name not in self.spec.arrays:
+            raise CacheIncompleteError(
+                f"the teacher of cache {self.path} gives the array '{' and '.join(self.spec.arrays)}' alone; asked for "
+                f"'{name}'; build another cache with a LLaVA: mocha-pipe cache build --teacher llava-hf/llava-1.5-7b-hf"
+            )
         if not self.has(name):
             raise self._lacks(f"array '{name}'")
         return ShardRows(self.path / name)
 
     def missing_teacher_shards(self) -> tuple[int, ...]:
-        """Shards that lack in `hidden` or in `visual`: the teacher's work that is left."""
-        lacking = {shard for name in TEACHER_ARRAYS for shard in self.rows(name).missing()}
+        """Shards that lack in an array of the teacher's: its work that is left."""
+        lacking = {shard for name in self.spec.arrays for shard in self.rows(name).missing()}
         return tuple(sorted(lacking))
+
+    def has_teacher_shard(self, shard: int) -> bool:
+        """Whether a shard is done: present in every array that the teacher gives."""
+        return all(shard_path(self.path / name, shard).exists() for name in self.spec.arrays)
 
     def projection(self) -> Projection:
         """The map from teacher embeddings to targets.
@@ -199,7 +209,7 @@ class RegionCache:
             "complete": self.is_complete,
             "rows": self.plan.rows,
             "rows_per_shard": self.plan.rows_per_shard,
-            "arrays": {name: self._array_info(name) for name in ARRAYS if self.has(name)},
+            "arrays": {name: self._array_info(name) for name in (*self.spec.arrays, "targets") if self.has(name)},
             "bytes": folder_bytes(self.path),
             "dim": self.rows("targets").dim if self.has("targets") else None,
             "explained_variance": projection.explained_variance if projection else None,

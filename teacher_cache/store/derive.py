@@ -17,7 +17,6 @@ from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.layout import (
     FLOAT16_MAX,
-    TEACHER_ARRAYS,
     create_array_atomically,
     remove_array,
     write_shard,
@@ -58,8 +57,7 @@ def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, 
 
 def _fit(cache: RegionCache, dim: int | None, *, device: str, progress: bool) -> Projection:
     """Exact moments in one pass over the shards, always in their order, then the projection."""
-    hidden_dim = cache.rows("hidden").dim
-    moments = Moments(hidden_dim + cache.rows("visual").dim, device)
+    moments = Moments(sum(cache.spec.arrays.values()), device)
     for _, hidden, visual in _teacher_blocks(cache, tuple(range(len(cache.plan))), "projection", progress=progress):
         is_there = _is_there(hidden, visual)
         if is_there.any():
@@ -67,7 +65,7 @@ def _fit(cache: RegionCache, dim: int | None, *, device: str, progress: bool) ->
             moments.add(joint_embedding(hidden_nH, visual_nZ))
     if dim is None:
         dim = default_dim(len(moments.mean_J), moments.count)
-    return fit_projection(moments, hidden_dim=hidden_dim, dim=dim)
+    return fit_projection(moments, hidden_dim=cache.spec.hidden_dim, dim=dim)
 
 
 def _targets(projection: Projection, hidden: NDArray[np.float16], visual: NDArray[np.float16]) -> NDArray[np.float16]:
@@ -85,17 +83,19 @@ def _targets(projection: Projection, hidden: NDArray[np.float16], visual: NDArra
 
 def _is_there(hidden: NDArray[np.float16], visual: NDArray[np.float16]) -> NDArray[np.bool_]:
     """Rows that were not set aside; a retry that was killed may have filled only one of their arrays."""
-    return ~(np.isnan(hidden[:, 0]) | np.isnan(visual[:, 0]))
+    is_there: NDArray[np.bool_] = ~np.isnan(np.concatenate([hidden[:, :1], visual[:, :1]], axis=1)).any(axis=1)
+    return is_there
 
 
 def _teacher_blocks(
     cache: RegionCache, shards: tuple[int, ...], description: str, *, progress: bool
 ) -> Iterator[tuple[int, NDArray[np.float16], NDArray[np.float16]]]:
-    """Shard number with its rows of `hidden` and `visual`, under a bar over the regions."""
-    hidden, visual = (cache.rows(name) for name in TEACHER_ARRAYS)
+    """Shard number, its rows of `hidden` (of width 0 where there is none) and `visual`; a bar runs over the regions."""
+    readers = {name: cache.rows(name) for name in cache.spec.arrays}
     spans = [cache.plan.span(shard) for shard in shards]
     total = sum(stop - start for start, stop in spans)
     with tqdm(total=total, desc=description, unit="region", delay=2, disable=not progress) as bar:
         for shard, (start, stop) in zip(shards, spans, strict=True):
-            yield shard, hidden.block(start, stop), visual.block(start, stop)
+            blocks = {name: reader.block(start, stop) for name, reader in readers.items()}
+            yield shard, blocks.get("hidden", np.zeros((stop - start, 0), np.float16)), blocks["visual"]
             bar.update(stop - start)

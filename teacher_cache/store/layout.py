@@ -33,7 +33,7 @@ FORMAT_VERSION = 2
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 """Largest number that an array can hold."""
 CHUNK_ROWS = 32  # 8 to 32 rows a chunk read fastest through the zarr API; see README.md
-TEACHER_ARRAYS = ("hidden", "visual")  # what the teacher gives; `targets` follows from both
+TEACHER_ARRAYS = ("hidden", "visual")  # what a teacher can give, see `TeacherSpec.arrays`; `targets` follows
 STALE_SECONDS = 3600.0
 
 _SHARD_NAME = re.compile(r"c\.(\d+)\.0")
@@ -92,11 +92,6 @@ def done_shards(array_folder: Path) -> set[int]:
     return set()
 
 
-def has_teacher_shard(folder: Path, shard: int) -> bool:
-    """Whether a shard of a cache is done: present in every array that the teacher gives."""
-    return all(shard_path(folder / name, shard).exists() for name in TEACHER_ARRAYS)
-
-
 def write_shard(array_folder: Path, plan: ShardPlan, shard: int, values_SD: NDArray[np.float16]) -> None:
     """Write one whole shard: encoded in memory, then temporary file, fsync and rename."""
     start, stop = plan.span(shard)
@@ -141,7 +136,7 @@ def create_group(folder: Path, *, plan: ShardPlan, spec: TeacherSpec, table: Reg
         attributes["table_files"] = {name: file_digest(temporary / name) for name in (IMAGES_FILE, REGIONS_FILE)}
         attributes["digest"] = attributes_digest(attributes)
         zarr.create_group(temporary, attributes=attributes)
-        for name, dim in zip(TEACHER_ARRAYS, (spec.hidden_dim, spec.visual_dim), strict=True):
+        for name, dim in spec.arrays.items():
             _create_array(temporary, name, plan, dim, {})
         return publish(temporary, folder)
 
@@ -200,7 +195,7 @@ def _create_array(
 def _versions() -> dict[str, str]:
     """Versions of what made the numbers, for people; never compared."""
     found = {}
-    for package in ("mocha-pipe", "numpy", "torch", "transformers", "zarr"):
+    for package in ("mocha-pipe", "numpy", "timm", "torch", "transformers", "zarr"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

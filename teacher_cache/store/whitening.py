@@ -1,6 +1,7 @@
 """Exact PCA with whitening of the joint embedding: the paper's step from (h, z) to the target u'.
 
 u = [h ; z |h| / |z|] for every region (paper, section 3.2: the visual embedding takes the norm of the hidden state).
+u = z for a teacher without a language model, as it gives it.
 mean = E[u],   C = E[(u - mean)(u - mean)^T] with divisor N - 1,   C = V diag(l) V^T,   l falling
 u' = diag(l)^(-1/2) V_d^T (u - mean): over the regions of the cache it has mean 0 and covariance I.
 
@@ -21,8 +22,10 @@ from mocha_pipe.teacher_cache.store.projection import Projection
 
 
 def joint_embedding(hidden_nH: torch.Tensor, visual_nZ: torch.Tensor) -> torch.Tensor:
-    """Row by row u = [h ; z |h| / |z|], float64 (n, J); a row with z = 0 keeps zeros there."""
+    """Row by row u = [h ; z |h| / |z|], float64 (n, J); a row with z = 0 keeps zeros there. Where H is 0, u = z."""
     hidden_nH, visual_nZ = hidden_nH.double(), visual_nZ.double()
+    if hidden_nH.shape[1] == 0:
+        return visual_nZ
     norm_h = torch.linalg.vector_norm(hidden_nH, dim=1, keepdim=True)
     norm_z = torch.linalg.vector_norm(visual_nZ, dim=1, keepdim=True)
     scale = torch.where(norm_z > 0, norm_h / torch.where(norm_z > 0, norm_z, 1.0), 0.0)

@@ -15,7 +15,7 @@ class RegionEmbeddings:
     """What a teacher says about n regions, in the order in which they were given."""
 
     hidden: NDArray[np.float32]  # (n, Dh)
-    """Pooled hidden state of the language model (h in the paper)."""
+    """Pooled hidden state of the language model (h in the paper); of width 0 where the teacher has none."""
     visual: NDArray[np.float32]  # (n, Dv)
     """Image embedding (z in the paper)."""
 

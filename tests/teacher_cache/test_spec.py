@@ -26,6 +26,7 @@ CHANGES: dict[str, Any] = {
     "num_beams": 3,
     "hidden_dim": 25,
     "visual_dim": 9,
+    "sees": "the middle 14 x 14 of 16 x 16 pixels, 87.5 % of each side",
 }
 
 
@@ -49,6 +50,17 @@ def test_whole_number_of_a_json_file_is_a_float(helpers: SimpleNamespace) -> Non
 
 def test_digest_is_pinned(helpers: SimpleNamespace) -> None:
     assert helpers.spec.digest() == "65cb43a7ced70e9880c442c8111939f7"
+
+
+def test_what_an_encoder_sees_is_no_field_of_a_llava(helpers: SimpleNamespace) -> None:
+    """Caches that were written before there were image encoders have no such field."""
+    assert "sees" not in helpers.spec.to_json()
+    assert replace(helpers.spec, sees="the whole crop").to_json()["sees"] == "the whole crop"
+
+
+def test_arrays_are_those_that_have_a_width(helpers: SimpleNamespace) -> None:
+    assert helpers.spec.arrays == {"hidden": 24, "visual": 8}
+    assert replace(helpers.spec, hidden_dim=0).arrays == {"visual": 8}
 
 
 def test_changes_cover_every_field() -> None:
@@ -117,7 +129,7 @@ def test_unknown_or_missing_field_is_refused(helpers: SimpleNamespace) -> None:
     [
         ("layer", "-1", "layer: Input should be a valid integer"),
         ("layer", True, "layer: Input should be a valid integer"),
-        ("mode", "dream", "mode: Input should be 'prompt' or 'generate'"),
+        ("mode", "dream", "mode: Input should be 'prompt', 'generate' or 'visual'"),
         ("crop_margin", None, "crop_margin: Input should be a valid number"),
     ],
 )

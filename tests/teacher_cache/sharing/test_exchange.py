@@ -24,7 +24,7 @@ from mocha_pipe.teacher_cache.errors import (
     CacheWriteError,
 )
 from mocha_pipe.teacher_cache.sharing import list_caches, merge, mirror, pull, push
-from mocha_pipe.teacher_cache.sharing.holding import IDENTITY
+from mocha_pipe.teacher_cache.sharing.holding import Holding
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
@@ -566,7 +566,8 @@ def test_a_projection_that_somebody_else_sends_meanwhile(
 def test_progress_is_shown_in_bytes(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = pull(str(finished), tmp_path / "copy", progress=True)
     last = capsys.readouterr().err.strip().rpartition("\r")[2]
-    first = sum((finished / name).stat().st_size for name in IDENTITY)  # comes before the bar starts
+    identity = Holding(Place(str(finished))).identity  # comes before the bar starts
+    first = sum((finished / name).stat().st_size for name in identity)
     size = f"{(report.bytes - first) / 1024:.1f}k"
     assert last.startswith("pull: 100%")
     assert f"{size}/{size} [" in last

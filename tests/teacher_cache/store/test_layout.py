@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.teacher_cache.store import layout
+from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import (
     ShardPlan,
     attributes_digest,
     create_group,
     done_shards,
     encode_shard,
-    has_teacher_shard,
     shard_bytes,
     shard_path,
     sweep_stale,
@@ -146,12 +146,13 @@ def test_bytes_are_known_beforehand(
 
 
 def test_a_shard_is_done_when_every_array_of_the_teacher_has_it(group: Path) -> None:
-    assert not has_teacher_shard(group, 0)
+    cache = RegionCache.open(group)
+    assert not cache.has_teacher_shard(0)
     write_shard(group / "hidden", PLAN, 0, np.zeros((32, 24), np.float16))
-    assert not has_teacher_shard(group, 0)
+    assert not cache.has_teacher_shard(0)
     write_shard(group / "visual", PLAN, 0, np.zeros((32, 8), np.float16))
-    assert has_teacher_shard(group, 0)
-    assert not has_teacher_shard(group, 1)
+    assert cache.has_teacher_shard(0)
+    assert not cache.has_teacher_shard(1)
 
 
 def test_a_shard_of_fill_values_gets_its_file(group: Path) -> None:

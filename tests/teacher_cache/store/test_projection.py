@@ -53,6 +53,11 @@ def test_joint_embedding_of_an_empty_visual_vector() -> None:
     assert joint.tolist() == [[1, 1, 1, 0, 0]]
 
 
+def test_without_a_hidden_state_the_visual_embedding_stays_as_it_is() -> None:
+    visual = torch.tensor(embeddings()[1])
+    assert torch.equal(joint_embedding(torch.zeros(ROWS, 0), visual), visual)
+
+
 def test_equals_pca_by_singular_values() -> None:
     hidden, visual = embeddings()
     joint = reference_joint(hidden, visual)
