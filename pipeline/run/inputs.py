@@ -71,7 +71,8 @@ def teacher_of_cache(
     is_folder = Path(teacher_config(TeacherConfig(model=model)).model).is_dir()
     try:
         return TeacherConfig(
-            model=model, revision=None if is_folder else spec.revision, mode=spec.mode, prompt=spec.prompt,
+            model=model, revision=None if is_folder else spec.revision,
+            mode="prompt" if spec.mode == "visual" else spec.mode, prompt=spec.prompt or None,
             layer=spec.layer, crop_margin=spec.crop_margin,
             visual=note.get("visual", spec.visual), dtype=spec.dtype,  # type: ignore[arg-type]
             device=device, batch=batch, max_new_tokens=max(spec.max_new_tokens, 1), num_beams=spec.num_beams,

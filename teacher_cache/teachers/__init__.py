@@ -1,1 +1,1 @@
-"""Teachers: frozen vision-language models that embed regions. The only package that imports transformers."""
+"""Teachers: frozen models that embed regions, LLaVA or an image encoder. The only package that imports transformers."""

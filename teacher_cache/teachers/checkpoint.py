@@ -64,23 +64,22 @@ def find_checkpoint(model: str, *, revision: str | None, weights: bool, flag: st
     Raises:
         TeacherError: no such folder or repository, no network, or no config.json or safetensors weights in it.
     """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        if revision is not None:
-            raise TeacherError(
-                f"a revision belongs to a hub id; '{model}' is a folder with revision '{revision}'; "
-                "leave out --teacher-revision"
-            )
-        settings = _read_settings(path, model, flag)
-        _check_weights(path, model, flag)
-        return Checkpoint(path.resolve().name, folder_digest(path), path, settings)
-    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise TeacherError(f"a model is a hub id or a folder; there is no folder '{model}'; correct {flag}")
-    folder = _download(model, revision, weights, flag)
+    folder, is_local = _locate(model, revision, weights, flag)
     settings = _read_settings(folder, model, flag)
-    if weights:
+    if weights or is_local:
         _check_weights(folder, model, flag)
+    if is_local:
+        return Checkpoint(folder.resolve().name, folder_digest(folder), folder, settings)
     return Checkpoint(model, folder.name, folder, settings)  # the hub's cache names a snapshot after its commit
+
+
+def read_settings(model: str, *, revision: str | None, flag: str) -> dict[str, Any]:
+    """Content of a checkpoint's config.json, which tells what kind of model it is; no weights are looked at.
+
+    Raises:
+        TeacherError: as `find_checkpoint`.
+    """
+    return _read_settings(_locate(model, revision, False, flag)[0], model, flag)
 
 
 def folder_digest(folder: Path) -> str:
@@ -90,6 +89,21 @@ def folder_digest(folder: Path) -> str:
     for path in sorted(paths, key=lambda path: path.name):
         total.update(f"{path.name}\0{file_digest(path)}\n".encode())
     return total.hexdigest()
+
+
+def _locate(model: str, revision: str | None, weights: bool, flag: str) -> tuple[Path, bool]:
+    """The folder with a checkpoint's files, and whether it is a folder of the user's."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise TeacherError(
+                f"a revision belongs to a hub id; '{model}' is a folder with revision '{revision}'; "
+                "leave out --teacher-revision"
+            )
+        return path, True
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise TeacherError(f"a model is a hub id or a folder; there is no folder '{model}'; correct {flag}")
+    return _download(model, revision, weights, flag), False
 
 
 def _download(model: str, revision: str | None, weights: bool, flag: str) -> Path:

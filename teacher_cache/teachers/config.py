@@ -33,7 +33,8 @@ class TeacherConfig:
     """
 
     model: Annotated[str, "--teacher"]
-    """Hugging Face hub id of a LLaVA checkpoint, or a folder that holds one."""
+    """Hugging Face hub id or folder of a LLaVA checkpoint, or of an image encoder (CLIP, SigLIP, DINOv2, ViT, ConvNeXt,
+    timm's ...), which gives image embeddings alone."""
     revision: Annotated[str | None, "--teacher-revision"] = None
     """Branch, tag or commit of a hub id; its main branch when not given. A folder has none."""
     mode: EmbeddingMode = "prompt"

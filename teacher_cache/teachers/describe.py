@@ -1,4 +1,4 @@
-"""A teacher without its weights: checkpoint, processor and device, and the spec that follows from them."""
+"""A LLaVA without its weights: checkpoint, processor and device, and the spec that follows from them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -85,8 +85,8 @@ def _read_architecture(checkpoint: Checkpoint, layer: int) -> Any:
     if kind != "llava" or tower != "clip_vision_model":
         with_tower = f" with a '{tower}' tower" if kind == "llava" else ""
         raise TeacherError(
-            f"the teacher must be a LLaVA model with a CLIP vision tower; '{checkpoint.name}' is of type "
-            f"'{kind}'{with_tower}; pass --teacher llava-hf/llava-1.5-7b-hf"
+            f"the teacher must be a LLaVA model with a CLIP vision tower, or an image encoder; '{checkpoint.name}' is "
+            f"of type '{kind}'{with_tower}; pass --teacher llava-hf/llava-1.5-7b-hf"
         )
     architecture: Any = LlavaConfig.from_pretrained(checkpoint.folder, local_files_only=True)
     layers = architecture.text_config.num_hidden_layers

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import Teacher
+from mocha_pipe.teacher_cache.teachers.checkpoint import read_settings
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
 
@@ -13,13 +14,16 @@ def load_teacher(config: TeacherConfig) -> Teacher:
     """Load the teacher that a configuration names, ready to embed.
 
     Raises:
-        TeacherError: the checkpoint cannot be found or read, is not a LLaVA model, or does not run on this machine, or
-            the packages of the extra `[teacher]` are not installed.
+        TeacherError: the checkpoint cannot be found or read, is neither a LLaVA model nor an image encoder, or does not
+            run on this machine, or the packages of the extra `[teacher]` are not installed.
     """
     with _extra_required():
+        from mocha_pipe.teacher_cache.teachers.encoder import EncoderTeacher
         from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+        from mocha_pipe.teacher_cache.teachers.pooled import is_encoder
 
-    return LlavaTeacher.load(config)
+    settings = read_settings(config.model, revision=config.revision, flag="--teacher")
+    return EncoderTeacher.load(config) if is_encoder(settings) else LlavaTeacher.load(config)
 
 
 def describe_teacher(config: TeacherConfig) -> TeacherSpec:
@@ -30,8 +34,11 @@ def describe_teacher(config: TeacherConfig) -> TeacherSpec:
     """
     with _extra_required():
         from mocha_pipe.teacher_cache.teachers.describe import describe
+        from mocha_pipe.teacher_cache.teachers.encoder import describe_encoder
+        from mocha_pipe.teacher_cache.teachers.pooled import is_encoder
 
-    return describe(config).spec
+    settings = read_settings(config.model, revision=config.revision, flag="--teacher")
+    return describe_encoder(config).spec if is_encoder(settings) else describe(config).spec
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Reading a checkpoint's weights: safetensors only, every tensor accounted for, on a device that exists."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from mocha_pipe.data.errors import first_line
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint
 from mocha_pipe.teacher_cache.teachers.config import DtypeName
+
+SDPA = {"attn_implementation": "sdpa"}
+"""What a LLaVA and its parts are loaded with."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -47,7 +51,13 @@ def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
 
 
 def load_weights(
-    model_class: Any, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, flag: str
+    model_class: Any,
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    flag: str,
+    options: Mapping[str, Any] = SDPA,
 ) -> Any:
     """A frozen model of a transformers class with the checkpoint's weights, on the device.
 
@@ -57,6 +67,7 @@ def load_weights(
         dtype: number type of the model.
         device: where the model goes.
         flag: the option that named the checkpoint, for messages.
+        options: further arguments of the class's `from_pretrained`.
 
     Raises:
         TeacherError: a weight file is damaged or missing, or some tensors of the model are in none of them.
@@ -65,12 +76,12 @@ def load_weights(
         model, loaded = model_class.from_pretrained(
             checkpoint.folder,
             dtype=dtype,
-            attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **options,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise TeacherError(
             f"the weights of '{checkpoint.name}' must fit its config.json; they cannot be loaded "
             f"({first_line(error)}); fetch the files again or correct {flag}"

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings, Teacher
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
 CLASS_NAMES = ["cat", "kitchen & dining room table", "a", "Müll 垃圾", "cat", "scissors", "the can"]
 
@@ -19,6 +21,8 @@ class TeacherContract:
 
     tolerance = 1e-4
     """Largest difference between a region embedded alone and in a batch, as a share of the embedding's norm."""
+    arrays = frozenset({"hidden", "visual"})
+    """What it fills."""
 
     @pytest.fixture
     def teacher(self) -> Teacher:
@@ -45,6 +49,7 @@ class TeacherContract:
         assert found.hidden.dtype == found.visual.dtype == np.float32
         assert np.isfinite(found.hidden).all()
         assert np.isfinite(found.visual).all()
+        assert set(teacher.spec.arrays) == self.arrays
 
     def test_repeats_bit_by_bit(self, teacher: Teacher, crops: list[NDArray[np.uint8]]) -> None:
         first, second = teacher.embed(crops, CLASS_NAMES), teacher.embed(crops, CLASS_NAMES)
@@ -70,12 +75,12 @@ class TeacherContract:
         self, teacher: Teacher, crops: list[NDArray[np.uint8]]
     ) -> None:
         found = teacher.embed([crops[0], crops[0]], ["cat", "scissors"])
-        assert not np.allclose(found.hidden[0], found.hidden[1], rtol=0.01)
+        assert "hidden" not in self.arrays or not np.allclose(found.hidden[0], found.hidden[1], rtol=0.01)
         assert np.allclose(found.visual[0], found.visual[1], rtol=1e-4, atol=1e-5)
 
     def test_the_picture_matters(self, teacher: Teacher, crops: list[NDArray[np.uint8]]) -> None:
         found = teacher.embed([crops[0], crops[1]], ["cat", "cat"])
-        assert not np.allclose(found.hidden[0], found.hidden[1], rtol=0.001)
+        assert "hidden" not in self.arrays or not np.allclose(found.hidden[0], found.hidden[1], rtol=0.001)
         assert not np.allclose(found.visual[0], found.visual[1], rtol=0.001)
 
     def test_no_regions_give_no_rows(self, teacher: Teacher) -> None:
@@ -119,3 +124,84 @@ class TestLlavaBfloat16(TeacherContract):
     @pytest.fixture
     def teacher(self, small_llava: Path, make_teacher: Callable[..., LlavaTeacher]) -> Teacher:
         return make_teacher(small_llava, batch=3, dtype="bfloat16")
+
+
+class EncoderContract(TeacherContract):
+    """Image encoders: `visual` alone. Toy models with random weights, see tests/toy_encoders.py."""
+
+    arrays = frozenset({"visual"})
+    kind = ""
+
+    @pytest.fixture
+    def teacher(self, toy_encoder: Callable[[str], Path]) -> Teacher:
+        return load_teacher(TeacherConfig(model=str(toy_encoder(self.kind)), device="cpu", dtype="float32", batch=3))
+
+
+class TestVit(EncoderContract):
+    """Class token of the last states."""
+
+    kind = "vit"
+
+
+class TestClip(EncoderContract):
+    """Both towers in one checkpoint; projected embedding."""
+
+    kind = "clip"
+
+
+class TestClipVision(EncoderContract):
+    """CLIP's vision tower alone."""
+
+    kind = "clip_vision"
+
+
+class TestSiglip(EncoderContract):
+    """Pooled by an attention of its own."""
+
+    kind = "siglip"
+
+
+class TestDinov2(EncoderContract):
+    """The processor keeps the middle of a crop."""
+
+    kind = "dinov2"
+
+
+class TestDinov3(EncoderContract):
+    """Rotary positions and register tokens."""
+
+    kind = "dinov3"
+
+
+class TestConvnext(EncoderContract):
+    """A convolutional network."""
+
+    kind = "convnext"
+
+
+class TestResnet(EncoderContract):
+    """Its pooled output is a map of one cell."""
+
+    kind = "resnet"
+
+
+class TestIjepa(EncoderContract):
+    """No class token: the mean over the patches."""
+
+    kind = "ijepa"
+
+
+class TestTimm(EncoderContract):
+    """timm's own layout of a checkpoint."""
+
+    kind = "timm"
+
+
+class TestEncoderBfloat16(EncoderContract):
+    """The number type that GPUs use, on the CPU."""
+
+    tolerance = 0.02
+
+    @pytest.fixture
+    def teacher(self, toy_encoder: Callable[[str], Path]) -> Teacher:
+        return load_teacher(TeacherConfig(model=str(toy_encoder("dinov2")), device="cpu", dtype="bfloat16", batch=3))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.checkpoint import folder_digest
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
 from mocha_pipe.teacher_cache.teachers.describe import describe
+from mocha_pipe.teacher_cache.teachers.loading import describe_teacher, load_teacher
 
 
 @pytest.fixture
@@ -67,12 +69,14 @@ def test_speed_settings_do_not_change_the_spec(small_llava: Path) -> None:
     assert spec(small_llava, batch=1) == spec(small_llava, batch=64)
 
 
-def test_another_model_is_no_teacher(toy_clip: Path) -> None:
+@pytest.mark.parametrize("use", [describe, describe_teacher, load_teacher])
+def test_another_model_is_no_teacher(copy: Path, use: Callable[[TeacherConfig], object]) -> None:
+    edit(copy / "config.json", model_type="bert")
     with pytest.raises(TeacherError) as caught:
-        spec(toy_clip)
+        use(TeacherConfig(model=str(copy), device="cpu"))
     assert str(caught.value) == (
-        "the teacher must be a LLaVA model with a CLIP vision tower; 'toy-clip' is of type 'clip'; "
-        "pass --teacher llava-hf/llava-1.5-7b-hf"
+        "the teacher must be a LLaVA model with a CLIP vision tower, or an image encoder; 'my-llava' is of type "
+        "'bert'; pass --teacher llava-hf/llava-1.5-7b-hf"
     )
 
 
@@ -81,8 +85,8 @@ def test_another_tower_is_no_teacher(copy: Path) -> None:
     with pytest.raises(TeacherError) as caught:
         spec(copy)
     assert str(caught.value) == (
-        "the teacher must be a LLaVA model with a CLIP vision tower; 'my-llava' is of type 'llava' with a "
-        "'siglip_vision_model' tower; pass --teacher llava-hf/llava-1.5-7b-hf"
+        "the teacher must be a LLaVA model with a CLIP vision tower, or an image encoder; 'my-llava' is of type "
+        "'llava' with a 'siglip_vision_model' tower; pass --teacher llava-hf/llava-1.5-7b-hf"
     )
 
 

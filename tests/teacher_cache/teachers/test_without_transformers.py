@@ -82,7 +82,7 @@ def test_all_else_runs_without_them(finished: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", CODE], input="\n".join(lines), capture_output=True, text=True, check=True, cwd=tmp_path
     )
     needing, answers = json.loads(done.stdout.splitlines()[-1])
-    assert needing == ["describe", "greedy", "llava", "visual"]
+    assert needing == ["describe", "encoder", "greedy", "llava", "pooled", "visual"]
     assert [code for code, _ in answers.values()] == [0, 0, 0, 0, 0, 0, 2, 2], answers
     for line in lines[-2:]:
         assert MESSAGE in answers[line][1].splitlines()[-1]
