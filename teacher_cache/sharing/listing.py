@@ -44,7 +44,7 @@ def list_caches(url: str) -> list[CacheListing]:
             mode=holding.spec.mode,
             regions=holding.plan.rows,
             shards=len(holding.plan),
-            done={array: holding.num_done(array) for array in ARRAYS},
+            done={array: holding.num_done(array) for array in holding.arrays},
             dim=holding.dims.get("targets"),
             bytes=sum(holding.files.values()),
             usable=holding.has_all_targets,
