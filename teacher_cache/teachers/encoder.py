@@ -66,6 +66,7 @@ def describe_encoder(config: TeacherConfig, *, weights: bool = False) -> Encoder
         revision=checkpoint.revision,
         prompt="",
         mode="visual",
+        layer=-1,
         pooling=rule,
         crop_margin=float(config.crop_margin),
         crop_size=sight.crop_size,
