@@ -137,5 +137,5 @@ def test_wrong_type_is_refused(helpers: SimpleNamespace, name: str, value: objec
     with pytest.raises(CacheFormatError) as caught:
         TeacherSpec.from_json({**helpers.spec.to_json(), name: value})
     assert str(caught.value).endswith(
-        f"visual_dim; found {message}; read this cache with the version of mocha-pipe that wrote it"
+        f"visual_dim, sees; found {message}; read this cache with the version of mocha-pipe that wrote it"
     )
