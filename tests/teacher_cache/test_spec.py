@@ -115,7 +115,7 @@ def test_unknown_or_missing_field_is_refused(helpers: SimpleNamespace) -> None:
     del values["layer"]
     message = (
         "a teacher spec has exactly the fields model, revision, prompt, mode, layer, pooling, crop_margin, crop_size, "
-        "dtype, visual, visual_revision, max_new_tokens, num_beams, hidden_dim, visual_dim; "
+        "dtype, visual, visual_revision, max_new_tokens, num_beams, hidden_dim, visual_dim, sees; "
         "found layer: Field required; temperature: Unexpected keyword argument; "
         "read this cache with the version of mocha-pipe that wrote it"
     )
