@@ -90,7 +90,8 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
     settings, cache, model = config.distill, inputs.cache, inputs.model
     folder = named(settings.folder)
     recipe: dict[str, Any] = {
-        name: getattr(settings, name) for name in ("features", "objective", "schedule", "lambda_dist", "lambda_emb")
+        name: getattr(settings, name)
+        for name in ("features", "objective", "schedule", "detector_rate", "lambda_dist", "lambda_emb")
     }
     if settings.objective == "best":
         recipe["objective"] = BEST_OBJECTIVE

@@ -11,7 +11,7 @@ OBJECTIVE_NAMES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
 BEST_OBJECTIVE: ObjectiveName = "smooth-l1"
 """First on the miniature's validation world over three training seeds, if only just (docs/objectives.md)."""
 
-ScheduleName = Literal["joint", "alternate"]
+ScheduleName = Literal["joint", "alternate", "frozen"]
 """distil/alternation.py"""
 
 LearnerName = Literal["conditional", "gallery", "protonet", "simpleshot"]

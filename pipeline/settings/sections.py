@@ -138,8 +138,12 @@ class DistillConfig(TrainingConfig):
     objective: Literal[ObjectiveName, "best"] = "paper"
     """What the student's embeddings are asked to have in common with the teacher's (docs/objectives.md); `best` is the
     one that came first on the miniature's validation world."""
-    schedule: ScheduleName = "joint"
-    """Whether the detector learns in every epoch (`joint`), or in every fourth as in the paper (`alternate`)."""
+    schedule: ScheduleName | None = None
+    """Whether the detector learns in every epoch (`joint`), in every fourth as in the paper (`alternate`), or stays as
+    it is (`frozen`); when not given `frozen` for trained weights that --student names, else `joint`."""
+    detector_rate: Annotated[float | None, Field(gt=0)] = None
+    """The detector's learning rate as a share of lr0, at which the new parts learn; when not given 0.1 as in the paper,
+    or 1 where it starts from a .yaml."""
     lambda_dist: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the objective's local loss; L_dist in `paper`."""
     lambda_emb: Annotated[float, Field(ge=0)] = 1.0
@@ -239,10 +243,21 @@ class RunConfig:
             section: replace(getattr(self, section), folder=getattr(self, section).folder or self.root / folder)
             for section, folder in _FOLDERS.items()
         }
+        folders["distill"] = _with_schedule(folders["distill"])
         data = replace(self.data, path=self.data.path or self.miniature_folder / "data.yaml")
         benchmark = self.fewshot.benchmark or self.miniature_folder / "benchmark"
         fewshot = replace(folders.pop("fewshot"), benchmark=benchmark, **_reference_settings(self.fewshot))
         return replace(self, data=data, fewshot=fewshot, **folders)
+
+
+def _with_schedule(settings: DistillConfig) -> DistillConfig:
+    """The settings with what follows from the student where it was not given."""
+    suffix = Path(settings.student or "").suffix.lower()
+    schedule: ScheduleName = "frozen" if suffix == ".pt" else "joint"
+    return replace(
+        settings, schedule=settings.schedule or schedule,
+        detector_rate=settings.detector_rate or (1.0 if suffix in (".yaml", ".yml") else 0.1),
+    )  # fmt: skip
 
 
 def _reference_settings(settings: FewshotConfig) -> dict[str, Any]:

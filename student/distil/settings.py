@@ -26,7 +26,9 @@ class DistillSettings:
     lambda_emb: float = 1.0
     """Weight of the objective's relational loss, L_emb."""
     schedule: ScheduleName = "joint"
-    """Whether the detector learns in every epoch or, `alternate`, in every fourth (alternation.py)."""
+    """Whether the detector learns in every epoch, in every fourth (`alternate`) or never (`frozen`); alternation.py."""
+    detector_rate: float = 1.0
+    """The detector's learning rate as a share of the translation module's, which is the training argument `lr0`."""
     window: int = 1000
     """Images that each worker of a stream draws the next one from; more mix better and take more memory."""
     train_arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -43,6 +45,8 @@ class DistillSetup:
     first_row: NDArray[np.int64]  # (training images + 1,)
     """Rows of training image i in `targets` are first_row[i]:first_row[i + 1], in the order of its boxes."""
     settings: DistillSettings
+    kept_names: tuple[str, ...] = ()
+    """Class names of a detector that stays as it is (`frozen`), which need not be the data's; empty where it learns."""
     shards: Sequence[RemoteShard] = ()
     """Where the training images come from as a stream; when empty they are read from where their records say."""
 

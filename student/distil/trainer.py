@@ -16,24 +16,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import select_device, unwrap_model
 
 from mocha_pipe.data.packing.remote import RemoteShard
 from mocha_pipe.data.types import DetectionSource, RegionTargets
 from mocha_pipe.student.distil.alternation import detector_learns, ends_turn, keep_statistics, warn_if_never
+from mocha_pipe.student.distil.rates import set_rates
 from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
 from mocha_pipe.student.distil.stream.state import STATE_FILE, StreamKeeper
-from mocha_pipe.student.errors import TrainArgumentError
+from mocha_pipe.student.errors import StudentModelError, TrainArgumentError
 from mocha_pipe.student.fewshot.episodes import source_regions
 from mocha_pipe.student.fewshot.strangers import save_strangers, stranger_closeness
 from mocha_pipe.student.network.distill_model import DISTILLATION_ITEMS, DistillModel
 from mocha_pipe.student.network.embedder import RegionEmbedder
-from mocha_pipe.student.network.student_files import load_checkpoint, load_student, save_student
+from mocha_pipe.student.network.student_files import (
+    class_names,
+    load_checkpoint,
+    load_student,
+    read_detector,
+    save_student,
+)
 from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS, checked_arguments, num_devices
 from mocha_pipe.student.training.dataset import RegionDataset
 from mocha_pipe.student.training.resumable import read_metrics, train_to_end
 from mocha_pipe.student.training.source_trainer import SourceTrainer
 
+MANY_LAYERS = 1000  # ultralytics freezes the first so many; no detector has more
 _STRANGER_IMAGES = 1000  # at most, drawn from all; their thousands of regions suffice to tell a rate of 0.1 %
 
 
@@ -52,6 +61,8 @@ class DistillTrainer(SourceTrainer):
 
     def __init__(self, setup: DistillSetup, overrides: dict[str, Any]) -> None:
         self.setup = setup
+        if setup.kept_names:
+            overrides = {**overrides, "freeze": MANY_LAYERS}
         super().__init__((setup.train, setup.val), overrides)
         self.add_callback("on_train_start", DistillTrainer._begin_schedule)
         self.add_callback("on_train_epoch_end", DistillTrainer._end_epoch)
@@ -59,23 +70,49 @@ class DistillTrainer(SourceTrainer):
             StreamKeeper(self)
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> DistillModel:
-        """A model for this data, with all weights of `weights` that fit; a head for other classes is new."""
+        """A model for this data, with all weights of `weights` that fit; a head for other classes is new.
+
+        A detector that stays as it is keeps its own classes.
+        """
         settings = self.setup.settings
         model = DistillModel(
             cfg,
             channels=self.data["channels"],
-            num_classes=self.data["nc"],
+            num_classes=len(self.setup.kept_names) or self.data["nc"],
             features=settings.features,
             target_dim=self.setup.targets.dim,
             lambda_dist=settings.lambda_dist,
             lambda_emb=settings.lambda_emb,
             objective=settings.objective,
+            frozen=bool(self.setup.kept_names),
             verbose=verbose,
         )
-        self.set_model_names_for_load(model)
+        if not self.setup.kept_names:
+            self.set_model_names_for_load(model)
         if weights is not None:
             model.load(weights)
         return model
+
+    def set_model_attributes(self) -> None:
+        """The data's classes as the model's, or those of a detector that stays as it is."""
+        super().set_model_attributes()
+        if self.setup.kept_names:
+            self.model.nc, self.model.names = len(self.setup.kept_names), dict(enumerate(self.setup.kept_names))
+
+    def build_optimizer(self, model: nn.Module, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
+        """Ultralytics' optimizer, with the detector's own learning rate."""
+        optimizer = super().build_optimizer(model, *arguments, **named)
+        if not self.setup.kept_names:
+            set_rates(optimizer, unwrap_model(model).model, self.setup.settings.detector_rate)
+        return optimizer
+
+    def validate(self) -> tuple[dict[str, float] | None, float | None]:
+        """Metrics on the validation images and the fitness; a detector that stays as it is needs no measuring again."""
+        if not self.setup.kept_names:
+            measured: tuple[dict[str, float] | None, float | None] = super().validate()
+            return measured
+        self.best_fitness = -float(self.loss.detach())
+        return {}, self.best_fitness
 
     def _dataset_of(self, training: bool) -> Callable[..., RegionDataset]:
         """Training images with their targets, or validation images without."""
@@ -113,6 +150,8 @@ class DistillTrainer(SourceTrainer):
             keep_statistics(model.model)
 
     def _begin_schedule(self) -> None:
+        if self.setup.kept_names:
+            self.metrics = {}
         warn_if_never(self.setup.settings.schedule, self.epochs)
 
     def _end_epoch(self) -> None:
@@ -163,11 +202,16 @@ def distill(
         meta: json-able facts to keep in student.json, such as digests of the inputs.
 
     Raises:
-        StudentModelNotFoundError, StudentModelError: the model cannot be read, or is no detector.
+        StudentModelNotFoundError, StudentModelError: the model cannot be read, is no detector, or has no weights to
+            keep as they are.
         TrainArgumentError: an argument is unknown, has a wrong value, or is set by the pipeline.
         RegionTargetError: targets, boxes and classes do not belong together.
     """
-    setup = DistillSetup(train=train, val=val, targets=targets, first_row=first_row, settings=settings, shards=shards)
+    kept = _kept_detector(model) if settings.schedule == "frozen" else None
+    setup = DistillSetup(
+        train=train, val=val, targets=targets, first_row=first_row, settings=settings, shards=shards,
+        kept_names=class_names(kept[0]) if kept else (),
+    )  # fmt: skip
     arguments = {**DEFAULT_TRAIN_ARGUMENTS, **checked_arguments(settings.train_arguments)}
     if shards and num_devices(arguments) > 1:
         raise TrainArgumentError(
@@ -181,11 +225,22 @@ def distill(
     student_folder = save_student(
         checkpoint["model"].float(),
         run / "student",
+        kept=kept,
         image_size=int(np.max(checkpoint["train_args"]["imgsz"])),
         meta=meta or {},
     )
     _measure_strangers(student_folder, val, select_device(arguments.get("device", ""), verbose=False))
     return DistillResult(folder=student_folder, metrics=read_metrics(checkpoint))
+
+
+def _kept_detector(model: str) -> tuple[DetectionModel, int]:
+    """What `read_detector` gives of a checkpoint."""
+    if not model.endswith(".pt"):
+        raise StudentModelError(
+            f"--schedule frozen keeps a trained detector as it is, found {model}, which has no weights yet: name a .pt "
+            "with --student, or pass --schedule joint."
+        )
+    return read_detector(Path(model))
 
 
 def _measure_strangers(folder: Path, val: DetectionSource, device: torch.device) -> None:

@@ -34,6 +34,7 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
     The weights of the detector keep their names, so that the weights of a plain detector fit this model and back.
     """
 
+    criterion: Any = None  # ultralytics makes it at the first detection loss, and asks for it without one
     detector_learns = True
     """Whether the loss of a training batch trains the detector too; otherwise only what follows it (alternation.py)."""
 
@@ -48,6 +49,7 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         lambda_dist: float = 1.0,
         lambda_emb: float = 1.0,
         objective: ObjectiveName = "paper",
+        frozen: bool = False,
         verbose: bool = False,
     ) -> None:
         super().__init__(cfg, ch=channels, nc=num_classes, verbose=verbose)
@@ -55,6 +57,7 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         self.lambda_dist = lambda_dist
         self.lambda_emb = lambda_emb
         self.objective = objective
+        self.frozen = frozen
         self.translation = TranslationModule(feature_dims(self, features), target_dim)
         if OBJECTIVES[objective].decoder:
             self.decoder = nn.Linear(target_dim, target_dim)
@@ -62,7 +65,7 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
     def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss terms to be summed (each times the batch size, as ultralytics does), and their values for display.
 
-        A batch without targets, as in validation, has the detection terms only.
+        A batch without targets, as in validation, has the detection terms only; one for a frozen detector lacks them.
         """
         if "targets" not in batch:
             plain: tuple[Tensor, dict[str, Tensor]] = super().loss(batch, preds)
@@ -70,9 +73,12 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         with torch.set_grad_enabled(self.detector_learns and torch.is_grad_enabled()):
             with tap(self, self.features) as maps:
                 preds = self.forward(batch["img"])
-            detection, items = super().loss(batch, preds)
+            if not self.frozen:
+                detection, items = super().loss(batch, preds)
         terms = self._distillation_terms(maps, batch)
         named = dict(zip(DISTILLATION_ITEMS, terms.detach(), strict=True))
+        if self.frozen:
+            return terms * len(batch["img"]), named
         return torch.cat([detection, terms * len(batch["img"])]), {**items, **named}
 
     def _distillation_terms(self, maps: FeatureMaps, batch: dict[str, Tensor]) -> Tensor:  # (2,)
@@ -95,7 +101,7 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         detector: Any = deepcopy(self)
         for name in ("translation", "decoder"):
             detector._modules.pop(name, None)
-        for name in ("features", "lambda_dist", "lambda_emb", "objective", "detector_learns"):
+        for name in ("features", "lambda_dist", "lambda_emb", "objective", "frozen", "detector_learns"):
             detector.__dict__.pop(name, None)
         detector.__class__ = DetectionModel
         return detector

@@ -66,7 +66,14 @@ class Student:
         return self.translation.out_dim if self.translation else feature_dims(self.detector, self.features).means
 
 
-def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Mapping[str, Any]) -> Path:
+def save_student(
+    model: DistillModel,
+    folder: Path,
+    *,
+    kept: tuple[DetectionModel, int] | None = None,
+    image_size: int,
+    meta: Mapping[str, Any],
+) -> Path:
     """Writes the student folder; each file appears whole, the json last.
 
     The checkpoint holds float16 weights as ultralytics' own do, and no path, host or repository of this machine.
@@ -74,6 +81,7 @@ def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Ma
     Args:
         model: the distilled model (the averaged weights of a finished run).
         folder: created where missing.
+        kept: what `read_detector` gave of a detector that stayed as it was, and is written so; None writes the model's.
         image_size: pixels of the longer side at training.
         meta: json-able facts to keep, such as digests of the inputs.
 
@@ -91,7 +99,7 @@ def save_student(model: DistillModel, folder: Path, *, image_size: int, meta: Ma
     )
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.translation.state_dict().items()}
     checkpoint = io.BytesIO()  # torch writes the name of the file that it saves to into the archive
-    torch.save(_stock_checkpoint(model, image_size), checkpoint)
+    torch.save(_stock_checkpoint(*(kept or (model.stripped().half(), image_size))), checkpoint)
     with atomic_path(folder / DETECTOR_FILE) as path:
         path.write_bytes(checkpoint.getvalue())
     with atomic_path(folder / TRANSLATION_FILE) as path:
@@ -141,10 +149,17 @@ def student_features(path: Path) -> FeatureSet:
 
 
 def load_detector(path: Path) -> tuple[DetectionModel, int]:
+    """As `read_detector`, but in float32."""
+    detector, image_size = read_detector(path)
+    return detector.float(), image_size
+
+
+def read_detector(path: Path) -> tuple[DetectionModel, int]:
     """Reads an ultralytics checkpoint by the restricted loader.
 
     Returns:
-        The detector on the CPU, in evaluation mode, float32; and the image size that it was trained at.
+        The detector on the CPU, in evaluation mode, in the precision that its weights are stored in; and the image size
+        that it was trained at.
 
     Raises:
         StudentModelNotFoundError: no such file.
@@ -160,7 +175,7 @@ def load_detector(path: Path) -> tuple[DetectionModel, int]:
         )
     if isinstance(detector, DistillModel):
         detector = detector.stripped()
-    detector.float().eval().requires_grad_(False)
+    detector.eval().requires_grad_(False)
     size = (checkpoint.get("train_args") or {}).get("imgsz", 640)  # ultralytics' default
     return detector, max(size) if isinstance(size, list | tuple) else int(size)
 
@@ -181,9 +196,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _stock_checkpoint(model: DistillModel, image_size: int) -> dict[str, Any]:
+def _stock_checkpoint(model: DetectionModel, image_size: int) -> dict[str, Any]:
     """What ultralytics stores for a finished run, less everything that names this machine."""
-    detector: Any = model.stripped().cpu().half().to(memory_format=torch.contiguous_format)
+    detector: Any = model.cpu().to(memory_format=torch.contiguous_format)
     detector.args = {"task": "detect", "imgsz": image_size}
     detector.criterion = None
     detector.yaml = {**detector.yaml, "yaml_file": Path(str(detector.yaml.get("yaml_file", ""))).name}

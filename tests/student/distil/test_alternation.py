@@ -29,7 +29,7 @@ ARGUMENTS = {
 }  # fmt: skip
 NEVER = (
     "The detector is never trained: by --schedule alternate it learns in every 4th epoch, and the run has {}; "
-    "train longer (--epochs), or pass --schedule joint."
+    "train longer (--epochs), or pass --schedule joint or frozen."
 )
 
 
@@ -90,9 +90,9 @@ def results(trainer: Watched) -> list[dict[str, str]]:
 def test_the_detector_learns_in_every_epoch_or_in_every_fourth() -> None:
     schedules: tuple[ScheduleName, ...] = get_args(ScheduleName)
     learns = {name: [epoch + 1 for epoch in range(9) if detector_learns(name, epoch)] for name in schedules}
-    assert learns == {"joint": [1, 2, 3, 4, 5, 6, 7, 8, 9], "alternate": [4, 8]}
+    assert learns == {"joint": [1, 2, 3, 4, 5, 6, 7, 8, 9], "alternate": [4, 8], "frozen": []}
     ends = {name: [epoch + 1 for epoch in range(9) if ends_turn(name, epoch)] for name in schedules}
-    assert ends == {"joint": [], "alternate": [3, 4, 7, 8]}
+    assert ends == {"joint": [], "alternate": [3, 4, 7, 8], "frozen": []}
 
 
 def test_a_detector_stays_as_it_is_to_the_bit_for_three_epochs_and_learns_in_the_fourth(five_epochs: Watched) -> None:
