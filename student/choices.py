@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-FeatureSet = Literal["fine", "paper"]
+FeatureSet = Literal["deep", "fine", "paper"]
 """network/features.py"""
 
 ObjectiveName = Literal["paper", "calibrated", "local", "cosine", "smooth-l1", "rkd", "contrastive", "graph", "linear"]
@@ -18,6 +18,10 @@ LearnerName = Literal["conditional", "gallery", "protonet", "simpleshot"]
 """fewshot/prototypes.py"""
 
 
-def default_learner(features: FeatureSet) -> LearnerName:  # noqa: ARG001
-    """What a student with these features learns personal objects with where nobody says: so far the reference's."""
-    return "conditional"
+def default_learner(features: FeatureSet) -> LearnerName:
+    """What a student with these features learns personal objects with where nobody says.
+
+    Features `deep` are for photographs, on which a detector's class changes from picture to picture; the reference's
+    learner looks for an object only under the class that it was learnt with.
+    """
+    return "simpleshot" if features == "deep" else "conditional"

@@ -46,7 +46,14 @@ def miniature(root: Path = Path("work")) -> RunConfig:
         cache=replace(base.cache, dim=128),  # best of 32 to 128 for the teacher on objects of the validation split
         pretrain=replace(base.pretrain, epochs=6, batch=8, image_size=160, train=_QUICK_TRAINING),
         distill=replace(
-            base.distill, schedule="joint", detector_rate=1.0, epochs=8, batch=8, image_size=160, train=_QUICK_TRAINING
+            base.distill,
+            features="fine",
+            schedule="joint",
+            detector_rate=1.0,
+            epochs=8,
+            batch=8,
+            image_size=160,
+            train=_QUICK_TRAINING,
         ),
     )
 

@@ -23,6 +23,7 @@ from mocha_pipe.data.packing.remote import RemoteShard
 from mocha_pipe.data.types import DetectionSource, RegionTargets
 from mocha_pipe.student.distil.alternation import detector_learns, ends_turn, keep_statistics, warn_if_never
 from mocha_pipe.student.distil.rates import set_rates
+from mocha_pipe.student.distil.ridge_start import start_from_ridge
 from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
 from mocha_pipe.student.distil.stream.state import STATE_FILE, StreamKeeper
 from mocha_pipe.student.errors import StudentModelError, TrainArgumentError
@@ -37,7 +38,13 @@ from mocha_pipe.student.network.student_files import (
     read_detector,
     save_student,
 )
-from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS, checked_arguments, num_devices
+from mocha_pipe.student.training.arguments import (
+    DEEP_ARGUMENTS,
+    DEFAULT_TRAIN_ARGUMENTS,
+    FROZEN_ARGUMENTS,
+    checked_arguments,
+    num_devices,
+)
 from mocha_pipe.student.training.dataset import RegionDataset
 from mocha_pipe.student.training.resumable import read_metrics, train_to_end
 from mocha_pipe.student.training.source_trainer import SourceTrainer
@@ -152,6 +159,12 @@ class DistillTrainer(SourceTrainer):
     def _begin_schedule(self) -> None:
         if self.setup.kept_names:
             self.metrics = {}
+        model: DistillModel = unwrap_model(self.model)
+        if model.features == "deep" and self.start_epoch == 0:
+            start_from_ridge(model, map(self.preprocess_batch, self.train_loader))
+            self.train_loader.reset()
+            if self.ema:
+                self.ema.ema.translation.load_state_dict(model.translation.state_dict())
         warn_if_never(self.setup.settings.schedule, self.epochs)
 
     def _end_epoch(self) -> None:
@@ -212,7 +225,12 @@ def distill(
         train=train, val=val, targets=targets, first_row=first_row, settings=settings, shards=shards,
         kept_names=class_names(kept[0]) if kept else (),
     )  # fmt: skip
-    arguments = {**DEFAULT_TRAIN_ARGUMENTS, **checked_arguments(settings.train_arguments)}
+    arguments = {
+        **DEFAULT_TRAIN_ARGUMENTS,
+        **(DEEP_ARGUMENTS if settings.features == "deep" else {}),
+        **(FROZEN_ARGUMENTS if kept else {}),
+        **checked_arguments(settings.train_arguments),
+    }
     if shards and num_devices(arguments) > 1:
         raise TrainArgumentError(
             f"A stream is trained from on one device, found device={arguments['device']!r}; name one of them, "

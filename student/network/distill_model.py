@@ -12,6 +12,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import xywh2xyxy
 
 from mocha_pipe.student.choices import FeatureSet, ObjectiveName
+from mocha_pipe.student.network.deep import deep_layers, last_stage
 from mocha_pipe.student.network.features import (
     FeatureDims,
     FeatureMaps,
@@ -58,7 +59,8 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         self.lambda_emb = lambda_emb
         self.objective = objective
         self.frozen = frozen
-        self.translation = TranslationModule(feature_dims(self, features), target_dim)
+        stage = last_stage(self) if features == "deep" else None
+        self.translation = TranslationModule(feature_dims(self, features), target_dim, stage)
         if OBJECTIVES[objective].decoder:
             self.decoder = nn.Linear(target_dim, target_dim)
 
@@ -72,7 +74,7 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
             return plain
         with torch.set_grad_enabled(self.detector_learns and torch.is_grad_enabled()):
             with tap(self, self.features) as maps:
-                preds = self.forward(batch["img"])
+                preds = self.look(batch["img"])
             if not self.frozen:
                 detection, items = super().loss(batch, preds)
         terms = self._distillation_terms(maps, batch)
@@ -84,17 +86,28 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
     def _distillation_terms(self, maps: FeatureMaps, batch: dict[str, Tensor]) -> Tensor:  # (2,)
         """Weighted local and relational loss over the boxes of all processes with a target (row >= 0), in float32."""
         objective = OBJECTIVES[self.objective]
-        has_target = batch["rows"] >= 0
-        xyxyn = xywh2xyxy(batch["bboxes"][has_target])
-        own = region_features(maps, batch["batch_idx"][has_target].long(), xyxyn)
-        features = RegionFeatures(*(gather_rows(part) for part in own))
-        with torch.autocast(xyxyn.device.type, enabled=False):
+        features, y_ND = self.features_and_targets(maps, batch)
+        with torch.autocast(y_ND.device.type, enabled=False):
             x_ND = self.translation(features)
-            y_ND = gather_rows(batch["targets"][has_target].float())
             if objective.decoder:
                 x_ND = self.decoder(x_ND)
             local, relational = objective.local(x_ND, y_ND), objective.relational(x_ND, y_ND)
         return torch.stack([self.lambda_dist * local, self.lambda_emb * relational])
+
+    def features_and_targets(self, maps: FeatureMaps, batch: dict[str, Tensor]) -> tuple[RegionFeatures, Tensor]:
+        """Features and targets (N, D) float32 of the boxes of all processes with a target (row >= 0)."""
+        has_target = batch["rows"] >= 0
+        xyxyn = xywh2xyxy(batch["bboxes"][has_target])
+        image = batch["batch_idx"][has_target].long()
+        own = region_features(self.translation.own_maps(maps), image, xyxyn)
+        features = RegionFeatures(*(gather_rows(part) for part in own))
+        return features, gather_rows(batch["targets"][has_target].float())
+
+    def look(self, images: Tensor) -> Any:
+        """A forward pass; for a frozen detector it ends where the features do."""
+        if self.frozen and self.features == "deep":
+            return self._predict_once(images, embed=[deep_layers(self)[1]])
+        return self.forward(images)
 
     def stripped(self) -> DetectionModel:
         """A copy as the stock class, without anything of ours."""

@@ -198,6 +198,7 @@ def embed_boxes(
     Returns:
         Per image (m, D) float32.
     """
+    maps = maps if translation is None else translation.own_maps(maps)
     sides = torch.tensor([tensor[1], tensor[0]] * 2, dtype=torch.float32, device=boxes[0].device)
     low_B4, high_B4 = (torch.from_numpy(np.tile(corner, 2)).to(sides) for corner in (areas_B4[:, :2], areas_B4[:, 2:]))
     shares = [own.float().clamp(low, high) / sides for own, low, high in zip(boxes, low_B4, high_B4, strict=True)]
@@ -207,7 +208,7 @@ def embed_boxes(
         counts = [len(own) for own in group]
         image = torch.repeat_interleave(torch.tensor(counts)).to(sides.device)
         features = region_features(maps, image, torch.cat(group))
-        embedded = features.means if translation is None else translation(features)
+        embedded = features.means if translation is None else translation.embed(features)
         for own, part in zip(parts, torch.split(embedded, counts), strict=True):
             own.append(part)
     return [torch.cat(own) for own in parts]

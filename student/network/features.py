@@ -1,9 +1,10 @@
 """From an image's feature maps to the features of its boxes.
 
 Features `paper` are the means, inside the box, of the maps that enter the Detect head (P3, P4, P5; MOCHA, arXiv
-2509.14001, section 3). Features `fine`, the default, add patches: the backbone's maps at stride 2 and 4, sampled on a
-12 x 12 grid in the box. They still hold the colour and texture that deeper levels threw away, and where these lie.
-No gradient flows back through patches: it costs time and changed nothing that could be measured (docs/log.md).
+2509.14001, section 3). Features `fine`, made for small drawn things, add patches: the backbone's maps at stride 2 and
+4, sampled on a 12 x 12 grid in the box. They still hold the colour and texture that deeper levels threw away, and where
+these lie. No gradient flows back through patches: it costs time and changed nothing that was measured (docs/log.md).
+Features `deep`, the default, are for photographs: means and maxima of the end of the backbone (deep.py).
 
 Legend: B images, N boxes, C channels of a level, F channels of the fine maps together, H x W cells of a level,
 G = GRID cells along a side of a patch, P most boxes of an image.
@@ -20,6 +21,7 @@ from torch.nn.functional import grid_sample
 
 from mocha_pipe.student.choices import FeatureSet
 from mocha_pipe.student.errors import StudentModelError
+from mocha_pipe.student.network.deep import box_maxima, deep_layers
 
 GRID = 12
 """Cells along a side of a patch; the box of an object 48 pixels wide has 12 cells at stride 4."""
@@ -33,22 +35,26 @@ class FeatureMaps(NamedTuple):
 
     fine: list[Tensor]  # [(B, C, H, W)], strides 2 and 4; empty for features `paper`
     pyramid: list[Tensor]  # [(B, C, H, W)], P3, P4, P5
+    deep: Sequence[Tensor] = ()
+    """[(B, C, H, W)], the ends of the backbone's last two stages, then that of the student's own; features `deep`."""
 
 
 class RegionFeatures(NamedTuple):
     """What is known of N regions before translation, float32."""
 
-    means: Tensor  # (N, C)
-    patches: Tensor  # (N, F, G, G); F is 0 for features `paper`
+    means: Tensor  # (N, C); by features `deep` the mean and the maximum of one map after the other
+    patches: Tensor  # (N, F, G, G); F is 0 but for features `fine`
 
 
 class FeatureDims(NamedTuple):
     """Channels of a region's features."""
 
     means: int
-    """Sum of the pyramid's channels, C."""
+    """Means and maxima, C."""
     patches: int
     """Sum of the fine maps' channels, F."""
+    kept: int = 0
+    """So many of the first C are the detector's own and join the embedding as they are; 0 but for features `deep`."""
 
 
 @contextmanager
@@ -64,10 +70,11 @@ def tap(detector: nn.Module, features: FeatureSet) -> Iterator[FeatureMaps]:
     Yields:
         Lists that each forward pass fills anew.
     """
-    maps = FeatureMaps([], [])
+    deep: list[Tensor] = []
+    maps = FeatureMaps([], [], deep)
 
-    def keep_fine(place: int, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        maps.fine[place:] = [output]
+    def keep(kept: list[Tensor], place: int, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        kept[place:] = [output]
 
     def keep_head_inputs(_head: nn.Module, inputs: tuple[list[Tensor]]) -> None:
         maps.pyramid[:] = inputs[0]
@@ -76,7 +83,10 @@ def tap(detector: nn.Module, features: FeatureSet) -> Iterator[FeatureMaps]:
     handles = [layers[-1].register_forward_pre_hook(keep_head_inputs)]
     if features == "fine":
         for place, layer in enumerate(fine_layers(detector)):
-            handles.append(layers[layer].register_forward_hook(partial(keep_fine, place)))
+            handles.append(layers[layer].register_forward_hook(partial(keep, maps.fine, place)))
+    if features == "deep":
+        for place, layer in enumerate(deep_layers(detector)):
+            handles.append(layers[layer].register_forward_hook(partial(keep, deep, place)))
     try:
         yield maps
     finally:
@@ -121,20 +131,28 @@ def feature_dims(detector: nn.Module, features: FeatureSet) -> FeatureDims:
     with torch.no_grad(), tap(detector, features) as maps:
         detector(weight.new_zeros(1, channels, 64, 64))
     detector.train(was_training)
+    if maps.deep:
+        kept = 2 * sum(level.shape[1] for level in maps.deep)
+        return FeatureDims(kept + 2 * maps.deep[-1].shape[1], 0, kept)
     return FeatureDims(*(sum(level.shape[1] for level in levels) for levels in (maps.pyramid, maps.fine)))
 
 
 def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> RegionFeatures:
-    """The pyramid's means over each box, and the patches of the fine maps, without a gradient.
+    """The pyramid's means over each box and the patches of the fine maps, without a gradient; or the deep features.
 
-    Computed in float32 outside autocast, differentiable in the pyramid.
+    Computed in float32 outside autocast, differentiable in the pyramid and in the student's own deep map.
 
     Args:
         maps: of one batch of images.
         batch_index: (N,) int64, the image of each box.
         xyxyn: (N, 4) corners as shares of the image that entered the network, 0..1.
     """
-    slots = box_slots(batch_index, num_images=len(maps.pyramid[0]))
+    slots = box_slots(batch_index, num_images=len((maps.deep or maps.pyramid)[0]))
+    if maps.deep:
+        levels = [level.detach() for level in maps.deep[:2]] + list(maps.deep[2:])
+        pairs = [(box_means([level], slots, xyxyn), *box_maxima([level], batch_index, xyxyn)) for level in levels]
+        deep = torch.cat([part for pair in pairs for part in pair], dim=1)
+        return RegionFeatures(deep, deep.new_zeros(len(deep), 0, GRID, GRID))
     means = box_means(maps.pyramid, slots, xyxyn)
     if not maps.fine:
         return RegionFeatures(means, means.new_zeros(len(means), 0, GRID, GRID))

@@ -18,12 +18,14 @@ import ultralytics
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from ultralytics.nn.modules import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from mocha_pipe.data.files import atomic_path, write_json
 from mocha_pipe.student.choices import FeatureSet
 from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError
+from mocha_pipe.student.network.deep import last_stage
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.features import FeatureDims, feature_dims
 from mocha_pipe.student.network.translation import TranslationModule
@@ -63,7 +65,7 @@ class Student:
     @property
     def embedding_dim(self) -> int:
         """Width of a region's embedding."""
-        return self.translation.out_dim if self.translation else feature_dims(self.detector, self.features).means
+        return self.translation.embedding_dim if self.translation else feature_dims(self.detector, self.features).means
 
 
 def save_student(
@@ -127,7 +129,7 @@ def load_student(path: Path) -> Student:
     card = _read_card(path)
     detector, _ = load_detector(path / DETECTOR_FILE)
     dims = feature_dims(detector, card.features)
-    if list(dims) != card.feature_dims or list(class_names(detector)) != card.class_names:
+    if dims != FeatureDims(*card.feature_dims) or list(class_names(detector)) != card.class_names:
         raise StudentModelError(
             f"{path}: {DETECTOR_FILE} does not belong to {CARD_FILE} (features {list(dims)} and "
             f"{card.feature_dims} wide, {len(class_names(detector))} and {len(card.class_names)} classes); "
@@ -135,7 +137,9 @@ def load_student(path: Path) -> Student:
         )
     return Student(
         detector=detector,
-        translation=_read_translation(path / TRANSLATION_FILE, dims, card.target_dim),
+        translation=_read_translation(
+            path / TRANSLATION_FILE, dims, card.target_dim, last_stage(detector) if card.features == "deep" else None
+        ),
         features=card.features,
         class_names=tuple(card.class_names),
         image_size=card.image_size,
@@ -230,11 +234,11 @@ def _read_card(folder: Path) -> _Card:
         ) from error
 
 
-def _read_translation(path: Path, dims: FeatureDims, out_dim: int) -> TranslationModule:
+def _read_translation(path: Path, dims: FeatureDims, out_dim: int, stage: nn.Sequential | None) -> TranslationModule:
     """The translation module, in evaluation mode."""
     if not path.is_file():
         raise StudentModelNotFoundError(f"{path}: no such file; run `mocha-pipe distill` again.")
-    translation = TranslationModule(dims, out_dim)
+    translation = TranslationModule(dims, out_dim, stage)
     try:
         translation.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:

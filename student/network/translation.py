@@ -7,18 +7,25 @@ at a time, too. Attention over a single element is a linear map, so the feed-for
 Patches (features `fine`) first pass through two convolutions, whose mean and maximum over the box join the other
 channels. A small detail, such as a sticker on a mug, shows in the maximum alone.
 
+Deep features (deep.py) are mapped linearly instead: the map starts as the best one for the targets (ridge_start.py),
+which a block in between would spoil. There the module holds the student's own last stage, and an embedding is what was
+translated with the detector's own features beside it, each of unit length and those weighted by `KEPT_WEIGHT`.
+
 Legend: N regions, C channels, F channels of a patch, G x G its cells, D target dimensions.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from ultralytics.nn.modules import Conv
 
-from mocha_pipe.student.network.features import FeatureDims, RegionFeatures
+from mocha_pipe.student.network.features import FeatureDims, FeatureMaps, RegionFeatures
 
 _EXPANSION = 4
 _PATCH_WIDTHS = (24, 128)
 _REDUCED = 256
+KEPT_WEIGHT = 2.0
+"""Best at one photo each on held-out categories of photographs (docs/log.md)."""
 
 
 class FeedForward(nn.Module):
@@ -58,10 +65,18 @@ class TranslationModule(nn.Module):
     learned scale and shift. A batch of fewer than two regions has no deviation and is normalised by the tracked one.
     """
 
-    def __init__(self, dims: FeatureDims, out_dim: int) -> None:
+    def __init__(self, dims: FeatureDims, out_dim: int, stage: nn.Sequential | None = None) -> None:
+        """Random weights.
+
+        Args:
+            dims: widths of a region's features.
+            out_dim: width of the targets, D.
+            stage: the student's own last stage, by `last_stage`; for features `deep`.
+        """
         super().__init__()
         self.dims = dims
         self.out_dim = out_dim
+        self.stage = stage
         width = dims.means
         self.patches: PatchEncoder | None = None
         self.reduce: nn.Module = nn.Identity()
@@ -71,7 +86,7 @@ class TranslationModule(nn.Module):
             self.reduce = nn.Linear(width, _REDUCED)
         self.channels = nn.BatchNorm1d(width)
         width = _REDUCED if dims.patches else width
-        self.mix = FeedForward(width)
+        self.mix = nn.Identity() if dims.kept else FeedForward(width)
         self.project = nn.Linear(width, out_dim, bias=False)
 
     def forward(self, features: RegionFeatures) -> Tensor:
@@ -86,3 +101,32 @@ class TranslationModule(nn.Module):
         if lacks_statistics:
             self.train()
         return translated
+
+    def own_maps(self, maps: FeatureMaps) -> FeatureMaps:
+        """The maps with that of the student's own last stage behind the deep ones; others have none."""
+        if self.stage is None:
+            return maps
+        return maps._replace(deep=[*maps.deep, self.stage(maps.deep[0].detach())])
+
+    def embed(self, features: RegionFeatures) -> Tensor:
+        """What prototypes are made of, (N, `embedding_dim`) float32."""
+        translated: Tensor = self(features)
+        if not self.dims.kept:
+            return translated
+        own = normalize(features.means[:, : self.dims.kept], dim=1)
+        return torch.cat([normalize(translated, dim=1), KEPT_WEIGHT * own], dim=1)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of an embedding."""
+        return self.out_dim + self.dims.kept
+
+    def train(self, mode: bool = True) -> "TranslationModule":
+        """Training mode; statistics that the start has set, and those of the copied stage, stay as they are."""
+        super().train(mode)
+        if self.stage is not None:
+            self.channels.eval()
+            for part in self.stage.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
+        return self

@@ -12,8 +12,19 @@ from ultralytics.utils.torch_utils import parse_device
 from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError, TrainArgumentError
 from mocha_pipe.student.network.student_files import load_detector
 
-DEFAULT_TRAIN_ARGUMENTS: Mapping[str, Any] = {"optimizer": "AdamW", "lr0": 1e-3, "warmup_bias_lr": 0.0}
-"""Where distillation differs from `yolo train`, whose automatic optimizer may be MuSGD, made for convolutions."""
+DEFAULT_TRAIN_ARGUMENTS: Mapping[str, Any] = {
+    "optimizer": "AdamW",  # the automatic one may be MuSGD, made for convolutions
+    "lr0": 1e-3,
+    "warmup_bias_lr": 0.0,
+    "hsv_h": 0.0,  # the targets saw the true colours
+    "hsv_s": 0.0,
+    "hsv_v": 0.0,
+}
+"""Where distillation differs from `yolo train`."""
+DEEP_ARGUMENTS: Mapping[str, Any] = {"lr0": 3e-4, "cos_lr": True, "warmup_epochs": 0.3}
+"""For features `deep`, which start from a map that large steps would spoil."""
+FROZEN_ARGUMENTS: Mapping[str, Any] = {"mosaic": 0.0, "close_mosaic": 0, "scale": 0.2}
+"""Where the detector stays as it is: what would cut a region is left out, because its target saw all of it."""
 
 _OURS = frozenset(
     {"model", "data", "task", "mode", "cfg", "project", "name", "exist_ok", "save_dir", "resume", "single_cls"}

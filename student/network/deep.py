@@ -1,0 +1,76 @@
+"""Features `deep`: the end of the backbone, which tells things on photographs apart where the neck has forgotten.
+
+Two maps of the detector are read as they are: the ends of the backbone's last two stages (strides 16 and 32, layers 6
+and 9 of YOLOv8). A student adds a third, of a last stage of its own: a copy of the layers between those two, which
+learns while the detector stays as it is. Of each map a region takes the mean and the maximum; on photographs it is the
+maximum that carries (docs/log.md).
+
+Legend: B images, N boxes, C channels of a level, H x W its cells.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_pool  # type: ignore[import-untyped]
+
+from mocha_pipe.student.errors import StudentModelError
+
+
+def deep_layers(detector: nn.Module) -> tuple[int, int]:
+    """Indexes of the layers at which the backbone's last two stages end."""
+    stride = 1
+    last: dict[int, int] = {}
+    for index, layer in enumerate(_backbone(detector)):
+        for part in layer.modules():
+            if isinstance(part, nn.Conv2d):
+                stride *= part.stride[0]
+        last[stride] = index
+    first, second = sorted(last)[-2:]
+    return last[first], last[second]
+
+
+def last_stage(detector: nn.Module) -> nn.Sequential:
+    """A copy of the layers between the two, which learns.
+
+    Raises:
+        StudentModelError: they do not follow one another in a row.
+    """
+    begin, end = deep_layers(detector)
+    layers = _backbone(detector)[begin + 1 : end + 1]
+    if any(layer.f != -1 for layer in layers):
+        raise StudentModelError(
+            "Features 'deep' need a backbone whose layers follow one another, as YOLOv8, 11 and 26 have; found one "
+            "that branches; pass --features paper."
+        )
+    return nn.Sequential(*deepcopy(layers)).requires_grad_(True)
+
+
+def box_maxima(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> list[Tensor]:
+    """Maximum of every map over the cells whose centres lie in each box; of a box between centres over its one cell.
+
+    Args:
+        maps: [(B, C, H, W)] levels of one batch of images.
+        batch_index: (N,) int64, the image of each box.
+        xyxyn: (N, 4) corners as shares of the image, 0..1.
+
+    Returns:
+        [(N, C)] float32, differentiable in the maps.
+    """
+    maxima = []
+    with torch.autocast(xyxyn.device.type, enabled=False):
+        for level in maps:
+            cells = xyxyn.new_tensor([level.shape[3], level.shape[2]] * 2)
+            corners = xyxyn.float().clamp(0, 1) * cells
+            low = torch.minimum(corners[:, :2], cells[:2] - 1)  # torchvision counts the cell of the far corner in
+            rows = torch.cat([batch_index[:, None].to(corners), low, corners[:, 2:] - 1], dim=1)
+            maxima.append(roi_pool(level.float(), rows, output_size=1).flatten(1))
+    return maxima
+
+
+def _backbone(detector: nn.Module) -> list[Any]:
+    layers: Any = detector.model
+    about: Any = detector.yaml
+    return list(layers[: len(about["backbone"])])
