@@ -1,9 +1,9 @@
 """Features `deep`: the end of the backbone, which tells things on photographs apart where the neck has forgotten.
 
-Two maps of the detector are read as they are: the ends of the backbone's last two stages (strides 16 and 32, layers 6
-and 9 of YOLOv8). A student adds a third, of a last stage of its own: a copy of the layers between those two, which
-learns while the detector stays as it is. Of each map a region takes the mean and the maximum; on photographs it is the
-maximum that carries (docs/log.md).
+Three maps of the detector are read as they are: the ends of the backbone's last three stages (strides 8, 16 and 32;
+layers 4, 6 and 9 of YOLOv8). A student adds a fourth, of a last stage of its own: a copy of the layers between the last
+two, which learns while the detector stays as it is. A region takes the maximum of each, which on photographs is what
+carries (docs/log.md), and the mean of the second and of the fourth.
 
 Legend: B images, N boxes, C channels of a level, H x W its cells.
 """
@@ -19,8 +19,8 @@ from torchvision.ops import roi_pool  # type: ignore[import-untyped]
 from mocha_pipe.student.errors import StudentModelError
 
 
-def deep_layers(detector: nn.Module) -> tuple[int, int]:
-    """Indexes of the layers at which the backbone's last two stages end."""
+def deep_layers(detector: nn.Module) -> list[int]:
+    """Indexes of the layers at which the backbone's last three stages end."""
     stride = 1
     last: dict[int, int] = {}
     for index, layer in enumerate(_backbone(detector)):
@@ -28,17 +28,16 @@ def deep_layers(detector: nn.Module) -> tuple[int, int]:
             if isinstance(part, nn.Conv2d):
                 stride *= part.stride[0]
         last[stride] = index
-    first, second = sorted(last)[-2:]
-    return last[first], last[second]
+    return [last[stride] for stride in sorted(last)[-3:]]
 
 
 def last_stage(detector: nn.Module) -> nn.Sequential:
-    """A copy of the layers between the two, which learns.
+    """A copy of the layers of the last stage, which learns.
 
     Raises:
         StudentModelError: they do not follow one another in a row.
     """
-    begin, end = deep_layers(detector)
+    *_, begin, end = deep_layers(detector)
     layers = _backbone(detector)[begin + 1 : end + 1]
     if any(layer.f != -1 for layer in layers):
         raise StudentModelError(
@@ -46,6 +45,22 @@ def last_stage(detector: nn.Module) -> nn.Sequential:
             "that branches; pass --features paper."
         )
     return nn.Sequential(*deepcopy(layers)).requires_grad_(True)
+
+
+def deep_dims(maps: Sequence[Tensor]) -> tuple[int, int]:
+    """Channels of `deep_features` for the detector's three maps, and how many of them are the detector's own maxima."""
+    fine, middle, last = (level.shape[1] for level in maps)
+    return fine + 2 * middle + 3 * last, fine + middle + last
+
+
+def deep_features(maxima: Sequence[Tensor], means: Sequence[Tensor]) -> Tensor:
+    """(N, C): the detector's own maxima first, which join the embedding as they are.
+
+    Args:
+        maxima: [(N, C of a level)] of the four maps.
+        means: likewise.
+    """
+    return torch.cat([*maxima[:3], means[1], means[3], maxima[3]], dim=1)
 
 
 def box_maxima(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> list[Tensor]:

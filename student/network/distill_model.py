@@ -106,7 +106,7 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
     def look(self, images: Tensor) -> Any:
         """A forward pass; for a frozen detector it ends where the features do."""
         if self.frozen and self.features == "deep":
-            return self._predict_once(images, embed=[deep_layers(self)[1]])
+            return self._predict_once(images, embed=[deep_layers(self)[-1]])
         return self.forward(images)
 
     def stripped(self) -> DetectionModel:

@@ -21,7 +21,7 @@ from torch.nn.functional import grid_sample
 
 from mocha_pipe.student.choices import FeatureSet
 from mocha_pipe.student.errors import StudentModelError
-from mocha_pipe.student.network.deep import box_maxima, deep_layers
+from mocha_pipe.student.network.deep import box_maxima, deep_dims, deep_features, deep_layers
 
 GRID = 12
 """Cells along a side of a patch; the box of an object 48 pixels wide has 12 cells at stride 4."""
@@ -36,13 +36,13 @@ class FeatureMaps(NamedTuple):
     fine: list[Tensor]  # [(B, C, H, W)], strides 2 and 4; empty for features `paper`
     pyramid: list[Tensor]  # [(B, C, H, W)], P3, P4, P5
     deep: Sequence[Tensor] = ()
-    """[(B, C, H, W)], the ends of the backbone's last two stages, then that of the student's own; features `deep`."""
+    """[(B, C, H, W)], the ends of the backbone's last three stages, then that of the student's own; features `deep`."""
 
 
 class RegionFeatures(NamedTuple):
     """What is known of N regions before translation, float32."""
 
-    means: Tensor  # (N, C); by features `deep` the mean and the maximum of one map after the other
+    means: Tensor  # (N, C); by features `deep` maxima too (deep_features)
     patches: Tensor  # (N, F, G, G); F is 0 but for features `fine`
 
 
@@ -132,8 +132,8 @@ def feature_dims(detector: nn.Module, features: FeatureSet) -> FeatureDims:
         detector(weight.new_zeros(1, channels, 64, 64))
     detector.train(was_training)
     if maps.deep:
-        kept = 2 * sum(level.shape[1] for level in maps.deep)
-        return FeatureDims(kept + 2 * maps.deep[-1].shape[1], 0, kept)
+        width, kept = deep_dims(maps.deep)
+        return FeatureDims(width, 0, kept)
     return FeatureDims(*(sum(level.shape[1] for level in levels) for levels in (maps.pyramid, maps.fine)))
 
 
@@ -149,9 +149,9 @@ def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> Re
     """
     slots = box_slots(batch_index, num_images=len((maps.deep or maps.pyramid)[0]))
     if maps.deep:
-        levels = [level.detach() for level in maps.deep[:2]] + list(maps.deep[2:])
-        pairs = [(box_means([level], slots, xyxyn), *box_maxima([level], batch_index, xyxyn)) for level in levels]
-        deep = torch.cat([part for pair in pairs for part in pair], dim=1)
+        levels = [*(level.detach() for level in maps.deep[:3]), maps.deep[3]]
+        means = [box_means([level], slots, xyxyn) for level in levels]
+        deep = deep_features(box_maxima(levels, batch_index, xyxyn), means)
         return RegionFeatures(deep, deep.new_zeros(len(deep), 0, GRID, GRID))
     means = box_means(maps.pyramid, slots, xyxyn)
     if not maps.fine:

@@ -106,7 +106,7 @@ class TranslationModule(nn.Module):
         """The maps with that of the student's own last stage behind the deep ones; others have none."""
         if self.stage is None:
             return maps
-        return maps._replace(deep=[*maps.deep, self.stage(maps.deep[0].detach())])
+        return maps._replace(deep=[*maps.deep, self.stage(maps.deep[1].detach())])
 
     def embed(self, features: RegionFeatures) -> Tensor:
         """What prototypes are made of, (N, `embedding_dim`) float32."""

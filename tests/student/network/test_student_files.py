@@ -130,7 +130,7 @@ def test_files_of_two_students_are_told_apart(tiny_models: dict[str, str], folde
     other = make_model(tiny_models["11"])
     save_student(other, tmp_path / "other", image_size=96, meta={})
     (tmp_path / "other" / "student.pt").replace(folder / "student.pt")
-    mismatch = r"student\.pt does not belong to student\.json \(features \[\d+, \d+\] and \["
+    mismatch = r"student\.pt does not belong to student\.json \(features \[\d+, \d+, 0\] and \["
     with pytest.raises(StudentModelError, match=mismatch):
         load_student(folder)
 

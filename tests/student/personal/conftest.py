@@ -85,6 +85,7 @@ def make_student(
     with torch.no_grad(), tap(model, features) as maps:
         model(images)
         corners = torch.rand(64, 2, 2).sort(dim=1).values.flatten(1)
+        maps = model.translation.own_maps(maps)
         model.translation(region_features(maps, torch.arange(64) % len(images), corners))
     spread_scores(model.eval(), images)
     save_student(model, folder, image_size=SIZE, meta={})
@@ -93,13 +94,14 @@ def make_student(
 
 @pytest.fixture(scope="session")
 def made(tiny_models: dict[str, str]) -> Path:
-    """`pictures`, students `v8`, `v8-paper`, `11` and `26`, and of the first what each file format exports."""
+    """`pictures`, students `v8`, `v8-paper`, `v8-deep`, `11`, `26`, and of the first what each file format exports."""
 
     def make(folder: Path) -> None:
         source = picture_source(folder / "pictures")
         for family in tiny_models:
             make_student(tiny_models[family], folder / family, source, features="fine", names=CLASSES)
         make_student(tiny_models["v8"], folder / "v8-paper", source, features="paper", names=("cup", "ball", "böot"))
+        make_student(tiny_models["v8"], folder / "v8-deep", source, features="deep", names=CLASSES)
         for form in FILE_FORMATS:
             export_student(folder / "v8", folder / f"v8.{form}", file_format=form, false_accept_rate=RATE)
 

@@ -201,7 +201,12 @@ def test_onnx_equals_pytorch_on_a_hundred_pictures(wanted: Wanted, run: Runner) 
 
 @pytest.mark.parametrize(
     ("name", "learner", "asked", "size"),
-    [("v8-paper", "gallery", 310, 320), ("11", "protonet", None, SIZE), ("26", "simpleshot", 64, 64)],
+    [
+        ("v8-paper", "gallery", 310, 320),
+        ("v8-deep", "simpleshot", None, SIZE),
+        ("11", "protonet", None, SIZE),
+        ("26", "simpleshot", 64, 64),
+    ],
 )
 def test_every_family_set_of_features_learner_and_size_equals_pytorch(
     made: Path, pictures: DetectionSource, name: str, learner: str, asked: int | None, size: int, tmp_path: Path
