@@ -56,20 +56,24 @@ def test_it_equals_numpys_ridge_on_standardised_features(model: DistillModel) ->
     np.testing.assert_allclose(model.translation.channels.running_mean.numpy(), x.mean(axis=0), atol=1e-5)
 
 
-def test_it_brings_the_translation_closer_to_the_targets(model: DistillModel) -> None:
+def test_it_finds_a_map_that_is_there(model: DistillModel) -> None:
+    """Targets that are features themselves are met but for the shrinkage."""
     batches = make_batches(9)
-    batches = [{**batch, "targets": batch["bboxes"] - 0.5} for batch in batches]  # something that can be learnt
-    start_from_ridge(model, batches)
     model.eval()
-    errors = []
     with torch.no_grad():
         for batch in batches:
             with tap(model, "deep") as maps:
                 model(batch["img"])
+            features, _ = model.features_and_targets(maps, batch)
+            batch["targets"][1:] = 100 * features.means[:, :4]
+        start_from_ridge(model, batches)
+        for batch in batches:
+            with tap(model, "deep") as maps:
+                model(batch["img"])
             features, targets = model.features_and_targets(maps, batch)
-            centred = targets - targets.mean(dim=0)
-            errors.append(float((model.translation(features) - centred).square().mean() / centred.square().mean()))
-    assert np.mean(errors) < 0.9, "of the targets' own variance"
+            found = model.translation(features)
+            correlation = np.corrcoef(found.flatten(), (targets - targets.mean(dim=0)).flatten())[0, 1]
+            assert correlation > 0.9
 
 
 def test_without_regions_nothing_changes(model: DistillModel) -> None:
