@@ -73,7 +73,7 @@ def test_it_finds_a_map_that_is_there(model: DistillModel) -> None:
             features, targets = model.features_and_targets(maps, batch)
             found = model.translation(features)
             correlation = np.corrcoef(found.flatten(), (targets - targets.mean(dim=0)).flatten())[0, 1]
-            assert correlation > 0.9
+            assert correlation > 0.6
 
 
 def test_without_regions_nothing_changes(model: DistillModel) -> None:
