@@ -2,8 +2,9 @@
 
 Three maps of the detector are read as they are: the ends of the backbone's last three stages (strides 8, 16 and 32;
 layers 4, 6 and 9 of YOLOv8). A student adds a fourth, of a last stage of its own: a copy of the layers between the last
-two, which learns while the detector stays as it is. A region takes the maximum of each, which on photographs is what
-carries (docs/log.md), and the mean of the second and of the fourth.
+two, which learns while the detector stays as it is. A region takes maxima of the detector's own maps, which on
+photographs is what carries, from the middle of its box alone, where less of what stands behind it shows; and of the
+whole box the mean of the second map, and mean and maximum of the fourth (docs/log.md).
 
 Legend: B images, N boxes, C channels of a level, H x W its cells.
 """
@@ -17,6 +18,10 @@ from torch import Tensor, nn
 from torchvision.ops import roi_pool  # type: ignore[import-untyped]
 
 from mocha_pipe.student.errors import StudentModelError
+
+
+MARGIN = 0.2
+"""Share of a box that is left out at each side for the detector's own maxima; best on held-out photographs."""
 
 
 def deep_layers(detector: nn.Module) -> list[int]:
@@ -53,14 +58,24 @@ def deep_dims(maps: Sequence[Tensor]) -> tuple[int, int]:
     return fine + 2 * middle + 3 * last, fine + middle + last
 
 
-def deep_features(maxima: Sequence[Tensor], means: Sequence[Tensor]) -> Tensor:
-    """(N, C): the detector's own maxima first, which join the embedding as they are.
+def deep_features(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor, means: Sequence[Tensor]) -> Tensor:
+    """(N, C) float32: the detector's own maxima first, which join the embedding as they are.
 
     Args:
-        maxima: [(N, C of a level)] of the four maps.
-        means: likewise.
+        maps: [(B, C, H, W)] the four of one batch of images.
+        batch_index: (N,) int64, the image of each box.
+        xyxyn: (N, 4) corners as shares of the image, 0..1.
+        means: [(N, C of a level)] over the boxes.
     """
-    return torch.cat([*maxima[:3], means[1], means[3], maxima[3]], dim=1)
+    own = box_maxima(maps[:3], batch_index, middle(xyxyn))
+    return torch.cat([*own, means[1], means[3], *box_maxima(maps[3:], batch_index, xyxyn)], dim=1)
+
+
+def middle(xyxyn: Tensor) -> Tensor:
+    """Boxes (N, 4), clipped to the image, less their margins."""
+    low, high = xyxyn.float().clamp(0, 1).chunk(2, dim=1)
+    margin = MARGIN * (high - low)
+    return torch.cat([low + margin, high - margin], dim=1)
 
 
 def box_maxima(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor) -> list[Tensor]:

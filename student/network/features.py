@@ -21,7 +21,7 @@ from torch.nn.functional import grid_sample
 
 from mocha_pipe.student.choices import FeatureSet
 from mocha_pipe.student.errors import StudentModelError
-from mocha_pipe.student.network.deep import box_maxima, deep_dims, deep_features, deep_layers
+from mocha_pipe.student.network.deep import deep_dims, deep_features, deep_layers
 
 GRID = 12
 """Cells along a side of a patch; the box of an object 48 pixels wide has 12 cells at stride 4."""
@@ -151,7 +151,7 @@ def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> Re
     if maps.deep:
         levels = [*(level.detach() for level in maps.deep[:3]), maps.deep[3]]
         means = [box_means([level], slots, xyxyn) for level in levels]
-        deep = deep_features(box_maxima(levels, batch_index, xyxyn), means)
+        deep = deep_features(levels, batch_index, xyxyn, means)
         return RegionFeatures(deep, deep.new_zeros(len(deep), 0, GRID, GRID))
     means = box_means(maps.pyramid, slots, xyxyn)
     if not maps.fine:

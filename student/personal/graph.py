@@ -23,7 +23,7 @@ from torchvision.ops import nms  # type: ignore[import-untyped]
 
 from mocha_pipe.student.fewshot.learner import UNKNOWN
 from mocha_pipe.student.fewshot.prototypes import EPSILON
-from mocha_pipe.student.network.deep import box_maxima, deep_features
+from mocha_pipe.student.network.deep import deep_features
 from mocha_pipe.student.network.embedder import NMS_IOU, RegionEmbedder
 from mocha_pipe.student.network.features import GRID, FeatureMaps, RegionFeatures, axis_overlap, cell_centres, tap
 from mocha_pipe.student.network.student_files import Student
@@ -136,7 +136,7 @@ class PersonalGraph(nn.Module):
         if maps.deep:
             first = torch.zeros_like(shares_N4[:, 0], dtype=torch.int64)  # the only image
             means = [_means(level[0], shares_N4) for level in maps.deep]
-            deep_NC = deep_features(box_maxima(maps.deep, first, shares_N4), means)
+            deep_NC = deep_features(maps.deep, first, shares_N4, means)
             return self.translation.embed(RegionFeatures(deep_NC, deep_NC[:, :0]))
         means_NC = torch.cat([_means(level[0], shares_N4) for level in maps.pyramid], dim=1)
         patches = [_patches(level, shares_N4) for level in maps.fine] or [means_NC[:, :0]]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel
 
 from mocha_pipe.student.errors import StudentModelError
-from mocha_pipe.student.network.deep import box_maxima, deep_layers, last_stage
+from mocha_pipe.student.network.deep import MARGIN, box_maxima, deep_layers, last_stage, middle
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.features import FeatureDims, feature_dims, region_features, tap
 from mocha_pipe.student.network.translation import KEPT_WEIGHT
@@ -91,6 +91,12 @@ def test_boxes_beyond_the_image_and_none_at_all() -> None:
     assert torch.equal(found[0], level[0].amax(dim=(1, 2)))
     assert torch.equal(found[1], level[0, :, 3, 3])
     assert box_maxima([level], torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))[0].shape == (0, 2)
+
+
+def test_the_middle_of_a_box_is_less_its_margins_of_what_lies_in_the_image() -> None:
+    boxes = torch.tensor([[0.0, 0.5, 1.0, 1.0], [-1.0, 0.2, 0.5, 0.2]])
+    assert MARGIN == 0.2
+    assert torch.allclose(middle(boxes), torch.tensor([[0.2, 0.6, 0.8, 0.9], [0.1, 0.2, 0.4, 0.2]]))
 
 
 def embedding(model: DistillModel, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
