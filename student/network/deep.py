@@ -19,7 +19,6 @@ from torchvision.ops import roi_pool  # type: ignore[import-untyped]
 
 from mocha_pipe.student.errors import StudentModelError
 
-
 MARGIN = 0.2
 """Share of a box that is left out at each side for the detector's own maxima; best on held-out photographs."""
 
