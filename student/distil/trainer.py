@@ -159,8 +159,8 @@ class DistillTrainer(SourceTrainer):
     def _begin_schedule(self) -> None:
         if self.setup.kept_names:
             self.metrics = {}
-        model: DistillModel = unwrap_model(self.model)
-        if model.features == "deep" and self.start_epoch == 0:
+        if self.setup.settings.features == "deep" and self.start_epoch == 0:
+            model: DistillModel = unwrap_model(self.model)
             start_from_ridge(model, map(self.preprocess_batch, self.train_loader))
             self.train_loader.reset()
             if self.ema:

@@ -59,7 +59,7 @@ TEACHER = {
         ("demo", set()),
         ("pretrain", TRAINING | {"--model"}),
         ("distill", TRAINING | {"--cache", "--student", "--features", "--objective", "--schedule", "--lambda-dist",
-                                "--lambda-emb"}),
+                                "--lambda-emb", "--detector-rate"}),
         ("fewshot", {"--shots", "--benchmark", "--data", "--run", "--base", "--out", "--episodes", "--queries",
                      "--seed", "--learner", "--confidence", "--false-accept-rate", "--device", "--teacher",
                      "--no-teacher", "--head-epochs", "--json"}),
@@ -142,7 +142,7 @@ def test_the_teacher_of_a_plan_is_that_of_the_build(received: Callable[..., RunC
 
 def test_help_shows_choices_and_defaults(command: Command) -> None:
     shown = " ".join(command("distill", "--help").stdout.split())
-    assert "--features fine|paper " in shown
+    assert "--features deep|fine|paper " in shown
     assert "--epochs N Passes over the training split. [default: 50; 8 on the miniature world]" in shown
     assert "[default: auto]" in shown
     assert "[default: 128 on the miniature world]" in " ".join(command("cache", "plan", "--help").stdout.split())
@@ -178,5 +178,7 @@ def test_a_mistake_in_the_file_is_one_line(command: Command, tmp_path: Path) -> 
     result = command("fewshot", "--config", "run.toml", "--episodes", 3)
     assert result.exit_code == 2
     first, second = result.stderr.splitlines()
-    assert first.startswith("error: run.toml: [distill] has no 'epoch'; it knows batch, device, epochs, ")
+    assert first.startswith(
+        "error: run.toml: [distill] has no 'epoch'; it knows batch, detector_rate, device, epochs, "
+    )
     assert second == "error: run.toml: fewshot.episodes must be at least 1, found 0"

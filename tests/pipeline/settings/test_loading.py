@@ -87,7 +87,7 @@ def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
     assert str(refused.value).splitlines() == [
         f"{path}: [cache] has no 'foldr'; it knows dim, engine, folder, part, retry_failed, reuse, url",
         f"{path}: distill.epochs must be a whole number, found 'many'",
-        f"{path}: distill.features must be 'fine' or 'paper', found 'all'",
+        f"{path}: distill.features must be 'deep', 'fine' or 'paper', found 'all'",
         f"{path}: distill.lambda_emb must be a number, found True",
         f"{path}: the top level has no 'bananas'; it knows "
         "cache, data, distill, fewshot, miniature, pretrain, root, sweep, teacher",
@@ -129,7 +129,7 @@ def test_a_wrong_type_is_said_in_words(tmp_path: Path, text: str, message: str) 
         ("distill.lambda_emb", float("nan"), "must be a finite number, found nan"),
         ("distill.objective", "x", "must be 'paper', 'calibrated', 'local', 'cosine', 'smooth-l1', 'rkd', "
          "'contrastive', 'graph', 'linear' or 'best', found 'x'"),
-        ("distill.schedule", "x", "must be 'joint' or 'alternate', found 'x'"),
+        ("distill.schedule", "x", "must be 'joint', 'alternate' or 'frozen', found 'x'"),
         ("distill.train", {"imgsz": 64},
          "must not hold 'imgsz', which has a setting of its own: image_size (--imgsz)"),
         ("data.window", 0, "must be at least 1, found 0"),
@@ -193,7 +193,7 @@ def test_names_of_learners_are_those_that_there_are() -> None:
 def test_a_flag_that_does_not_fit_is_said_to_be_a_flag() -> None:
     with pytest.raises(ConfigError) as refused:
         load_config(None, {"distill": {"features": "all"}})
-    assert str(refused.value) == "the command line: distill.features must be 'fine' or 'paper', found 'all'"
+    assert str(refused.value) == "the command line: distill.features must be 'deep', 'fine' or 'paper', found 'all'"
 
 
 def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_every_scale_is_as_wide_as_its_layers_say(family: str, scale: str, monke
     head_inputs = [branch[0].conv.in_channels for branch in model.model[-1].cv2]
     assert len(head_inputs) == 3
     stem, stage = model.model[0].conv, model.model[FINE_LAYER].cv2.conv
-    assert model.translation.dims == (sum(head_inputs), stem.out_channels + stage.out_channels)
+    assert model.translation.dims == (sum(head_inputs), stem.out_channels + stage.out_channels, 0)
 
 
 # --- a trainer before its first batch ---------------------------------------------------------------------------------
