@@ -87,8 +87,10 @@ def test_only_the_embedding_learns_and_nothing_measures_a_detection(student: Pat
     assert all(np.isfinite(float(row["train/dist_loss"])) for row in rows)
     trained = loaded.translation.state_dict()
     stage = last_stage(loaded.detector).state_dict()
-    learned = {name for name, value in stage.items() if not torch.equal(trained[f"stage.{name}"], value)}
-    assert learned and not any("running" in name for name in learned)
+    moved = {name: float((trained[f"stage.{name}"] - value).abs().max()) for name, value in stage.items()}
+    assert moved["0.conv.weight"] > 0.01
+    rounding = max(moved[name] for name in moved if "running" in name)
+    assert rounding < 0.01, "a checkpoint holds averaged weights in float16"
 
 
 def test_a_model_without_weights_cannot_stay_as_it_is(
