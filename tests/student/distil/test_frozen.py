@@ -87,10 +87,10 @@ def test_only_the_embedding_learns_and_nothing_measures_a_detection(student: Pat
     assert all(np.isfinite(float(row["train/dist_loss"])) for row in rows)
     trained = loaded.translation.state_dict()
     stage = last_stage(loaded.detector).state_dict()
-    moved = {name: float((trained[f"stage.{name}"] - value).abs().max()) for name, value in stage.items()}
-    assert moved["0.conv.weight"] > 0.01
-    rounding = max(moved[name] for name in moved if "running" in name)
-    assert rounding < 0.01, "a checkpoint holds averaged weights in float16"
+    assert (trained["stage.0.conv.weight"] - stage["0.conv.weight"]).abs().max() > 1e-3
+    for name, value in stage.items():
+        if "running" in name:  # a checkpoint holds averaged weights in float16
+            assert torch.allclose(trained[f"stage.{name}"], value, rtol=2e-3, atol=1e-5)
 
 
 def test_a_model_without_weights_cannot_stay_as_it_is(
