@@ -29,6 +29,7 @@ from mocha_pipe.student.distil.stream.state import STATE_FILE, StreamKeeper
 from mocha_pipe.student.errors import StudentModelError, TrainArgumentError
 from mocha_pipe.student.fewshot.episodes import source_regions
 from mocha_pipe.student.fewshot.strangers import save_strangers, stranger_closeness
+from mocha_pipe.student.network.deep import last_stage
 from mocha_pipe.student.network.distill_model import DISTILLATION_ITEMS, DistillModel
 from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.student_files import (
@@ -98,6 +99,8 @@ class DistillTrainer(SourceTrainer):
             self.set_model_names_for_load(model)
         if weights is not None:
             model.load(weights)
+            if model.translation.stage is not None and not isinstance(weights, DistillModel):  # its layers are new
+                model.translation.stage.load_state_dict(last_stage(model).state_dict())
         return model
 
     def set_model_attributes(self) -> None:
