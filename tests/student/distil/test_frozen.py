@@ -22,7 +22,7 @@ from mocha_pipe.student.network.deep import last_stage
 from mocha_pipe.student.network.student_files import load_student, read_detector
 from tests.student.conftest import first_rows, random_targets
 
-QUICK = {"epochs": 2, "imgsz": 96, "batch": 8, "plots": False, "seed": 3, "optimizer": "Adam", "lr0": 0.01}
+QUICK = {"epochs": 2, "imgsz": 96, "batch": 8, "plots": False, "seed": 3, "lr0": 0.01, "nbs": 8, "warmup_epochs": 0}
 
 
 def distil_frozen(run: Path, model: str, train: DetectionSource, val: DetectionSource) -> Path:
