@@ -37,13 +37,13 @@ Figures = Mapping[str, Figure]
 
 
 def keep(path: Path, figures: Figures) -> None:
-    """Add figures to a JSON file. They replace figures of the same names."""
-    kept = read_json(path).get("figures", {})
+    """Add figures to a JSON file. They replace figures of the same names; whatever else is there stays."""
+    content = read_json(path)
     new = {
         name: {"value": round(figure.value, 4), "target": figure.target, "better": figure.better, "note": figure.note}
         for name, figure in figures.items()
     }
-    write_json(path, {"figures": {**kept, **new}, "versions": versions()})
+    write_json(path, {**content, "figures": {**content.get("figures", {}), **new}, "versions": versions()})
 
 
 def figures_table(figures: Figures) -> Table:

@@ -1,0 +1,1 @@
+"""What the product does with photographs: a real teacher, a detector trained on COCO, personal objects."""
