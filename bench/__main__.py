@@ -10,8 +10,8 @@ import typer
 
 MEASUREMENTS = {
     "build_speed": "cache", "generate": "cache", "workers": "cache", "reading": "cache", "million": "cache",
-    "sharing": "cache", "pack": "training", "steps": "training", "classify": "personal", "episodes": "personal",
-    "detect": "personal", "export": "personal",
+    "sharing": "cache", "pack": "training", "steps": "training", "frozen": "training", "classify": "personal",
+    "episodes": "personal", "detect": "personal", "export": "personal",
 }  # fmt: skip
 """Modules with a function `measure(root)`, and the room of each."""
 

@@ -12,6 +12,7 @@ from mocha_pipe.data.types import RegionTargets
 
 if TYPE_CHECKING:
     from bench.inputs import BenchInputs
+    from mocha_pipe.student.distil.settings import DistillSettings
     from mocha_pipe.student.training.resumable import ResumableTrainer
 
 Result = TypeVar("Result")
@@ -63,11 +64,13 @@ def make_trainer(
     batch: int,
     steps: int,
     device: str,
+    settings: "DistillSettings | None" = None,
     **arguments: object,
 ) -> "ResumableTrainer":
     """A trainer of one epoch with `steps` batches, whose run is written to `folder / name`.
 
-    With targets it distils; without targets it is ultralytics' own trainer. Both use the same optimizer.
+    With targets it distils, by the defaults of `DistillSettings` where none are given; without targets it is
+    ultralytics' own trainer. Both use the same optimizer. A detector that stays as it is need not have been trained.
     """
     from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
     from mocha_pipe.student.distil.trainer import DistillTrainer
@@ -81,8 +84,9 @@ def make_trainer(
     }  # fmt: skip
     if targets is None:
         return ResumableTrainer(overrides)
+    settings = settings or DistillSettings()
     setup = DistillSetup(
         train=inputs.source, val=open_source(inputs.data, "val"), targets=targets, first_row=inputs.table.first_row,
-        settings=DistillSettings(),
+        settings=settings, kept_names=inputs.source.class_names if settings.schedule == "frozen" else (),
     )  # fmt: skip
     return DistillTrainer(setup, overrides)

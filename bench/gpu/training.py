@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -87,7 +87,9 @@ def _train(kind: Kind, pair: Pair, inputs: BenchInputs, folder: Path, settings: 
     from mocha_pipe.student.training.resumable import quiet_ultralytics
 
     targets = RegionCache.open(folder / "cache").targets() if kind == "ours" else None
-    more = {"distill_model": str(_random_teacher(pair.teacher, folder))} if kind == "distill_model" else {}
+    more: dict[str, Any] = (
+        {"distill_model": str(_random_teacher(pair.teacher, folder))} if kind == "distill_model" else {}
+    )
     trainer = make_trainer(
         inputs, targets, folder, name=f"{pair.name}-{kind}", model=pair.student, image_size=settings.image_size,
         batch=settings.batch, steps=settings.window.steps, device=settings.device, workers=settings.workers, **more,

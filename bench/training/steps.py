@@ -80,7 +80,7 @@ def measure(
     """Each round runs the three kinds one after the other; ratios are taken within a round."""
     inputs = inputs or bench_inputs(root)
     folder = root / "bench-training"
-    cache_seconds = seconds(lambda: _build_cache(inputs, folder / "cache"))
+    cache_seconds = seconds(lambda: build_bench_cache(inputs, folder / "cache"))
     kinds: tuple[Kind, ...] = ("plain", "cached", "live")
     runs: dict[Kind, list[Run]] = {kind: [] for kind in kinds}
     try:
@@ -119,7 +119,8 @@ def _ratio(runs: Mapping[Kind, list[Run]], kind: Kind, other: Kind) -> float:
     return statistics.median(a.median / b.median for a, b in zip(runs[kind], runs[other], strict=True))
 
 
-def _build_cache(inputs: BenchInputs, folder: Path) -> None:
+def build_bench_cache(inputs: BenchInputs, folder: Path) -> None:
+    """Embed all boxes by the miniature teacher."""
     teacher = shipped_teacher()
     build_cache(inputs.source, inputs.table, folder, spec=teacher.spec, load_teacher=lambda: teacher)
 

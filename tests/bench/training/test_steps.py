@@ -17,7 +17,7 @@ from mocha_pipe.teacher_cache.store.cache import RegionCache
 @pytest.fixture(scope="module")
 def cache(inputs: BenchInputs, tmp_path_factory: pytest.TempPathFactory) -> RegionCache:
     folder = tmp_path_factory.mktemp("steps") / "cache"
-    steps._build_cache(inputs, folder)
+    steps.build_bench_cache(inputs, folder)
     return RegionCache.open(folder)
 
 
@@ -42,7 +42,7 @@ def test_training_has_its_figures(
 
     monkeypatch.setattr(steps, "in_a_process", train)
     monkeypatch.setattr(steps, "seconds", seconds)
-    monkeypatch.setattr(steps, "_build_cache", lambda _inputs, folder: shutil.copytree(cache.path, folder))
+    monkeypatch.setattr(steps, "build_bench_cache", lambda _inputs, folder: shutil.copytree(cache.path, folder))
     for name, value in (("WARM_UP", 0), ("BATCH", 4), ("IMAGE_SIZE", 32)):
         monkeypatch.setattr(steps, name, value)
     figures = steps.measure(tmp_path, model=str(tiny_detector), rounds=1, steps=2, inputs=inputs)
