@@ -12,15 +12,20 @@ CACHE   ?=
 STUDENT ?=
 RUN     ?=
 YOLOE   ?=
+PHOTOS  ?=
+DETECTOR ?=
+COCO    ?=
 DATA_FLAG    = $(if $(DATA),--data '$(DATA)')
 TEACHER_FLAG = $(if $(TEACHER),--teacher '$(TEACHER)')
 CACHE_FLAG   = $(if $(CACHE),--cache '$(CACHE)')
 STUDENT_FLAG = $(if $(STUDENT),--student '$(STUDENT)')
 RUN_FLAG     = $(if $(RUN),--run '$(RUN)')
 YOLOE_FLAG   = $(if $(YOLOE),--yoloe '$(YOLOE)')
+DETECTOR_FLAG = $(if $(DETECTOR),--detector '$(DETECTOR)')
+COCO_FLAG    = $(if $(COCO),--coco '$(COCO)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study test test-newest mutants lint format coverage miniature-teacher clean
+.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study study-photos test test-newest mutants lint format coverage miniature-teacher clean
 
 # ---- Getting started ------------------------------------------------------------------------------------------------
 
@@ -64,6 +69,10 @@ soak: $(STAMP) ## kill 200 real builds at random moments; leaves work/soak.json
 
 study: $(STAMP) ## what distillation brings on the miniature benchmark, 3 seeds x 3 recipes; leaves work/study.json
 	$(BIN)/python -m bench.study
+
+study-photos: $(STAMP) ## what to expect on photographs: PHOTOS=FOLDER [TEACHER= DETECTOR= COCO=]; leaves work/study-photos.json
+	@test -n '$(PHOTOS)' || { echo "name the folder of the photographs: make study-photos PHOTOS=FOLDER (docs/photographs.md)"; exit 2; }
+	$(BIN)/python -m bench.photos '$(PHOTOS)' $(TEACHER_FLAG) $(DETECTOR_FLAG) $(COCO_FLAG)
 
 # ---- Development ----------------------------------------------------------------------------------------------------
 
