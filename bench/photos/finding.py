@@ -1,11 +1,13 @@
 """End to end: one picture of each object is learnt, all others are looked at, and what bears which name is counted.
 
-An object is learnt from its first picture, as a whole. The product's way has all objects compete (`simpleshot`); what
+An object is learnt from its first picture as `mocha-pipe personalize` does without a box: from the clearest detection, or
+where it is not clear which one is meant, from the whole picture. The product's way has all objects compete (`simpleshot`); what
 it did before looked for an object only under the class of the detection that covers it best (`conditional`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,9 @@ from bench.figures import Figure
 from bench.photos.recipe import CONFIDENCE, FALSE_ACCEPT_RATE
 from mocha_pipe.data.types import ImageRecord, PersonalBenchmark
 from mocha_pipe.pipeline.evaluation.intervals import seed_mean
-from mocha_pipe.pipeline.personal.photos import find_object
+from mocha_pipe.pipeline.personal.photos import PersonalizeError, Shown, find_object
 from mocha_pipe.student.choices import LearnerName
-from mocha_pipe.student.network.student_files import load_student
+from mocha_pipe.student.network.student_files import Student, load_student
 from mocha_pipe.student.personal.detector import PersonalDetector
 from mocha_pipe.student.personal.profile import Profile, student_digest
 
@@ -93,18 +95,24 @@ def learn_objects(
     """
     student = load_student(folder)
     profile = Profile.empty(student_digest(folder), student.class_names, learner=learner)
-    boxes = [f"0,0,{photo.width},{photo.height}" for photo in photos]
-    pictures = [benchmark.source.root / photo.name for photo in photos]
-    shown = find_object(
-        student, pictures, boxes=boxes, class_name=None, confidence=CONFIDENCE, device="cpu", by_class=False
-    )
     left_out = []
-    for name, each in zip(benchmark.source.class_names, shown, strict=True):
+    for name, photo in zip(benchmark.source.class_names, photos, strict=True):
+        each = _shown(student, benchmark.source.root / photo.name, photo)
         if profile.learner.by_class and not each.said:
             left_out.append(name)
         else:
             profile = profile.add(name, each.embedding[None], np.array([each.coarse]))
     return profile, left_out
+
+
+def _shown(student: Student, picture: Path, photo: ImageRecord) -> Shown:
+    find = partial(
+        find_object, student, [picture], class_name=None, confidence=CONFIDENCE, device="cpu", by_class=False
+    )
+    try:
+        return find(boxes=[])[0]
+    except PersonalizeError:
+        return find(boxes=[f"0,0,{photo.width},{photo.height}"])[0]
 
 
 def look_for_objects(

@@ -8,12 +8,12 @@ from mocha_pipe.pipeline.settings.sections import CacheConfig, DataConfig, Disti
 from mocha_pipe.student.choices import FeatureSet
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
-REGIONS = RegionChoice(whole=True, crops=1, val_share=0.1)
+REGIONS = RegionChoice(whole=True, crops=1, val_share=0.2)
 DIM = 256
 """Width of the targets."""
 FEATURES: tuple[FeatureSet, ...] = ("deep", "paper")
 """What students are made with; the first is the default."""
-EPOCHS, IMAGE_SIZE, BATCH = 3, 256, 32
+EPOCHS, IMAGE_SIZE, BATCH = 3, 320, 16
 """Of the students."""
 
 SHOTS, EPISODES, RESERVE = (1, 3), 50, 3
