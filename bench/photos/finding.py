@@ -1,8 +1,8 @@
 """End to end: one picture of each object is learnt, all others are looked at, and what bears which name is counted.
 
-An object is learnt from its first picture as `mocha-pipe personalize` does without a box: from the clearest detection, or
-where it is not clear which one is meant, from the whole picture. The product's way has all objects compete (`simpleshot`); what
-it did before looked for an object only under the class of the detection that covers it best (`conditional`).
+An object is learnt from its first picture as `mocha-pipe personalize` does without a box: from the clearest detection,
+or where it is not clear which one is meant, from the whole picture. The product's way has all objects compete
+(`simpleshot`); what it did before looked for an object only under the class of that detection (`conditional`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
