@@ -54,6 +54,6 @@ def start_from_ridge(model: DistillModel, batches: Iterable[dict[str, Any]]) -> 
     correlation_CC = covariance_CC * torch.outer(scale_C, scale_C)
     cross_DC = (sums[1 + width :] / count - torch.outer(mean_D, mean_C)) * scale_C
     ridge_CC = correlation_CC + _SHRINKAGE * torch.eye(width, dtype=torch.float64, device=sums.device)
-    translation.channels.running_mean.copy_(mean_C)
-    translation.channels.running_var.copy_(variance_C)
+    translation.channels.get_buffer("running_mean").copy_(mean_C)
+    translation.channels.get_buffer("running_var").copy_(variance_C)
     translation.project.weight.copy_(torch.linalg.solve(ridge_CC, cross_DC.T).T)

@@ -161,7 +161,7 @@ class DistillTrainer(SourceTrainer):
 
     def _begin_schedule(self) -> None:
         if self.setup.kept_names:
-            self.metrics = {}
+            self.metrics: dict[str, float] = {}
         if self.setup.settings.features == "deep" and self.start_epoch == 0:
             model: DistillModel = unwrap_model(self.model)
             start_from_ridge(model, map(self.preprocess_batch, self.train_loader))

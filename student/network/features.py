@@ -150,8 +150,8 @@ def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> Re
     slots = box_slots(batch_index, num_images=len((maps.deep or maps.pyramid)[0]))
     if maps.deep:
         levels = [*(level.detach() for level in maps.deep[:3]), maps.deep[3]]
-        means = [box_means([level], slots, xyxyn) for level in levels]
-        deep = deep_features(levels, batch_index, xyxyn, means)
+        by_level = [box_means([level], slots, xyxyn) for level in levels]
+        deep = deep_features(levels, batch_index, xyxyn, by_level)
         return RegionFeatures(deep, deep.new_zeros(len(deep), 0, GRID, GRID))
     means = box_means(maps.pyramid, slots, xyxyn)
     if not maps.fine:

@@ -47,6 +47,22 @@ def test_other_data_takes_the_settings_for_photographs(tmp_path: Path) -> None:
     assert not config.uses_miniature
 
 
+@pytest.mark.parametrize(
+    ("student", "schedule", "rate"),
+    [(None, "joint", 0.1), ("yolov8n.pt", "frozen", 0.1), ("yolov8n.yaml", "joint", 1.0)],
+)
+def test_trained_weights_stay_as_they_are_unless_somebody_says_otherwise(
+    student: str | None, schedule: str, rate: float, tmp_path: Path
+) -> None:
+    values: dict[str, object] = {"data": {"path": tmp_path / "data.yaml"}, "distill": {"student": student}}
+    found = load_config(None, values).distill
+    assert (found.features, found.schedule, found.detector_rate) == ("deep", schedule, rate)
+    asked = load_config(
+        None, {**values, "distill": {"student": student, "schedule": "alternate", "detector_rate": 0.5}}
+    )
+    assert (asked.distill.schedule, asked.distill.detector_rate) == ("alternate", 0.5)
+
+
 def test_a_miniature_made_elsewhere_takes_the_settings_of_the_miniature(tmp_path: Path) -> None:
     (tmp_path / "complete.json").write_text('{"stage": "miniature"}')
     config = load_config(None, {"data": {"path": tmp_path / "data.yaml"}})
