@@ -51,7 +51,8 @@ from mocha_pipe.student.training.resumable import read_metrics, train_to_end
 from mocha_pipe.student.training.source_trainer import SourceTrainer
 
 MANY_LAYERS = 1000  # ultralytics freezes the first so many; no detector has more
-_STRANGER_IMAGES = 1000  # at most, drawn from all; their thousands of regions suffice to tell a rate of 0.1 %
+_STRANGER_IMAGES = 1000  # at most, drawn from all
+_PARTNERS = 16  # of each region; else the few closest strangers of a thousand decide what 30 objects are called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,4 +276,5 @@ def _measure_strangers(folder: Path, val: DetectionSource, device: torch.device)
     embedder = RegionEmbedder(student, image_size=student.image_size, confidence=1.0, device=device)
     regions = source_regions(source)
     embeddings = embedder.embed_pool(source, progress=True).region_embedding
-    save_strangers(folder, stranger_closeness(embeddings, regions.personal, regions.image))
+    closeness = stranger_closeness(embeddings, regions.personal, regions.image, partners=_PARTNERS)
+    save_strangers(folder, closeness)

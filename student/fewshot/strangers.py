@@ -8,6 +8,10 @@ object, never the things that it is not. The regions of the validation images st
 with the student: two regions of one coarse class in two images are taken for two things, so the cosine of their
 embeddings is how close a stranger comes. A name is given only to what is closer than nearly all strangers.
 
+Many objects share one rate, and ask for what hardly one stranger in a thousand reaches. So each region is compared with
+several partners. Pairs that share a region are not drawn on their own: the rate is then kept on average over sets of
+validation images, and no longer exactly in the sense of split conformal.
+
 The calibration covers a stranger that is drawn like the validation regions and is compared with a prototype made of one
 photo. A learner in which all objects compete also meets strangers of other classes; it keeps the rate where those come
 no closer than things of one class do. Regions of another kind are not covered. Where several validation images show the
@@ -40,14 +44,20 @@ class CalibrationError(MochaError, ValueError):
 
 
 def stranger_closeness(
-    embeddings_RD: NDArray[np.floating], coarse_R: NDArray[np.integer], image_R: NDArray[np.integer], *, seed: int = 0
+    embeddings_RD: NDArray[np.floating],
+    coarse_R: NDArray[np.integer],
+    image_R: NDArray[np.integer],
+    *,
+    partners: int = 1,
+    seed: int = 0,
 ) -> NDArray[np.float32]:
-    """Cosine of each region with one random region of its coarse class in another image, its partner.
+    """Cosine of each region with random regions of its coarse class in other images, its partners.
 
     Args:
         embeddings_RD: one row per region.
         coarse_R: the class of each.
         image_R: the image that each is in.
+        partners: drawn for each region, each on its own.
         seed: draws the partners; equal seeds repeat them.
 
     Returns:
@@ -60,13 +70,15 @@ def stranger_closeness(
     # class before and behind the slice of its image.
     class_first, class_count = _run_of_each(coarse[:, None])
     image_first, image_count = _run_of_each(np.stack([coarse, image], axis=1))
-    partners = class_count - image_count
-    drawn = np.floor(np.random.default_rng(seed).random(len(rows)) * partners).astype(np.int64)
-    partner = class_first + drawn
-    partner += np.where(partner >= image_first, image_count, 0)
-    has = partners > 0
+    candidates = class_count - image_count
+    has = candidates > 0
     unit = unit_rows(rows.astype(np.float64))
-    return np.sort(np.einsum("rd,rd->r", unit[has], unit[partner[has]]).astype(np.float32))
+    closeness = []
+    for drawn in np.random.default_rng(seed).random((partners, len(rows))):
+        partner = class_first + np.floor(drawn * candidates).astype(np.int64)
+        partner += np.where(partner >= image_first, image_count, 0)
+        closeness.append(np.einsum("rd,rd->r", unit[has], unit[partner[has]]))
+    return np.sort(np.concatenate(closeness).astype(np.float32))
 
 
 def save_strangers(folder: Path, closeness_U: NDArray[np.floating]) -> None:

@@ -45,25 +45,29 @@ def cosine(a, b) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def plain_closeness(rows, coarse, image, seed: int) -> list[float]:
+def plain_closeness(rows, coarse, image, seed: int, count: int = 1) -> list[float]:
     order = sorted(range(len(rows)), key=lambda r: (coarse[r], image[r], r))
     found = []
-    for region, draw in zip(order, np.random.default_rng(seed).random(len(rows)), strict=True):
-        partners = [r for r in order if coarse[r] == coarse[region] and image[r] != image[region]]
-        if partners:
-            found.append(cosine(np.float64(rows[region]), np.float64(rows[partners[math.floor(draw * len(partners))]])))
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        for region, draw in zip(order, rng.random(len(rows)), strict=True):
+            partners = [r for r in order if coarse[r] == coarse[region] and image[r] != image[region]]
+            if partners:
+                partner = partners[math.floor(draw * len(partners))]
+                found.append(cosine(np.float64(rows[region]), np.float64(rows[partner])))
     return sorted(found)
 
 
 @some
 @given(
-    seed=SEEDS, count=st.integers(0, 40), classes=st.integers(1, 8), images=st.integers(1, 12), draw=st.integers(0, 9)
-)
-def test_equals_plain_loops(seed: int, count: int, classes: int, images: int, draw: int) -> None:
+    seed=SEEDS, count=st.integers(0, 40), classes=st.integers(1, 8), images=st.integers(1, 12), draw=st.integers(0, 9),
+    partners=st.integers(1, 3),
+)  # fmt: skip
+def test_equals_plain_loops(seed: int, count: int, classes: int, images: int, draw: int, partners: int) -> None:
     rows, coarse, image = regions(seed, count=count, classes=classes, images=images)
-    found = stranger_closeness(rows, coarse, image, seed=draw)
+    found = stranger_closeness(rows, coarse, image, seed=draw, partners=partners)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, np.array(plain_closeness(rows, coarse, image, draw)), atol=1e-6)
+    np.testing.assert_allclose(found, np.array(plain_closeness(rows, coarse, image, draw, partners)), atol=1e-6)
 
 
 def test_equal_seeds_repeat_bitwise_and_others_draw_other_partners() -> None:
@@ -228,7 +232,7 @@ def test_a_distilled_student_is_measured_on_its_validation_images(
     image = np.repeat(np.arange(8), [len(record.class_ids) for record in val_source.records])
     found = load_strangers(folder)
     assert len(found) > 5
-    np.testing.assert_allclose(found, np.array(plain_closeness(rows, coarse, image, 0)), atol=1e-5)
+    np.testing.assert_allclose(found, np.array(plain_closeness(rows, coarse, image, 0, 16)), atol=1e-5)
 
 
 def message(error: pytest.ExceptionInfo[MochaError]) -> str:
