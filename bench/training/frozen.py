@@ -19,8 +19,8 @@ from bench.training.steps import Run, build_bench_cache
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 
 Kind = Literal["plain", "frozen"]
-MODEL, IMAGE_SIZE, BATCH = "yolov8n.yaml", 256, 16
-ROUNDS, STEPS = 5, 25
+MODEL, IMAGE_SIZE, BATCH = "yolov8n.yaml", 320, 16
+ROUNDS, STEPS = 3, 20
 
 
 def measure(
