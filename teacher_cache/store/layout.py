@@ -175,7 +175,7 @@ def sweep_stale(folder: Path) -> None:
 
 def _create_array(
     store: Path | MemoryStore, name: str, plan: ShardPlan, dim: int, attributes: dict[str, Any]
-) -> "zarr.Array[Any]":  # in quotes: zarr 3.1.3 cannot subscript it
+) -> zarr.Array[Any]:
     return zarr.create_array(
         store,
         name=name,
