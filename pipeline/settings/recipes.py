@@ -62,7 +62,7 @@ def demo(root: Path = Path("work/demo")) -> RunConfig:
     """The miniature in a folder of its own, evaluated at 1 and 5 shots.
 
     Command: `make demo`; the reports are ROOT/report.json and ROOT/report.html.
-    Duration: 8 minutes on two cores. Expected: mocha over yolo +49 mAP50-95 at 1 shot, +62 at 5 (see README.md).
+    Duration: 8 to 15 minutes on two cores. Expected: mocha over yolo +48 mAP50-95 at 1 shot, +62 at 5 (see README.md).
     """
     base = miniature(root)
     return replace(base, fewshot=replace(base.fewshot, folder=root, shots=(1, 5)))
