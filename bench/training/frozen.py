@@ -7,15 +7,12 @@ features `deep` start from, a pass over the training images, counts for the memo
 import shutil
 import statistics
 from pathlib import Path
-from time import perf_counter
 from typing import Literal
-
-import numpy as np
 
 from bench.figures import Figure
 from bench.inputs import BenchInputs, bench_inputs
-from bench.runs import in_a_process, make_trainer, memory_status
-from bench.training.steps import Run, build_bench_cache
+from bench.runs import in_a_process, make_trainer
+from bench.training.steps import Run, build_bench_cache, watched_run
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 
 Kind = Literal["plain", "frozen"]
@@ -57,17 +54,10 @@ def measure(
 def _train(kind: Kind, inputs: BenchInputs, folder: Path, model: str, steps: int) -> Run:
     from mocha_pipe.student.distil.settings import DistillSettings
     from mocha_pipe.student.training.arguments import DEEP_ARGUMENTS, FROZEN_ARGUMENTS
-    from mocha_pipe.student.training.resumable import quiet_ultralytics
 
     trainer = make_trainer(
         inputs, RegionCache.open(folder / "cache").targets() if kind == "frozen" else None, folder, name=kind,
         model=model, image_size=IMAGE_SIZE, batch=BATCH, steps=steps, device="cpu",
         settings=DistillSettings(features="deep", schedule="frozen"), **{**DEEP_ARGUMENTS, **FROZEN_ARGUMENTS},
     )  # fmt: skip
-    ends: list[float] = []
-    trainer.add_callback("on_train_batch_end", lambda _: ends.append(perf_counter()))
-    peaks: list[int] = []
-    trainer.add_callback("on_train_epoch_end", lambda _: peaks.append(memory_status("VmHWM")))
-    with quiet_ultralytics():
-        trainer.train()
-    return Run(step_seconds=np.diff(ends).tolist(), peak_bytes=peaks[0])
+    return watched_run(trainer)

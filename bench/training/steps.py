@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,8 +126,6 @@ def build_bench_cache(inputs: BenchInputs, folder: Path) -> None:
 
 
 def _train(kind: Kind, inputs: BenchInputs, folder: Path, model: str, steps: int) -> Run:
-    from mocha_pipe.student.training.resumable import quiet_ultralytics
-
     targets: RegionTargets | None = None
     if kind != "plain":
         cache = RegionCache.open(folder / "cache")
@@ -135,6 +133,13 @@ def _train(kind: Kind, inputs: BenchInputs, folder: Path, model: str, steps: int
     trainer = make_trainer(
         inputs, targets, folder, name=kind, model=model, image_size=IMAGE_SIZE, batch=BATCH, steps=steps, device="cpu"
     )
+    return watched_run(trainer)
+
+
+def watched_run(trainer: Any) -> Run:
+    """Train to the end of the first epoch, with the time of each step and the most memory until then."""
+    from mocha_pipe.student.training.resumable import quiet_ultralytics
+
     ends: list[float] = []
     trainer.add_callback("on_train_batch_end", lambda _: ends.append(perf_counter()))
     peaks: list[int] = []

@@ -9,7 +9,7 @@ whole box the mean of the second map, and mean and maximum of the fourth (docs/l
 Legend: B images, N boxes, C channels of a level, H x W its cells.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -25,14 +25,18 @@ MARGIN = 0.2
 
 def deep_layers(detector: nn.Module) -> list[int]:
     """Indexes of the layers at which the backbone's last three stages end."""
+    last = {stride: index for index, stride in layer_strides(_backbone(detector))}
+    return [last[stride] for stride in sorted(last)[-3:]]
+
+
+def layer_strides(layers: Iterable[nn.Module]) -> Iterator[tuple[int, int]]:
+    """Index and stride of each of the layers that follow one another from the image on."""
     stride = 1
-    last: dict[int, int] = {}
-    for index, layer in enumerate(_backbone(detector)):
+    for index, layer in enumerate(layers):
         for part in layer.modules():
             if isinstance(part, nn.Conv2d):
                 stride *= part.stride[0]
-        last[stride] = index
-    return [last[stride] for stride in sorted(last)[-3:]]
+        yield index, stride
 
 
 def last_stage(detector: nn.Module) -> nn.Sequential:
@@ -64,10 +68,10 @@ def deep_features(maps: Sequence[Tensor], batch_index: Tensor, xyxyn: Tensor, me
         maps: [(B, C, H, W)] the four of one batch of images.
         batch_index: (N,) int64, the image of each box.
         xyxyn: (N, 4) corners as shares of the image, 0..1.
-        means: [(N, C of a level)] over the boxes.
+        means: [(N, C of a level)] of the second and the fourth over the boxes.
     """
     own = box_maxima(maps[:3], batch_index, middle(xyxyn))
-    return torch.cat([*own, means[1], means[3], *box_maxima(maps[3:], batch_index, xyxyn)], dim=1)
+    return torch.cat([*own, *means, *box_maxima(maps[3:], batch_index, xyxyn)], dim=1)
 
 
 def middle(xyxyn: Tensor) -> Tensor:

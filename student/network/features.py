@@ -21,7 +21,7 @@ from torch.nn.functional import grid_sample
 
 from mocha_pipe.student.choices import FeatureSet
 from mocha_pipe.student.errors import StudentModelError
-from mocha_pipe.student.network.deep import deep_dims, deep_features, deep_layers
+from mocha_pipe.student.network.deep import deep_dims, deep_features, deep_layers, layer_strides
 
 GRID = 12
 """Cells along a side of a patch; the box of an object 48 pixels wide has 12 cells at stride 4."""
@@ -103,10 +103,7 @@ def fine_layers(detector: nn.Module) -> list[int]:
     stride = 1
     last: dict[int, int] = {}
     layers: Any = detector.model
-    for index, layer in enumerate(layers):
-        for part in layer.modules():
-            if isinstance(part, nn.Conv2d):
-                stride *= part.stride[0]
+    for index, stride in layer_strides(layers):
         if stride >= 8:
             break
         last[stride] = index
@@ -150,8 +147,8 @@ def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> Re
     slots = box_slots(batch_index, num_images=len((maps.deep or maps.pyramid)[0]))
     if maps.deep:
         levels = [*(level.detach() for level in maps.deep[:3]), maps.deep[3]]
-        by_level = [box_means([level], slots, xyxyn) for level in levels]
-        deep = deep_features(levels, batch_index, xyxyn, by_level)
+        means_of_two = [box_means([level], slots, xyxyn) for level in levels[1::2]]
+        deep = deep_features(levels, batch_index, xyxyn, means_of_two)
         return RegionFeatures(deep, deep.new_zeros(len(deep), 0, GRID, GRID))
     means = box_means(maps.pyramid, slots, xyxyn)
     if not maps.fine:

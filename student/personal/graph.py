@@ -135,7 +135,7 @@ class PersonalGraph(nn.Module):
         maps = self.translation.own_maps(maps)
         if maps.deep:
             first = torch.zeros_like(shares_N4[:, 0], dtype=torch.int64)  # the only image
-            means = [_means(level[0], shares_N4) for level in maps.deep]
+            means = [_means(level[0], shares_N4) for level in maps.deep[1::2]]
             deep_NC = deep_features(maps.deep, first, shares_N4, means)
             return self.translation.embed(RegionFeatures(deep_NC, deep_NC[:, :0]))
         means_NC = torch.cat([_means(level[0], shares_N4) for level in maps.pyramid], dim=1)
