@@ -24,7 +24,7 @@ def export(
         str | None,
         typer.Option(
             help="That of your profiles: conditional, gallery, protonet or simpleshot "
-            "[default: the student's, conditional]."
+            "[default: simpleshot for features deep, else conditional]."
         ),
     ] = None,
     false_accept_rate: FalseAcceptRate = 0.05,

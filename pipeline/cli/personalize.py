@@ -37,7 +37,7 @@ def personalize(
         str | None,
         typer.Option(
             help="Of a new profile: conditional, which looks for an object only under its class; gallery, protonet or "
-            "simpleshot, to which the class does not matter [default: the student's, conditional]."
+            "simpleshot, to which the class does not matter [default: that for features deep, else conditional]."
         ),
     ] = None,
     confidence: options.DetectionConfidence = 0.25,

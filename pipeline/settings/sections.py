@@ -176,8 +176,8 @@ class FewshotConfig:
     seed: NotNegative = 0
     """Seed of the episodes, of the bootstrap and of what --head-epochs trains."""
     learner: LearnerName | None = None
-    """Prototype learner; when not given the student's, which is the reference's `conditional`. To the others the
-    detector's class does not matter."""
+    """Prototype learner; when not given `simpleshot` for features `deep`, else the reference's `conditional`. The
+    detector's class matters to that one alone."""
     confidence: Annotated[float | None, Field(ge=0, le=1)] = None
     """Least score of a detection that is evaluated; when not given the reference's for a published benchmark, 0.1 for
     others."""

@@ -19,7 +19,6 @@ The averaged weights go on being averaged. They approach the weights that the tr
 average that stood still would keep the detector apart from its translation module.
 """
 
-from torch import nn
 from ultralytics.utils import LOGGER, RANK
 
 from mocha_pipe.student.choices import ScheduleName
@@ -36,13 +35,6 @@ def detector_learns(schedule: ScheduleName, epoch: int) -> bool:
 def ends_turn(schedule: ScheduleName, epoch: int) -> bool:
     """Whether the detector's learning begins or ends right after an epoch, counted from 0."""
     return detector_learns(schedule, epoch) != detector_learns(schedule, epoch + 1)
-
-
-def keep_statistics(detector: nn.Module) -> None:
-    """Put all batch normalisation in evaluation mode, until `train()` or `eval()` sets the mode of the model anew."""
-    for part in detector.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.eval()
 
 
 def warn_if_never(schedule: ScheduleName, num_epochs: int) -> None:

@@ -21,7 +21,7 @@ from ultralytics.utils.torch_utils import select_device, unwrap_model
 
 from mocha_pipe.data.packing.remote import RemoteShard
 from mocha_pipe.data.types import DetectionSource, RegionTargets
-from mocha_pipe.student.distil.alternation import detector_learns, ends_turn, keep_statistics, warn_if_never
+from mocha_pipe.student.distil.alternation import detector_learns, ends_turn, warn_if_never
 from mocha_pipe.student.distil.rates import set_rates
 from mocha_pipe.student.distil.ridge_start import start_from_ridge
 from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
@@ -29,7 +29,7 @@ from mocha_pipe.student.distil.stream.state import STATE_FILE, StreamKeeper
 from mocha_pipe.student.errors import StudentModelError, TrainArgumentError
 from mocha_pipe.student.fewshot.episodes import source_regions
 from mocha_pipe.student.fewshot.strangers import save_strangers, stranger_closeness
-from mocha_pipe.student.network.deep import last_stage
+from mocha_pipe.student.network.deep import keep_statistics, last_stage
 from mocha_pipe.student.network.distill_model import DISTILLATION_ITEMS, DistillModel
 from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.student_files import (

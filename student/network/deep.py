@@ -55,6 +55,13 @@ def last_stage(detector: nn.Module) -> nn.Sequential:
     return nn.Sequential(*deepcopy(layers)).requires_grad_(True)
 
 
+def keep_statistics(layers: nn.Module) -> None:
+    """Put all batch normalisation in evaluation mode, until `train()` or `eval()` sets the mode of the model anew."""
+    for part in layers.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+
+
 def deep_dims(maps: Sequence[Tensor]) -> tuple[int, int]:
     """Channels of `deep_features` for the detector's three maps, and how many of them are the detector's own maxima."""
     fine, middle, last = (level.shape[1] for level in maps)

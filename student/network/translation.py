@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from ultralytics.nn.modules import Conv
 
+from mocha_pipe.student.network.deep import keep_statistics
 from mocha_pipe.student.network.features import FeatureDims, FeatureMaps, RegionFeatures
 
 _EXPANSION = 4
@@ -126,7 +127,5 @@ class TranslationModule(nn.Module):
         super().train(mode)
         if self.stage is not None:
             self.channels.eval()
-            for part in self.stage.modules():
-                if isinstance(part, nn.BatchNorm2d):
-                    part.eval()
+            keep_statistics(self.stage)
         return self

@@ -13,9 +13,10 @@ from ultralytics.cfg import get_cfg
 
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.choices import ScheduleName
-from mocha_pipe.student.distil.alternation import detector_learns, ends_turn, keep_statistics, warn_if_never
+from mocha_pipe.student.distil.alternation import detector_learns, ends_turn, warn_if_never
 from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
 from mocha_pipe.student.distil.trainer import DistillTrainer
+from mocha_pipe.student.network.deep import keep_statistics
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS
 from mocha_pipe.student.training.resumable import train_to_end
