@@ -2,10 +2,13 @@
 
 import bisect
 import math
+import os
 import random
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+import fsspec
 import torch
 from torch.utils.data import DataLoader
 from ultralytics.data.build import seed_worker
@@ -81,7 +84,7 @@ class StreamLoader:
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate_fn=self.dataset.collate_fn,
-            worker_init_fn=seed_worker,
+            worker_init_fn=partial(_start_worker, dict(os.environ), dict(fsspec.config.conf)),
             generator=torch.Generator().manual_seed(seed),
             pin_memory=self._pin_memory,
             prefetch_factor=4 if self.num_workers else None,
@@ -99,6 +102,18 @@ class StreamLoader:
 
     def reset(self) -> None:
         """Nothing to do: each epoch starts its own workers."""
+
+
+def _start_worker(environment: dict[str, str], configuration: dict[str, Any], worker: int) -> None:
+    """Seeds a worker, and gives it this process's access to buckets: environment variables and fsspec's configuration.
+
+    From Python 3.14 on, workers come from a server process that keeps the environment of the first one's start.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    fsspec.config.conf.clear()
+    fsspec.config.conf.update(configuration)
+    seed_worker(worker)
 
 
 def _in_words(loader: "DataLoader[dict[str, Any]]") -> Iterator[dict[str, Any]]:

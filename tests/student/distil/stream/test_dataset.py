@@ -1,13 +1,17 @@
 """Streams of shards: every image once in an epoch whoever reads, an order that repeats, and faults told in one line."""
 
 import io
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import pickle
 import random
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -66,6 +70,16 @@ def remote(there: Path, tmp_path: Path) -> RemoteShards:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mocha_pipe.data.packing.remote, "_FIRST_WAIT", 0.0)
+
+
+@pytest.fixture
+def old_server() -> Iterator[None]:
+    """Workers come from a server process, as from Python 3.14 on, that started before anything else of the test."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("forkserver", force=True)
+    multiprocessing.forkserver.ensure_running()
+    yield
+    multiprocessing.set_start_method(before, force=True)
 
 
 def options(source: DetectionSource, **arguments: Any) -> dict[str, Any]:
@@ -456,12 +470,18 @@ def test_local_shards_travel_to_loader_workers(there: Path) -> None:
     assert torch.equal(torch.stack([unpickled[index]["img"] for index in range(IMAGES)]), expected)
 
 
-def test_an_epoch_from_a_bucket(there: Path, bucket: str, tmp_path: Path) -> None:
+def uploaded(there: Path, bucket: str, tmp_path: Path) -> RemoteShards:
     import boto3
 
     for path in there.iterdir():
         boto3.client("s3").upload_file(str(path), "team", f"scenes/{path.name}")
-    remote = open_shards(f"{bucket}/scenes/train-{{000000..000010}}.tar", tmp_path / "copy", "train")
+    return open_shards(f"{bucket}/scenes/train-{{000000..000010}}.tar", tmp_path / "copy", "train")
+
+
+def test_an_epoch_from_a_bucket(there: Path, bucket: str, tmp_path: Path) -> None:
+    import boto3
+
+    remote = uploaded(there, bucket, tmp_path)
     loader = stream_loader(remote, 2, mosaic=1.0)
     assert sorted(images_of(loader)) == list(range(IMAGES))
     boto3.client("s3").delete_object(Bucket="team", Key="scenes/train-000004.tar")
@@ -470,3 +490,13 @@ def test_an_epoch_from_a_bucket(there: Path, bucket: str, tmp_path: Path) -> Non
     ) as caught:
         list(loader)
     assert "\n" not in str(caught.value)
+
+
+def test_workers_read_a_bucket_with_what_this_process_was_given(
+    there: Path, old_server: None, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The credentials stand in the environment, the server's address in fsspec's configuration."""
+    remote = uploaded(there, bucket, tmp_path)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": os.environ["AWS_ENDPOINT_URL"]})
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # where nobody listens
+    assert sorted(images_of(stream_loader(remote, 1))) == list(range(IMAGES))
