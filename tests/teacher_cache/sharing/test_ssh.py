@@ -124,18 +124,20 @@ def test_a_cache_goes_over_ssh_and_comes_back(finished: Path, ssh: str, tmp_path
 def test_an_upload_that_ends_in_the_middle_shows_no_file(
     finished: Path, ssh: str, tmp_path: Path, tools: Any, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = paramiko.SFTPClient.put
+    from mocha_pipe.teacher_cache.sharing.ssh import KnownHostsFileSystem
 
-    def put_a_part(self: paramiko.SFTPClient, local: str, path: str, **_: object) -> None:
+    put = KnownHostsFileSystem.put_file
+
+    def put_a_part(self: KnownHostsFileSystem, local: str, path: str, **_: object) -> None:
         if not local.endswith("hidden/c.1.0"):
             put(self, local, path)
             return
-        with self.open(path, "wb") as stream:
+        with self.ftp.open(path, "wb") as stream:
             stream.write(Path(local).read_bytes()[:700])
         raise EOFError("the connection is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(paramiko.SFTPClient, "put", put_a_part)
+        patch.setattr(KnownHostsFileSystem, "put_file", put_a_part)
         with pytest.raises(TransferError, match=r"/coco failed 2 times \(the connection is gone\); check"):
             push(finished, f"{ssh}/coco")
     arrived, content = tools.content(tmp_path / "server" / "coco"), tools.content(finished)
