@@ -4,9 +4,16 @@
 class MochaError(Exception):
     """Base of every error that the command line shows without a traceback (exit code 2)."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 class DatasetError(MochaError, ValueError):
     """A data set breaks a rule of its layout."""
+
+
+class DecoderMissingError(DatasetError):
+    """An image is of a kind that this machine decodes only with one more package."""
 
 
 class DatasetNotFoundError(MochaError, FileNotFoundError):
@@ -15,6 +22,11 @@ class DatasetNotFoundError(MochaError, FileNotFoundError):
 
 class EpisodeError(MochaError, ValueError):
     """A benchmark cannot supply the episodes that were asked for."""
+
+
+def printable(text: object) -> str:
+    r"""A path or a text that can be printed and stored: bytes of a file name that are no UTF-8 become `\xe9`."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mocha_pipe.data.errors import printable
 from mocha_pipe.data.files import bytes_digest
 
 
@@ -36,7 +37,7 @@ class ImageRecord:
     path: ImageFile
     """The image file, or its place in a tar."""
     name: str
-    """POSIX path relative to the data set's root; unique within a source."""
+    """POSIX path relative to the source's root, `printable`; unique within a source."""
     width: int
     """Pixels."""
     height: int
@@ -64,12 +65,12 @@ class Problem:
 
 def error(where: object, message: str, *, unreadable: bool = False) -> Problem:
     """A problem that stops every stage."""
-    return Problem(severity="error", where=str(where), message=message, unreadable=unreadable)
+    return Problem(severity="error", where=printable(where), message=printable(message), unreadable=unreadable)
 
 
 def warning(where: object, message: str) -> Problem:
     """A problem that the reader deals with as the message says."""
-    return Problem(severity="warning", where=str(where), message=message)
+    return Problem(severity="warning", where=printable(where), message=printable(message))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

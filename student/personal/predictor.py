@@ -30,6 +30,7 @@ from mocha_pipe.student.network.embedder import embed_boxes, picture_area
 from mocha_pipe.student.network.features import FeatureMaps, tap
 from mocha_pipe.student.network.student_files import Student
 from mocha_pipe.student.personal.naming import Namer, named_once
+from mocha_pipe.student.training import decoding  # noqa: F401  (ultralytics then looks at files by our decoder)
 
 
 class SourceError(MochaError, OSError):

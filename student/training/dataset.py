@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from ultralytics.data.augment import Format
 from ultralytics.data.dataset import YOLODataset
 
-from mocha_pipe.data.errors import DatasetError
-from mocha_pipe.data.images import read_image
+from mocha_pipe.data.images import is_decodable
 from mocha_pipe.data.types import DetectionSource, ImageRecord, RegionTargets
 from mocha_pipe.student.errors import TrainArgumentError
-from mocha_pipe.student.training import decoding  # noqa: F401  (lets ultralytics read members of tars)
+from mocha_pipe.student.training import decoding  # noqa: F401  (ultralytics then reads by our decoder, from tars too)
 from mocha_pipe.student.training.seeded_order import seed_everything
 
 NO_TARGET = -1
@@ -157,11 +156,7 @@ class RegionDataset(YOLODataset):  # type: ignore[misc]  # ultralytics is untype
         rows = self._rows(index)
         if self.targets is None or not len(rows) or (rows != NO_TARGET).any():
             return True
-        try:
-            read_image(record.path)
-        except DatasetError:
-            return False
-        return True
+        return is_decodable(record.path)
 
     def update_labels(self, include_class: Sequence[int] | None) -> None:
         """Keeps the boxes of the given classes (all where None), and their rows with them."""

@@ -1,5 +1,8 @@
 import errno
 import struct
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.images import image_digest, inspect_image, read_image
+from mocha_pipe.data import images
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, DecoderMissingError
+from mocha_pipe.data.images import image_digest, inspect_image, is_decodable, read_image, read_with_digest
 
 WriteImage = Callable[..., Path]
 UPRIGHT = {1: lambda a: a, 3: lambda a: a[::-1, ::-1], 6: lambda a: np.rot90(a, -1), 8: lambda a: np.rot90(a, 1)}
@@ -60,6 +64,166 @@ def test_every_mode_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
 def test_sixteen_bit_grey_keeps_its_high_byte(tmp_path: Path) -> None:
     Image.fromarray(np.full((10, 10), 0x7F80, dtype=np.uint16)).save(tmp_path / "a.png")
     assert (read_image(tmp_path / "a.png") == 0x7F).all()
+
+
+def test_one_look_gives_pixels_and_digest(write_image: WriteImage, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png")
+    pixels, digest = read_with_digest(path)
+    np.testing.assert_array_equal(pixels, read_image(path))
+    assert digest == image_digest(path)
+    assert is_decodable(path)
+
+
+def tiff(width: int, height: int, content: bytes, *, bits: int, bands: int = 1, kind: int = 1) -> bytes:
+    """A little-endian TIFF of one strip; `kind` 1 is unsigned, 2 signed, 3 floating-point."""
+    entries = [
+        (256, 3, 1, width), (257, 3, 1, height), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, 2 if bands > 2 else 1),
+        (273, 4, 1, 0), (277, 3, 1, bands), (278, 3, 1, height), (279, 4, 1, len(content)), (339, 3, 1, kind),
+    ]  # fmt: skip
+    if bands > 1:  # tables of one number for each band stand behind the entries
+        entries += [(338, 3, bands - 3, 0)]
+    entries.sort()
+    end = 8 + 2 + 12 * len(entries) + 4
+    tables, packed = b"", b""
+    for tag, form, count, value in entries:
+        if bands > 1 and tag in (258, 338, 339):
+            count = bands if tag != 338 else bands - 3
+            numbers = struct.pack(f"<{count}H", *[value] * count)
+            if count > 2:
+                value, tables = end + len(tables), tables + numbers
+            else:
+                value = int.from_bytes(numbers.ljust(4, b"\0"), "little")
+        packed += struct.pack("<HHII", tag, form, count, value)
+    packed = packed.replace(struct.pack("<HHII", 273, 4, 1, 0), struct.pack("<HHII", 273, 4, 1, end + len(tables)))
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + packed + bytes(4) + tables + content
+
+
+REFUSED = {
+    "float": (
+        tiff(12, 12, bytes(576), bits=32, kind=3),
+        "a picture has 8 or 16 bits per channel, found floating-point numbers; save it as PNG or JPEG",
+    ),
+    "32 bits": (
+        tiff(12, 12, bytes(576), bits=32),
+        "a picture has 8 or 16 bits per channel, found signed or 32-bit numbers; save it as PNG or JPEG",
+    ),
+    "signed": (
+        tiff(12, 12, bytes(288), bits=16, kind=2),
+        "a picture has 8 or 16 bits per channel, found signed or 32-bit numbers; save it as PNG or JPEG",
+    ),
+    "12 bits": (
+        tiff(12, 12, bytes(216), bits=12),
+        "a picture has 8 or 16 bits per channel, found 12 bits; save it as PNG or JPEG",
+    ),
+    "five bands": (
+        tiff(12, 12, bytes(720), bits=8, bands=5),
+        "a picture has at most 4 bands, found 5; save its red, green and blue as RGB",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_tiff_that_is_no_picture_is_refused_by_its_header(tmp_path: Path, kind: str) -> None:
+    """Pillow opens these, and makes of most something black; OpenCV gives up on them in the middle of a training."""
+    content, message = REFUSED[kind]
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    assert Image.open(path).size == (12, 12)
+    with pytest.raises(DatasetError) as caught:
+        read_image(path)
+    assert str(caught.value) == f"{path}: {message}"
+    size, (problem,) = inspect_image(path)
+    assert (size, problem.message, problem.unreadable) == (None, message, True)
+    assert not is_decodable(path)
+
+
+@pytest.mark.parametrize(("bits", "bands"), [(8, 1), (16, 1), (8, 3), (8, 4)])
+def test_tiff_that_is_a_picture(tmp_path: Path, bits: int, bands: int) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(12, 10, bytes([7]) * (120 * bands * bits // 8), bits=bits, bands=bands))
+    assert inspect_image(tmp_path / "a.tif") == ((12, 10), [])
+    assert (read_image(tmp_path / "a.tif") == 7).all()
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+AVIF = b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miaf" + bytes(40)
+HEIC_WORDS = "HEIC needs pi-heif; pip install pi-heif, or save it as PNG or JPEG"
+AVIF_WORDS = "AVIF needs Pillow 11.3 or newer; pip install 'pillow>=11.3', or save it as PNG or JPEG"
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.jpg"])
+@pytest.mark.parametrize(("content", "message"), [(HEIC, HEIC_WORDS), (AVIF, AVIF_WORDS)], ids=["HEIC", "AVIF"])
+def test_the_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str, name: str
+) -> None:
+    monkeypatch.setattr(images, "register_heif", lambda: False)
+    monkeypatch.setattr(Image, "registered_extensions", dict)
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DecoderMissingError) as caught:
+        read_image(path)
+    assert str(caught.value) == f"{path}: {message}"
+    size, (problem,) = inspect_image(path)
+    assert (size, problem.severity, problem.message) == (None, "error", message)
+    assert not problem.unreadable, "a region set aside here would be embedded on a machine that has the package"
+
+
+def test_pi_heif_is_registered_where_it_is_installed(tmp_path: Path) -> None:
+    """In a process that knows no ultralytics; a stand-in for the package tells that it was asked."""
+    package = tmp_path / "site" / "pi_heif"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "from PIL import Image\n"
+        "def register_heif_opener():\n"
+        "    def opened(stream, name):\n"
+        "        image = Image.new('RGB', (30, 20), (1, 2, 3))\n"
+        "        image.format = 'HEIF'\n"
+        "        return image\n"
+        "    Image.register_open('HEIF', opened, lambda head: head[4:12] == b'ftypheic')\n"
+    )
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    code = (
+        "import sys; from pathlib import Path; from mocha_pipe.data.images import inspect_image, read_image\n"
+        "path = Path(sys.argv[1])\n"
+        "assert inspect_image(path) == ((30, 20), []), inspect_image(path)\n"
+        "assert (read_image(path) == [1, 2, 3]).all() and read_image(path).shape == (20, 30, 3)\n"
+        "assert 'ultralytics' not in sys.modules\n"
+    )
+    path = ":".join([str(package.parent), *sys.path])
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.heic")], check=True, env={"PYTHONPATH": path})
+
+
+def huge_png(path: Path, width: int, height: int) -> Path:
+    """The header of a picture of one bit per pixel; nobody gets to what is missing."""
+    Image.new("1", (16, 16)).save(path)
+    content = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
+    path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+    return path
+
+
+def test_the_limit_of_a_picture_is_ours_and_in_our_words(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Phones take pictures of 200 megapixels; Pillow warns of half as many, and speaks of an attack."""
+    assert inspect_image(huge_png(tmp_path / "a.png", 16320, 12240)) == ((16320, 12240), [])
+    path = huge_png(tmp_path / "b.png", 20000, 20000)
+    with pytest.raises(DatasetError) as caught:
+        read_image(path)
+    message = "an image has at most 268 megapixels, found 20000 x 20000; make it smaller"
+    assert str(caught.value) == f"{path}: {message}"
+    assert inspect_image(path)[1][0].message == message
+    (problem,) = inspect_image(huge_png(tmp_path / "c.png", 30000, 30000))[1]
+    assert problem.message == "an image has at most 268 megapixels, and this one far more; make it smaller"
+
+
+def test_pillow_says_nothing_of_a_large_picture(tmp_path: Path) -> None:
+    path = huge_png(tmp_path / "a.png", 16320, 12240)
+    code = "import sys; from pathlib import Path; from mocha_pipe.data.images import inspect_image as look\n"
+    code += "assert look(Path(sys.argv[1]))[0]; look(Path(sys.argv[2]))"
+    large = huge_png(tmp_path / "b.png", 20000, 20000)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(large)], check=True, capture_output=True, text=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_digest_follows_the_bytes_and_not_the_name(tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ from webdataset.tariterators import tar_file_iterator
 
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import bytes_digest
+from mocha_pipe.data.images import is_decodable
 from mocha_pipe.data.packing.remote import RemoteShard, attempts_at, open_stream
 from mocha_pipe.data.shards.layout import MANIFEST, sample_key
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.errors import TrainArgumentError
 from mocha_pipe.student.training.dataset import NO_TARGET, RegionDataset
-from mocha_pipe.student.training.decoding import decode_bgr
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,10 @@ class StreamDataset(RegionDataset):
         """The augmented sample of an image that has just come; None where it cannot be decoded and was set aside."""
         rows = self.labels[position]["rows"]
         is_aside = self.targets is not None and len(rows) > 0 and (rows == NO_TARGET).all()
-        if is_aside and decode_bgr(content, self.im_files[position].suffix) is None:
-            return None
         self._contents[position] = content
         try:
+            if is_aside and not is_decodable(self.im_files[position]):
+                return None
             sample: dict[str, Any] = self[epoch * len(self) + position]
         finally:
             del self._contents[position]
