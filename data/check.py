@@ -1,15 +1,17 @@
 """`mocha-pipe data check`: reads every split, decodes every image, and lists all that is wrong."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from mocha_pipe.data.errors import MochaError
-from mocha_pipe.data.images import message_of, read_image
-from mocha_pipe.data.source import read_split, splits_of
-from mocha_pipe.data.types import DetectionSource, Problem, error
+from mocha_pipe.data.errors import DatasetNotFoundError, MochaError
+from mocha_pipe.data.images import message_of, read_with_digest
+from mocha_pipe.data.repeats import Repeats
+from mocha_pipe.data.source import has_label_files, read_split, splits_of
+from mocha_pipe.data.types import DetectionSource, Problem, error, warning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,24 +37,27 @@ def check_dataset(data: Path, *, progress: bool = False) -> tuple[SplitReport, .
     Raises:
         DatasetNotFoundError, DatasetError: `data` itself cannot be read, so that there is no split to list.
     """
-    return tuple(_check_split(data, split, progress) for split in splits_of(data))
+    seen = Repeats()
+    reports = [_check_split(data, split, seen, progress) for split in splits_of(data)]
+    about_all = _of_all_splits(data, reports)
+    return (replace(reports[0], problems=(*reports[0].problems, *about_all)), *reports[1:])
 
 
-def _check_split(data: Path, split: str, progress: bool) -> SplitReport:
+def _check_split(data: Path, split: str, seen: Repeats, progress: bool) -> SplitReport:
     try:
         source = read_split(data, split, progress=progress)
     except MochaError as refused:
-        where, _, message = str(refused).partition(": ")
-        problems = (error(where, message),)
-        source = DetectionSource(root=data.parent, split=split, class_names=(), records=(), problems=problems)
+        source = _unread(data, split, refused)
     records = [record for record in source.records if record.readable]
     bar = tqdm(records, f"decode {split}", unit="image", delay=2, disable=not progress)
     damaged = []
     for record in bar:
         try:
-            read_image(record.path)
+            _, digest = read_with_digest(record.path)
         except MochaError as refused:
             damaged.append(error(record.path, message_of(refused, record.path)))
+        else:
+            seen.add(source.split, record, digest)
     boxes = np.concatenate([np.zeros((0, 4)), *(record.xyxy for record in records)])
     class_ids = np.concatenate([np.zeros(0, int), *(record.class_ids for record in records)])
     counts = np.bincount(class_ids, minlength=len(source.class_names)).tolist()
@@ -65,5 +70,28 @@ def _check_split(data: Path, split: str, progress: bool) -> SplitReport:
         regions_per_class=dict(zip(source.class_names, counts, strict=True)),
         smallest_box=float(sides.min()) if len(sides) else None,
         largest_box=float(sides.max()) if len(sides) else None,
-        problems=(*source.problems, *damaged),
+        problems=(*source.problems, *damaged, *seen.problems(source.split)),
     )
+
+
+def _unread(data: Path, split: str, refused: MochaError) -> DetectionSource:
+    """Stands for a split that cannot be read."""
+    where, _, message = str(refused).partition(": ")
+    problem = error(where, message)
+    if split == "test" and isinstance(refused, DatasetNotFoundError):
+        problem = warning(where, f"{message}; only a benchmark looks at 'test:'")
+    return DetectionSource(root=data.parent, split=split, class_names=(), records=(), problems=(problem,))
+
+
+def _of_all_splits(data: Path, reports: Sequence[SplitReport]) -> list[Problem]:
+    """What shows over all splits together, or in the one that a teacher learns from."""
+    problems = []
+    first, *others = reports[0].regions_per_class or [""]
+    sound = all(problem.severity == "warning" for report in reports for problem in report.problems)
+    if others and sound and has_label_files(data) and not any(report.regions_per_class[first] for report in reports):
+        found = f"no box has class id 0, which is '{first}'"
+        problems.append(warning(data, f"{found}; if the labels count their classes from 1, subtract 1 from every id"))
+    if reports[0].regions == 1:
+        found = f"{reports[0].split} has 1 region"
+        problems.append(warning(data, f"a teacher cache needs 2 or more different regions, {found}; draw more boxes"))
+    return problems

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.readers.coco import read_coco, split_of_coco_file
+from mocha_pipe.data.readers.layout import load_layout
+from mocha_pipe.data.readers.ndjson import read_ndjson, splits_of_ndjson
 from mocha_pipe.data.readers.packed import is_packed, read_packed, splits_of_shards
+from mocha_pipe.data.readers.ultralytics_files import shipped_yaml
 from mocha_pipe.data.readers.yolo import read_yolo, splits_of_yaml
 from mocha_pipe.data.types import DetectionSource
 
@@ -18,8 +21,9 @@ def open_source(
     """Read one split and refuse it if anything in it is wrong.
 
     Args:
-        data: A data.yaml as `yolo train data=` takes it (a split may also name a COCO .json), a COCO .json, or what
-            `data pack` wrote: its dataset.json, or its tars as `train-{000000..000031}.tar`.
+        data: What `yolo train data=` takes: a data.yaml (a split of which may also name a COCO .json), the folder that
+            holds one, the name of one that ultralytics ships, or an .ndjson with its pictures here; a COCO .json; or
+            what `data pack` wrote, its dataset.json, or its tars as `train-{000000..000031}.tar`.
         split: Key of data.yaml: train, val or test. A COCO .json is one split and ignores it.
         keep_unreadable: Keep the place of an image that is there but cannot be decoded, with a warning, for callers
             that set its boxes aside; otherwise it is an error like any other.
@@ -68,10 +72,13 @@ def read_split(data: Path, split: str, *, progress: bool = False) -> DetectionSo
     Raises:
         DatasetNotFoundError, DatasetError: The file or the split cannot be read at all.
     """
-    if _is_packed(data):
+    data = find_data(data)
+    if is_packed(data):
         return read_packed(data, split)
     if data.suffix.lower() == ".json":
         return read_coco(data, split_of_coco_file(data), progress=progress)
+    if data.suffix.lower() == ".ndjson":
+        return read_ndjson(data, split, progress=progress)
     return read_yolo(data, split, progress=progress)
 
 
@@ -81,28 +88,72 @@ def splits_of(data: Path) -> tuple[str, ...]:
     Raises:
         DatasetNotFoundError, DatasetError: The file cannot be read.
     """
-    if _is_packed(data):
+    data = find_data(data)
+    if is_packed(data):
         return splits_of_shards(data)
+    if data.suffix.lower() == ".ndjson":
+        return splits_of_ndjson(data)
     return (split_of_coco_file(data),) if data.suffix.lower() == ".json" else splits_of_yaml(data)
 
 
-def _is_packed(data: Path) -> bool:
-    """Whether a data set is packed; otherwise it is a COCO .json or a data.yaml that is there.
+def find_data(data: Path) -> Path:
+    """The file that describes a data set: the one named, the .yaml in the folder named, or one that ultralytics ships.
 
     Raises:
-        DatasetNotFoundError, DatasetError: It is none of these.
+        DatasetNotFoundError, DatasetError: There is none, or it is nothing that can be read.
     """
     if re.match(r"[a-z0-9]{2,}:/", str(data)):  # a path keeps one of a URL's slashes
         raise DatasetError(f"{data}: a URL is read by `mocha-pipe distill` only; copy the shards into a local folder")
     if is_packed(data):
-        return True
-    if not data.exists():
-        raise DatasetNotFoundError(
-            f"{data}: no such file; pass the data.yaml (YOLO) or .json (COCO) of a data set, "
-            "or make the miniature one: mocha-pipe data miniature"
-        )
+        return data
     if data.is_dir():
-        raise DatasetError(f"{data}: is a folder; pass the data.yaml (YOLO) or .json (COCO) inside it")
-    if data.suffix.lower() not in {".yaml", ".yml", ".json"}:
-        raise DatasetError(f"{data}: a data set is a .yaml (YOLO) or .json (COCO) file, found '{data.suffix}'")
-    return False
+        return _yaml_in(data)
+    if not data.exists():
+        return _named_yaml(data)
+    if data.suffix.lower() in {".zip", ".gz", ".tgz", ".bz2", ".xz"}:
+        raise DatasetError(
+            f"{data}: is an archive; unpack it (python -m zipfile -e FILE FOLDER, or tar -xf FILE) and pass the "
+            "data.yaml in it"
+        )
+    if data.suffix.lower() not in {".yaml", ".yml", ".json", ".ndjson"}:
+        found = f"found '{data.suffix}'"
+        raise DatasetError(f"{data}: a data set is a .yaml (YOLO), .ndjson (ultralytics) or .json (COCO) file, {found}")
+    return data
+
+
+def has_label_files(data: Path) -> bool:
+    """Whether the boxes of a data set stand in label files, whose ids are those of a data.yaml's names."""
+    file = find_data(data)
+    if is_packed(file) or file.suffix.lower() in {".json", ".ndjson"}:
+        return False
+    entries = load_layout(file).entries.values()
+    return not any(isinstance(entry, str) and entry.lower().endswith(".json") for entry in entries)
+
+
+def _yaml_in(folder: Path) -> Path:
+    """The one .yaml in a folder, or else below it, as ultralytics looks for it."""
+    tried = ((folder.glob, "*.yaml"), (folder.rglob, "*.yaml"), (folder.glob, "*.yml"), (folder.rglob, "*.yml"))
+    files = next((found for look, pattern in tried if (found := sorted(look(pattern)))), [])
+    if len(files) > 1:
+        files = [file for file in files if file.stem == folder.resolve().name] or files
+    if len(files) != 1:
+        found = f"{len(files)}, {files[0]} and {files[1]}" if files else "none"
+        raise DatasetError(
+            f"{folder}: a folder is a data set where it holds one .yaml, found {found}; pass the data.yaml (YOLO) or "
+            ".json (COCO) itself"
+        )
+    return files[0]
+
+
+def _named_yaml(data: Path) -> Path:
+    """A data.yaml named without its suffix, here or among those that ultralytics ships."""
+    if not data.suffix:
+        here = (data.with_name(f"{data.name}{suffix}") for suffix in (".yaml", ".yml"))
+        if found := next((file for file in here if file.is_file()), None):
+            return found
+    if len(data.parts) == 1 and data.suffix in ("", ".yaml") and (shipped := shipped_yaml(data.stem)):
+        return shipped
+    raise DatasetNotFoundError(
+        f"{data}: no such file; pass the data.yaml (YOLO) or .json (COCO) of a data set, "
+        "or make the miniature one: mocha-pipe data miniature"
+    )

@@ -13,7 +13,8 @@ from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import name_inside
 from mocha_pipe.data.readers.labels import read_labels
 from mocha_pipe.data.readers.layout import load_yaml
-from mocha_pipe.data.readers.yolo import read_record, shared_labels, walk_images
+from mocha_pipe.data.readers.listing import walk_images
+from mocha_pipe.data.readers.yolo import read_record, shared_labels
 from mocha_pipe.data.source import without_errors
 from mocha_pipe.data.types import DetectionSource, ImageRecord, PersonalBenchmark, Problem, error
 
@@ -55,7 +56,7 @@ def read_photos(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
     photos: list[_Photo] = []
     problems: list[Problem] = []
     for number, path in enumerate(folders):
-        images = sorted({image for _, image in walk_images(path)})
+        images = sorted(set(walk_images(path)))
         if not images:
             what = "every subfolder is an object with images, found none; put some there or remove it"
             problems.append(error(path, what))
@@ -107,7 +108,11 @@ def _label_file(image: Path) -> Path | None:
 
 def _other_things(folder: Path, photos: Sequence[_Photo]) -> list[Problem]:
     """What makes it doubtful that the boxes of an object's folder are that object."""
-    problems = shared_labels((photo.record.path, photo.label) for photo in photos if photo.label)
+    sharing = shared_labels((photo.record.path, photo.label) for photo in photos if photo.label)
+    problems = [
+        error(label, f"is the label file of both {one} and {two}; rename one image and its labels")
+        for label, one, two in sharing
+    ]
     where = {number: photo.label for photo in photos for number in photo.label_ids}
     if len(where) > 1:
         (first, one), (second, other) = sorted(where.items())[:2]

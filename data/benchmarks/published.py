@@ -9,7 +9,8 @@ import numpy as np
 from mocha_pipe.data.coarse import COARSE_NAMES
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.readers.layout import YoloLayout
-from mocha_pipe.data.readers.yolo import find_images, read_images
+from mocha_pipe.data.readers.listing import FoundImages, find_images
+from mocha_pipe.data.readers.yolo import read_images
 from mocha_pipe.data.source import without_errors
 from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
 
@@ -41,14 +42,14 @@ class PublishedFolder:
                 f"{self.root}: {self.name} has a folder '{folder}', which is not in it; name the folder that holds it "
                 "with --data"
             )
-        images, problems = find_images(self._layout(entry), _SCENES)
-        if problems:
-            raise DatasetError(f"{problems[0].where}: {problems[0].message}")
-        if not images:
+        found = find_images(self._layout(entry), _SCENES)
+        if found.problems:
+            raise DatasetError(f"{found.problems[0].where}: {found.problems[0].message}")
+        if not found.images:
             raise DatasetError(
                 f"{self.root}: no image of {self.name} in {(root / entry).resolve()}; put its images there"
             )
-        return images
+        return found.images
 
     def read(self, images: Mapping[str, Path], *, progress: bool) -> DetectionSource:
         """Read headers and label files of some of the images.
@@ -56,7 +57,8 @@ class PublishedFolder:
         Raises:
             DatasetError: An image cannot be read or a label file breaks a rule.
         """
-        return without_errors(read_images(self._layout("."), _SCENES, images, progress=progress))
+        found = FoundImages(self.root.resolve(), dict(images), [])
+        return without_errors(read_images(self._layout("."), _SCENES, found, progress=progress))
 
     def benchmark(self, source: DetectionSource) -> PersonalBenchmark:
         """The benchmark over a source, without episodes; its coarse classes are those that some object belongs to."""

@@ -1,6 +1,7 @@
 """Label files of YOLO: one line per object, either class and box or class and polygon, as shares of the image.
 
-What passes here passes in ultralytics' own check of a label file, and trains there on the same boxes.
+What passes here passes in ultralytics' own check of a label file, and trains there on the same boxes. Only those
+without area are dropped here; there an augmentation drops them.
 """
 
 import math
@@ -16,7 +17,11 @@ from mocha_pipe.data.types import Problem, error, warning
 OVERSHOOT = 0.01
 """How far beyond 0..1 a value may lie, as in ultralytics; the box is then clipped to the image."""
 
+_NOTHING = 1e-7
+"""A share of an image that float32, in which boxes are kept, cannot tell from none."""
+
 _COLUMNS = "5 numbers (class x_center y_center width height) or a polygon (class x1 y1 x2 y2 x3 y3 ...)"
+_UNKNOWN = "unknown class id"
 _Row = tuple[float, float, float, float, float]  # class, then centre and size
 
 
@@ -28,10 +33,12 @@ class Labels:
     cxcywhn: NDArray[np.float64]  # (n, 4)
     """Centre and size as shares of the image."""
     problems: tuple[Problem, ...]
+    one_too_high: tuple[Problem, ...] = ()
+    """Those among them whose class id is the number of classes: all ids may count from 1."""
 
 
 def read_labels(path: Path, num_classes: int, keypoint_numbers: int) -> Labels | None:
-    """Parse a label file; None where there is none. A line with a problem gives no row; a repeated row is dropped.
+    """Parse a label file; None where there is none. A line with a problem gives no row; a repeated line is dropped.
 
     Args:
         path: The label file.
@@ -45,27 +52,55 @@ def read_labels(path: Path, num_classes: int, keypoint_numbers: int) -> Labels |
     except (OSError, UnicodeDecodeError) as reason:
         return _labels([], [error(path, f"cannot be read as UTF-8 text ({reason}); save it again")])
     split = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return parse_labels(path, split, num_classes, keypoint_numbers)
+
+
+def parse_labels(
+    path: object, split: Sequence[tuple[int, list[str]]], num_classes: int, keypoint_numbers: int
+) -> Labels:
+    """The same for the numbered lines of a file that is open, each split into words; `path` is what problems name."""
     lines = [(number, words[:5] if len(words) == 5 + keypoint_numbers else words) for number, words in split]
     polygons = any(len(words) > 6 for _, words in lines)
     if polygons and any(len(words) == 5 for _, words in lines):
         return _labels([], [error(path, "mixes boxes and polygons, which `yolo train` drops; write one kind")])
     rows: dict[bytes, _Row] = {}
-    problems, repeated = [], []
+    problems, one_too_high, repeated, flat = [], [], [], []
     for number, words in lines:
         row = _parse(words, polygons, num_classes)
         if isinstance(row, str):
             problems.append(error(f"{path}:{number}", row))
-        elif rows.setdefault(np.array(row, np.float32).tobytes(), row) is not row:  # ultralytics compares in float32
-            repeated.append(number)
+            if row.startswith(_UNKNOWN) and float(words[0]) == num_classes:
+                one_too_high.append(problems[-1])
+        elif not _has_area(row):
+            flat.append(number)
+        else:  # ultralytics compares in float32; two polygons may have one box
+            said = np.array([float(word) for word in words] if polygons else row, np.float32).tobytes()
+            if rows.setdefault(said, row) is not row:
+                repeated.append(number)
+    if flat:
+        count = f"{len(flat)} box{' has' if len(flat) == 1 else 'es have'} no area inside the image"
+        problems.append(warning(f"{path}:{flat[0]}", f"{count}; dropped"))
     if repeated:
         count = f"{len(repeated)} duplicate line{'s' if len(repeated) > 1 else ''} dropped"
         problems.append(warning(f"{path}:{repeated[0]}", f"{count}; delete repeated lines"))
-    return _labels(list(rows.values()), problems)
+    return _labels(list(rows.values()), problems, one_too_high)
 
 
-def _labels(rows: list[_Row], problems: list[Problem]) -> Labels:
+def _labels(rows: list[_Row], problems: list[Problem], one_too_high: Sequence[Problem] = ()) -> Labels:
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
-    return Labels(class_ids=table[:, 0].astype(np.int64), cxcywhn=table[:, 1:], problems=tuple(problems))
+    return Labels(
+        class_ids=table[:, 0].astype(np.int64),
+        cxcywhn=table[:, 1:],
+        problems=tuple(problems),
+        one_too_high=tuple(one_too_high),
+    )
+
+
+def _has_area(row: _Row) -> bool:
+    """Whether something of a box lies inside the image."""
+    _, cx, cy, w, h = row
+    sides = min(cx + w / 2, 1) - max(cx - w / 2, 0), min(cy + h / 2, 1) - max(cy - h / 2, 0)
+    return min(sides) > _NOTHING
 
 
 def _parse(words: Sequence[str], polygon: bool, num_classes: int) -> _Row | str:
@@ -82,9 +117,8 @@ def _parse(words: Sequence[str], polygon: bool, num_classes: int) -> _Row | str:
     if endless := [value for value in values if not math.isfinite(value)]:
         return f"coordinates must be finite, found {endless[0]}; mend or delete the line"
     if not (0 <= class_id < num_classes and class_id % 1 == 0):
-        return (
-            f"unknown class id {words[0]}, the class names have ids 0 to {num_classes - 1}; mend the id or add the name"
-        )
+        known = f"the class names have ids 0 to {num_classes - 1}"
+        return f"{_UNKNOWN} {words[0]}, {known}; mend the id or add the name"
     if polygon:  # the smallest box around its corners
         x1, y1, x2, y2 = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
         values = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
@@ -93,6 +127,4 @@ def _parse(words: Sequence[str], polygon: bool, num_classes: int) -> _Row | str:
         return (
             f"coordinates are shares of the image in 0..1, found {outside[0]:g}; divide pixels by its width and height"
         )
-    if min(cx + w / 2, 1) <= max(cx - w / 2, 0) or min(cy + h / 2, 1) <= max(cy - h / 2, 0):
-        return f"the box has no area inside the image (width {w:g}, height {h:g}); mend or delete the line"
     return class_id, cx, cy, w, h

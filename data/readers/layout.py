@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import yaml
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, first_line
+from mocha_pipe.data.readers.ultralytics_files import datasets_folders, imagenet_names
+from mocha_pipe.data.types import Problem, warning
 
 SPLITS = ("train", "val", "test")
+_Entry = str | tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,8 +25,10 @@ class YoloLayout:
     """None where neither `names` nor `nc` is given, as a COCO .json brings its own."""
     keypoint_numbers: int
     """Numbers that follow each box of a pose label (`kpt_shape`), which are skipped; 0 without."""
-    entries: Mapping[str, str | tuple[str, ...]]
+    entries: Mapping[str, _Entry]
     """Split -> folder, list file or COCO .json, or several folders and list files, as written."""
+    problems: tuple[Problem, ...] = ()
+    """Warnings about the file itself."""
 
     def coco_file(self, split: str) -> Path | None:
         """The COCO .json that the split names, or None where it names YOLO images."""
@@ -31,16 +36,16 @@ class YoloLayout:
         return self._resolve(split, entry) if isinstance(entry, str) and entry.lower().endswith(".json") else None
 
     def places(self, split: str) -> list[Path]:
-        """Folders and list files of the split, resolved, each inside the root.
+        """Folders and list files of the split, resolved; they may lie outside the root.
 
         Raises:
             DatasetNotFoundError: One is not there.
-            DatasetError: The key is missing, or one leaves the root.
+            DatasetError: The key is missing.
         """
         entry = self._entry(split)
         return [self._resolve(split, one) for one in ([entry] if isinstance(entry, str) else entry)]
 
-    def _entry(self, split: str) -> str | tuple[str, ...]:
+    def _entry(self, split: str) -> _Entry:
         if split not in self.entries:
             found = ", ".join(f"'{name}:'" for name in self.entries) or "none"
             raise DatasetError(
@@ -49,23 +54,25 @@ class YoloLayout:
         return self.entries[split]
 
     def _resolve(self, split: str, entry: str) -> Path:
-        place = (self.root / entry).resolve()
-        if not place.exists() and entry.startswith("../") and isinstance(self.entries[split], str):
-            place = (self.root / entry[3:]).resolve()  # Roboflow writes ../train/images beside train/images
-        if not place.is_relative_to(self.root):
-            raise DatasetError(
-                f"{self.file}: '{split}: {entry}' leaves the data set's folder {self.root}; "
-                "set 'path:' to a folder that holds both"
-            )
-        if not place.exists():
-            raise DatasetNotFoundError(
-                f"{self.file}: '{split}: {entry}' is not there, looked for {place}; mend '{split}:' or 'path:'"
-            )
-        return place
+        for written in dict.fromkeys((entry, with_slashes(entry))):
+            place = (self.root / written).resolve()
+            if not place.exists() and written.startswith("../") and isinstance(self.entries[split], str):
+                place = (self.root / written[3:]).resolve()  # Roboflow writes ../train/images beside train/images
+            if place.exists():
+                return place
+        if is_windows_path(entry):
+            found = f"'{split}: {entry}' is a path of another machine, which runs Windows"
+            raise DatasetNotFoundError(f"{self.file}: {found}; write where the pictures lie on this one")
+        raise DatasetNotFoundError(
+            f"{self.file}: '{split}: {entry}' is not there, looked for {place}; mend '{split}:' or 'path:'"
+        )
 
 
 def load_layout(file: Path) -> YoloLayout:
     """Read and validate a data.yaml.
+
+    `path:` counts from the file's own folder, then from the working folder, then from the folder of data sets that
+    ultralytics is set to; the first of these that holds a split is taken.
 
     Raises:
         DatasetNotFoundError: The folder that `path:` names is not there.
@@ -74,12 +81,16 @@ def load_layout(file: Path) -> YoloLayout:
     keys = load_yaml(file)
     if keys.get("val") is None and keys.get("validation") is not None:  # ultralytics takes both spellings
         keys["val"] = keys["validation"]
+    _check_channels(file, keys.get("channels"))
+    entries = {split: _entry(file, split, keys[split]) for split in SPLITS if keys.get(split)}
+    root, problems = _root(file, keys.get("path"), entries)
     return YoloLayout(
         file=file,
-        root=_root(file, keys.get("path")),
+        root=root,
         class_names=_class_names(file, keys),
         keypoint_numbers=_keypoint_numbers(file, keys.get("kpt_shape")),
-        entries={split: _entry(file, split, keys[split]) for split in SPLITS if keys.get(split)},
+        entries=entries,
+        problems=problems,
     )
 
 
@@ -103,22 +114,55 @@ def load_yaml(file: Path) -> dict[str, object]:
     return {str(key): content for key, content in value.items()}
 
 
-def _root(file: Path, path: object) -> Path:
+def with_slashes(path: str) -> str:
+    """A relative path as it is written on this machine, where it was written on Windows."""
+    return path.replace("\\", "/")
+
+
+def is_windows_path(path: str) -> bool:
+    """Whether a path names a drive or a share of Windows."""
+    return bool(PureWindowsPath(path).drive)
+
+
+def _root(file: Path, path: object, entries: Mapping[str, _Entry]) -> tuple[Path, tuple[Problem, ...]]:
+    """The folder that splits count from, and a warning where `yolo train` would count from another."""
     if path is None or path == "":
-        return file.parent.resolve()
+        return file.parent.resolve(), ()
     if not isinstance(path, str):
         raise DatasetError(f"{file}: 'path:' must be a folder, found {_kind(path)}")
-    places = [(base / path).resolve() for base in (file.parent, Path.cwd())]
-    for place in places:
-        if place.is_dir():
-            return place
-    tried = " and ".join(str(place) for place in dict.fromkeys(places))
-    raise DatasetNotFoundError(
-        f"{file}: 'path: {path}' is no folder, looked for {tried}; set 'path:' to the data set's folder"
-    )
+    bases = (file.parent, Path.cwd(), *datasets_folders())
+    places = list(dict.fromkeys((base / written).resolve() for written in (path, with_slashes(path)) for base in bases))
+    folders = [place for place in places if place.is_dir()]
+    if not folders:
+        if is_windows_path(path):
+            found = f"'path: {path}' is a path of another machine, which runs Windows"
+            raise DatasetNotFoundError(f"{file}: {found}; write where the data set lies on this one")
+        tried = " and ".join(str(place) for place in places)
+        raise DatasetNotFoundError(
+            f"{file}: 'path: {path}' is no folder, looked for {tried}; set 'path:' to the data set's folder"
+        )
+    holding = [folder for folder in folders if _holds_a_split(folder, entries)]
+    root, theirs = (holding or folders)[0], (Path.cwd() / path).resolve()
+    if theirs == root or theirs not in holding:
+        return root, ()
+    found = f"'path: {path}' is read as {root}, from this file's folder, and `yolo train` would read {theirs}, from the"
+    return root, (warning(file, f"{found} working folder; write 'path: {root}' so that there is only one"),)
 
 
-def _entry(file: Path, split: str, value: object) -> str | tuple[str, ...]:
+def _holds_a_split(folder: Path, entries: Mapping[str, _Entry]) -> bool:
+    named = [one for entry in entries.values() for one in ([entry] if isinstance(entry, str) else entry)]
+    return any((folder / with_slashes(one)).exists() for one in named)
+
+
+def _check_channels(file: Path, channels: object) -> None:
+    if channels not in (None, 3, "3"):
+        raise DatasetError(
+            f"{file}: teacher and student see three channels, red, green and blue, found 'channels: {channels}'; save "
+            "the pictures as RGB and remove 'channels:'"
+        )
+
+
+def _entry(file: Path, split: str, value: object) -> _Entry:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
@@ -146,7 +190,7 @@ def _class_names(file: Path, keys: Mapping[str, object]) -> tuple[str, ...] | No
         )
     if count is not None and count != len(names):
         raise DatasetError(f"{file}: 'nc: {count}' but 'names:' has {len(names)} names; remove 'nc:'")
-    return tuple(by_id[number] for number in range(len(names)))
+    return imagenet_names(tuple(by_id[number] for number in range(len(names))))
 
 
 def _class_count(file: Path, count: object) -> int:

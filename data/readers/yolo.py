@@ -6,7 +6,7 @@ becomes `/labels/`, and the suffix becomes .txt.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from mocha_pipe.data.boxes import clip_boxes, cxcywhn_to_xyxy
 from mocha_pipe.data.errors import DatasetError
-from mocha_pipe.data.files import name_inside
-from mocha_pipe.data.images import IMAGE_SUFFIXES, inspect_image
+from mocha_pipe.data.images import inspect_image
 from mocha_pipe.data.readers.coco import read_coco
 from mocha_pipe.data.readers.labels import Labels, read_labels
 from mocha_pipe.data.readers.layout import YoloLayout, load_layout
+from mocha_pipe.data.readers.listing import FoundImages, find_images
 from mocha_pipe.data.types import DetectionSource, ImageFile, ImageRecord, Problem, error, warning
 
 
@@ -39,7 +39,7 @@ def read_yolo(data: Path, split: str, *, progress: bool = False) -> DetectionSou
 
     Raises:
         DatasetNotFoundError: What the split names is not there.
-        DatasetError: A key is missing or wrong, the split leaves its folder or has no image.
+        DatasetError: A key is missing or wrong, or the split has no image.
     """
     layout = load_layout(data)
     if coco_file := layout.coco_file(split):
@@ -48,39 +48,47 @@ def read_yolo(data: Path, split: str, *, progress: bool = False) -> DetectionSou
         raise DatasetError(
             f"{data}: key 'names:' is missing; add 'names: [first class, second class]' in the order of the ids"
         )
-    images, problems = find_images(layout, split)
-    if not images and not problems:
+    found = find_images(layout, split)
+    if not found.images and not found.problems:
         places = ", ".join(str(place) for place in layout.places(split))
         raise DatasetError(
             f"{data}: split '{split}' is empty, no image in {places}; put images there or mend '{split}:'"
         )
-    return read_images(layout, split, images, problems, progress=progress)
+    if split == next(iter(layout.entries)):
+        found.problems.extend(layout.problems)
+    return read_images(layout, split, found, progress=progress)
 
 
-def read_images(
-    layout: YoloLayout, split: str, images: Mapping[str, Path], problems: Iterable[Problem] = (), *, progress: bool
-) -> DetectionSource:
-    """Read headers and label files of some images, by name, of a layout that has class names.
+def read_images(layout: YoloLayout, split: str, found: FoundImages, *, progress: bool) -> DetectionSource:
+    """Read headers and label files of some images of a layout that has class names.
 
     Args:
-        layout: Class names and root; the images lie below the root.
+        layout: Class names and keypoints.
         split: What to call them.
-        images: As from `find_images`.
-        problems: Those known so far.
+        found: As from `find_images`.
         progress: Show a bar when reading takes longer than two seconds.
     """
     assert layout.class_names is not None
-    records, problems, unlabelled = [], list(problems), []
-    for name, path in tqdm(sorted(images.items()), f"read {split}", unit="image", delay=2, disable=not progress):
-        labels = read_labels(label_path(path), len(layout.class_names), layout.keypoint_numbers)
-        record, found = read_record(path, name, labels)
-        problems += found
+    where, num_classes = f"{layout.file}: {split}", len(layout.class_names)
+    records, problems, unlabelled, too_high = [], list(found.problems), [], list[Problem]()
+    images = sorted(found.images.items())
+    for name, path in tqdm(images, f"read {split}", unit="image", delay=2, disable=not progress):
+        labels = read_labels(label_path(path), num_classes, layout.keypoint_numbers)
+        record, wrong = read_record(path, name, labels)
+        problems += wrong
         records += [record] if record else []
         unlabelled += [] if labels else [path]
-    problems += shared_labels((image, label_path(image)) for image in sorted(images.values()))
-    problems += _missing_labels(unlabelled, len(images), f"{layout.file}: {split}")
+        too_high += labels.one_too_high if labels else ()
+    problems += [
+        warning(label, f"is the label file of both {one} and {two}, and each has its boxes")
+        for label, one, two in shared_labels((image, label_path(image)) for _, image in images)
+    ]
+    problems += _missing_labels(unlabelled, len(images), where)
+    if too_high and not any((record.class_ids == 0).any() for record in records):
+        problems = [problem for problem in problems if problem not in set(too_high)]
+        problems.append(_counts_from_one(where, too_high, num_classes))
     return DetectionSource(
-        root=layout.root,
+        root=found.root,
         split=split,
         class_names=layout.class_names,
         records=tuple(records),
@@ -88,54 +96,19 @@ def read_images(
     )
 
 
+def _counts_from_one(where: str, too_high: Sequence[Problem], num_classes: int) -> Problem:
+    lines = f"{len(too_high)} line{'s have' if len(too_high) > 1 else ' has'} class id {num_classes}"
+    return error(
+        where,
+        f"class ids count from 0, and these seem to count from 1: {lines} and none has 0, the first is "
+        f"{too_high[0].where}; subtract 1 from every id, or put a name that nothing has before the others in 'names:'",
+    )
+
+
 def label_path(image: Path) -> Path:
     """Label file of an image: last `/images/` -> `/labels/`, suffix -> .txt."""
     images, labels = (f"{os.sep}{kind}{os.sep}" for kind in ("images", "labels"))
     return Path(labels.join(str(image).rsplit(images, 1))).with_suffix(".txt")
-
-
-def find_images(layout: YoloLayout, split: str) -> tuple[dict[str, Path], list[Problem]]:
-    """Images of the split by name, and what is wrong with entries of list files."""
-    images: dict[str, Path] = {}
-    problems: list[Problem] = []
-    repeated: list[str] = []
-    for place in layout.places(split):
-        for where, path in walk_images(place) if place.is_dir() else _list_entries(place):
-            name = name_inside(path, layout.root)
-            if name is None:
-                remedy = "set 'path:' to a folder that holds both"
-                if not path.is_absolute():
-                    remedy = f"write ./{path} to count from the list's folder, or {remedy}"
-                problems.append(error(where, f"'{path}' leaves the data set's folder {layout.root}; {remedy}"))
-            elif name in images:
-                repeated.append(name)
-            else:
-                images[name] = layout.root / name
-    if repeated:
-        count = f"{len(repeated)} image{'s are' if len(repeated) > 1 else ' is'} listed more than once"
-        problems.append(warning(f"{layout.file}: {split}", f"{count} and used once, the first is {repeated[0]}"))
-    return images, problems
-
-
-def walk_images(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Images below a folder, as ultralytics' glob sees them: links are followed, hidden files and folders are not."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
-                yield parent, Path(parent, name)
-
-
-def _list_entries(file: Path) -> Iterator[tuple[str, Path]]:
-    """Images that a list file names. `./` is the list's folder; other relative entries start at the working folder."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DatasetError(f"{file}: is no list of image paths in UTF-8; name a folder or a .txt list") from None
-    for number, line in enumerate(lines, 1):
-        entry = line.strip()
-        if Path(entry).suffix.lower() in IMAGE_SUFFIXES:
-            yield f"{file}:{number}", file.parent / entry if entry.startswith("./") else Path(entry)
 
 
 def read_record(path: Path, name: str, labels: Labels | None) -> tuple[ImageRecord | None, list[Problem]]:
@@ -160,16 +133,12 @@ def read_record(path: Path, name: str, labels: Labels | None) -> tuple[ImageReco
     return record, [*problems, *(labels.problems if labels else ())]
 
 
-def shared_labels(labels: Iterable[tuple[ImageFile, Path]]) -> list[Problem]:
-    """A problem for each label file, given with its image, that several images have."""
+def shared_labels(labels: Iterable[tuple[ImageFile, Path]]) -> list[tuple[Path, str, str]]:
+    """Label files, given with their images, that several images have: the file and names of two of the images."""
     sharing: dict[Path, list[str]] = defaultdict(list)
     for image, label in labels:
         sharing[label].append(Path(image).name)
-    return [
-        error(label, f"is the label file of both {names[0]} and {names[1]}; rename one image and its labels")
-        for label, names in sharing.items()
-        if len(names) > 1 and label.is_file()
-    ]
+    return [(label, *names[:2]) for label, names in sharing.items() if len(names) > 1 and label.is_file()]
 
 
 def _missing_labels(unlabelled: list[Path], num_images: int, where: str) -> list[Problem]:

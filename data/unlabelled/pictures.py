@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mocha_pipe.data.boxes import Boxes
 from mocha_pipe.data.errors import DatasetError, MochaError
 from mocha_pipe.data.images import IMAGE_SUFFIXES, image_digest, inspect_image, message_of, read_image
-from mocha_pipe.data.readers.yolo import walk_images
+from mocha_pipe.data.readers.listing import walk_images
 from mocha_pipe.data.source import open_source, splits_of
 from mocha_pipe.data.types import ImageFile, Problem, error
 
@@ -116,7 +116,7 @@ def _is_picture(place: Path) -> bool:
 
 
 def _files_of(place: Path) -> list[Path]:
-    files = sorted(path for _, path in walk_images(place)) if place.is_dir() else [place]
+    files = sorted(walk_images(place)) if place.is_dir() else [place]
     if not files:
         raise DatasetError(
             f"{place}: must hold pictures (.jpg, .png, .webp and so on), found none; name a folder of pictures, or the "

@@ -16,14 +16,19 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import is_vacant
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.embed import ShardEmbedder
 from mocha_pipe.teacher_cache.building.forecast import Forecast, Tally
 from mocha_pipe.teacher_cache.building.reuse import Donor
-from mocha_pipe.teacher_cache.building.shard_order import Part, claimed_shards, pending_shards, rows_to_embed
+from mocha_pipe.teacher_cache.building.shard_order import (
+    Part,
+    check_regions,
+    claimed_shards,
+    pending_shards,
+    rows_to_embed,
+)
 from mocha_pipe.teacher_cache.errors import ProjectionError, TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache, folder_bytes
@@ -108,7 +113,8 @@ def build_cache(
         progress: show bars over the regions.
 
     Raises:
-        DatasetError: there is no region. DatasetNotFoundError: an image is gone. Shards written before stay.
+        DatasetError: there are fewer than two different regions.
+        DatasetNotFoundError: an image is gone. Shards written before stay.
         CacheMismatchError: the folder holds another teacher's embeddings, or other regions.
         CacheFormatError: the folder holds something else.
         CacheCorruptError: a shard that is needed is damaged.
@@ -117,10 +123,7 @@ def build_cache(
         ProjectionError: the embeddings vary in fewer than `dim` directions.
     """
     started = time.perf_counter()
-    if len(table) == 0:
-        raise DatasetError(
-            f"a teacher cache needs at least one region; {source.root} has none; pass other data: --data"
-        )
+    check_regions(source, table)
     if dim is not None and dim < 1:
         raise ProjectionError(f"targets need at least one dimension; asked for {dim}; pass --dim 1 or more")
     assert tuple(record.name for record in source.records) == table.image_names, "the table is of another source"

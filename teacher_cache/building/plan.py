@@ -13,7 +13,7 @@ from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.feed import BATCHES_AHEAD, CropFeed, RegionCrop
 from mocha_pipe.teacher_cache.building.forecast import SAMPLE_WINDOWS, Forecast
-from mocha_pipe.teacher_cache.building.shard_order import rows_to_embed
+from mocha_pipe.teacher_cache.building.shard_order import check_regions, rows_to_embed
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_bytes
 from mocha_pipe.teacher_cache.store.projection import default_dim
@@ -67,6 +67,7 @@ def plan_build(
 
     Arguments and errors are those of `build_cache`; `sample` is how many regions to time, at least.
     """
+    check_regions(source, table)
     spec = describe_teacher(teacher)
     to_embed, shards = table.num_distinct, ShardPlan.for_rows(len(table))
     if not is_vacant(folder):

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.reuse import NOT_THERE, Donor
 from mocha_pipe.teacher_cache.building.rowplan import owners_before
 from mocha_pipe.teacher_cache.store.cache import RegionCache
@@ -14,6 +16,19 @@ from mocha_pipe.teacher_cache.store.layout import ShardPlan
 
 Part = tuple[int, int]
 """Index and count: this build owns the shards whose number leaves `index` when divided by `count`."""
+
+
+def check_regions(source: DetectionSource, table: RegionTable) -> None:
+    """Refuse, before a teacher is loaded, what no projection can be made of.
+
+    Raises:
+        DatasetError: there are fewer than two different regions.
+    """
+    if (found := table.num_distinct) < 2:
+        raise DatasetError(
+            f"a teacher cache needs 2 or more different regions; {source.root} has {found or 'none'}; draw more boxes, "
+            "or pass other data: --data"
+        )
 
 
 def claimed_shards(

@@ -1,7 +1,9 @@
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -97,6 +99,69 @@ def test_coco(make_coco: Make) -> None:
         3,
         {"ball": 2, "mug": 1},
     )
+
+
+def warnings(splits: tuple[SplitReport, ...]) -> list[tuple[str, str]]:
+    return [(found.where, found.message) for split in splits for found in split.problems]
+
+
+def test_a_test_split_that_is_not_there_is_a_warning(make_yolo: Make) -> None:
+    """Roboflow names one in every data.yaml; `yolo train` does not look at it."""
+    data = make_yolo(LABELS, {"val": "images/val", "test": "../test/images"})
+    splits = check_dataset(data)
+    assert errors(splits) == []
+    (problem,) = splits[2].problems
+    assert problem.message == (
+        f"'test: ../test/images' is not there, looked for {data.parent}/test/images; mend 'test:' or 'path:'; only a "
+        "benchmark looks at 'test:'"
+    )
+
+
+def test_a_broken_test_split_is_an_error(make_yolo: Make) -> None:
+    data = make_yolo(LABELS, {"val": "images/val", "test": "images"})
+    (data.parent / "labels/val/c.txt").write_text("9 0.5 0.5 1 1\n")
+    assert {problem.where for problem in errors(check_dataset(data))} == {f"{data.parent}/labels/val/c.txt:1"}
+
+
+def test_no_box_of_the_first_class_is_a_warning(make_yolo: Make) -> None:
+    data = make_yolo(
+        {"train/a.jpg": "1 0.5 0.5 0.5 0.5\n2 0.5 0.5 1 1\n", "val/b.jpg": "1 0.5 0.5 1 1\n"}, {"val": "images/val"}
+    )
+    assert warnings(check_dataset(data)) == [
+        (
+            str(data),
+            "no box has class id 0, which is 'ball'; if the labels count their classes from 1, subtract 1 from every "
+            "id",
+        )
+    ]
+    (data.parent / "labels/val/b.txt").write_text("0 0.5 0.5 1 1\n")
+    assert warnings(check_dataset(data)) == []
+
+
+def test_one_region_is_too_few(make_yolo: Make) -> None:
+    data = make_yolo({"train/a.jpg": "0 0.5 0.5 0.5 0.5\n", "val/b.jpg": ""}, {"val": "images/val"})
+    assert warnings(check_dataset(data)) == [
+        (str(data), "a teacher cache needs 2 or more different regions, train has 1 region; draw more boxes")
+    ]
+
+
+def test_what_training_cannot_decode_is_refused(make_yolo: Make) -> None:
+    data = make_yolo({**LABELS, "train/f.tif": "0 0.5 0.5 1 1\n"}, {"val": "images/val"})
+    Image.fromarray(np.full((20, 40), 0.5, np.float32)).save(data.parent / "images/train/f.tif")
+    (problem,) = errors(check_dataset(data))
+    assert problem.message == (
+        "a picture has 8 or 16 bits per channel, found floating-point numbers; save it as PNG or JPEG"
+    )
+
+
+def test_a_name_that_is_no_utf8_can_be_printed(make_yolo: Make) -> None:
+    data = make_yolo(LABELS, {"val": "images/val"})
+    name = data.parent / "images/train" / os.fsdecode(b"caf\xe9.jpg")
+    (data.parent / "images/train/b.jpg").rename(name)
+    name.write_bytes(b"none")
+    (problem,) = errors(check_dataset(data))
+    assert problem.where == f"{data.parent}/images/train/caf\\xe9.jpg"
+    assert problem.message == "cannot be read as an image (no known image format); replace or remove the file"
 
 
 def test_file_that_is_not_there_is_raised(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """The contract of a source, held by every reader, and the errors of open_source."""
 
 import errno
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.source import open_source, splits_of
+from mocha_pipe.data.source import find_data, open_source, splits_of
 from mocha_pipe.data.types import DetectionSource
 
 Make = Callable[..., Path]
@@ -174,14 +177,77 @@ def test_file_that_is_not_there(tmp_path: Path, refusal: Callable[..., str]) -> 
     )
 
 
-def test_folder_and_unknown_suffix(tmp_path: Path, refusal: Callable[..., str]) -> None:
-    assert refusal(tmp_path, error=DatasetError) == (
-        f"{tmp_path}: is a folder; pass the data.yaml (YOLO) or .json (COCO) inside it"
-    )
+def test_unknown_suffix_and_archive(tmp_path: Path, refusal: Callable[..., str]) -> None:
     (tmp_path / "data.csv").touch()
     assert refusal(tmp_path / "data.csv", error=DatasetError) == (
-        f"{tmp_path}/data.csv: a data set is a .yaml (YOLO) or .json (COCO) file, found '.csv'"
+        f"{tmp_path}/data.csv: a data set is a .yaml (YOLO), .ndjson (ultralytics) or .json (COCO) file, found '.csv'"
     )
+    for name in ("data.zip", "data.tar.gz"):
+        (tmp_path / name).touch()
+        assert refusal(tmp_path / name, error=DatasetError) == (
+            f"{tmp_path}/{name}: is an archive; unpack it (python -m zipfile -e FILE FOLDER, or tar -xf FILE) and pass "
+            "the data.yaml in it"
+        )
+
+
+def test_the_remedy_for_an_archive_works_when_it_is_typed(make_yolo: Make, tmp_path: Path) -> None:
+    data = make_yolo(LABELS)
+    for kind in ("zip", "gztar"):
+        archive = Path(shutil.make_archive(str(tmp_path / "packed"), kind, data.parent))
+        with pytest.raises(DatasetError) as caught:
+            open_source(archive)
+        commands = str(caught.value).partition("(")[2].partition(")")[0].split(", or ")
+        folder = tmp_path / kind
+        folder.mkdir()
+        command = commands[kind == "gztar"].replace("FILE", str(archive)).replace("FOLDER", str(folder)).split()
+        subprocess.run([sys.executable if word == "python" else word for word in command], check=True, cwd=folder)
+        assert open_source(folder / "data.yaml").num_regions == 3
+
+
+def test_a_folder_stands_for_the_one_yaml_in_it(make_yolo: Make, tmp_path: Path) -> None:
+    """As `yolo train data=FOLDER`: in it, or else below it; of several the one of its name."""
+    data = make_yolo(LABELS)
+    assert find_data(data.parent) == data
+    assert find_data(tmp_path) == data
+    assert open_source(data.parent).num_regions == 3
+    assert splits_of(data.parent) == ("train", "val")
+    data.rename(data.with_name("data.yml"))
+    assert find_data(data.parent) == data.with_name("data.yml")
+    (data.parent / "other.yml").touch()
+    with pytest.raises(DatasetError) as caught:
+        find_data(data.parent)
+    assert str(caught.value) == (
+        f"{data.parent}: a folder is a data set where it holds one .yaml, found 2, {data.parent}/data.yml and "
+        f"{data.parent}/other.yml; pass the data.yaml (YOLO) or .json (COCO) itself"
+    )
+    data.with_name("data.yml").rename(data.with_name("set.yml"))
+    assert find_data(data.parent) == data.with_name("set.yml")
+
+
+def test_a_folder_without_a_yaml(tmp_path: Path, refusal: Callable[..., str]) -> None:
+    assert refusal(tmp_path, error=DatasetError) == (
+        f"{tmp_path}: a folder is a data set where it holds one .yaml, found none; pass the data.yaml (YOLO) or .json "
+        "(COCO) itself"
+    )
+
+
+def test_a_bare_name_is_a_yaml_here_or_one_that_ultralytics_ships(
+    make_yolo: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_yolo(LABELS)
+    monkeypatch.chdir(data.parent)
+    assert open_source(Path("data")).num_regions == 3
+    labels = {**LABELS, "val/d.jpg": ""}
+    shipped = make_yolo(labels, root=tmp_path / "datasets" / "coco8")  # its own data.yaml is not looked at
+    shipped.unlink()
+    settings = tmp_path / "config" / "Ultralytics" / "settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"datasets_dir": str(tmp_path / "datasets")}))
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "config"))
+    for name in ("coco8", "coco8.yaml"):
+        source = open_source(Path(name))
+        assert (source.root, source.num_regions) == (tmp_path / "datasets" / "coco8", 3)
+        assert source.class_names[:2] == ("person", "bicycle")
 
 
 def test_splits(make_yolo: Make, make_coco: Make) -> None:

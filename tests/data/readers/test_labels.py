@@ -75,18 +75,6 @@ def test_an_overshoot_of_one_hundredth_is_let_pass(file: Path, line: str) -> Non
             "0 0.5 0.5 -0.005 0.2",
             "coordinates are shares of the image in 0..1, found -0.005; divide pixels by its width and height",
         ),
-        (
-            "0 0.5 0.5 0 0.2",
-            "the box has no area inside the image (width 0, height 0.2); mend or delete the line",
-        ),
-        (
-            "0 -0.01 0.5 0.01 0.2",
-            "the box has no area inside the image (width 0.01, height 0.2); mend or delete the line",
-        ),
-        (
-            "0 0.5 0.1 0.5 0.2 0.5 0.3",
-            "the box has no area inside the image (width 0, height 0.2); mend or delete the line",
-        ),
     ],
 )
 def test_bad_line(file: Path, line: str, message: str) -> None:
@@ -95,6 +83,37 @@ def test_bad_line(file: Path, line: str, message: str) -> None:
     assert [(found.severity, found.where, found.message) for found in labels.problems] == [
         ("error", f"{file}:2", message)
     ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["0 0.5 0.5 0 0.2", "0 0.5 0.5 0.2 0", "1 .2 .1 0.000000 0.000000", "0 -0.01 0.5 0.01 0.2", "0 1.01 0.5 0.01 0.2"],
+)
+def test_box_without_area_is_dropped_with_a_warning(file: Path, line: str) -> None:
+    """A click, or a point of another tool: many tools write these, and `yolo train` accepts them."""
+    labels = parse(file, f"2 0.5 0.5 0.2 0.2\n{line}\n")
+    assert labels.class_ids.tolist() == [2]
+    assert [(found.severity, found.where, found.message) for found in labels.problems] == [
+        ("warning", f"{file}:2", "1 box has no area inside the image; dropped")
+    ]
+
+
+def test_boxes_without_area_are_counted_in_one_warning(file: Path) -> None:
+    labels = parse(file, "0 0.5 0.1 0.5 0.2 0.5 0.3\n0 0.1 0.1 0.5 0.1 0.1 0.6\n0 0.2 0.2 0.2 0.2 0.2 0.2\n")
+    assert len(labels.class_ids) == 1
+    assert [found.message for found in labels.problems] == ["2 boxes have no area inside the image; dropped"]
+
+
+def test_two_polygons_with_one_bounding_box_stay_two(file: Path) -> None:
+    labels = parse(file, "0 .1 .1 .5 .1 .1 .6\n0 .5 .6 .5 .1 .1 .6\n0 0.1 0.10 .5 .1 .1 .6\n")
+    np.testing.assert_allclose(labels.cxcywhn, [[0.3, 0.35, 0.4, 0.5]] * 2)
+    assert [found.message for found in labels.problems] == ["1 duplicate line dropped; delete repeated lines"]
+
+
+def test_lines_whose_id_is_the_number_of_classes_are_told_apart(file: Path) -> None:
+    labels = parse(file, "3 0.5 0.5 0.2 0.2\n4 0.5 0.5 0.2 0.2\n3 0.5\n")
+    assert [found.where for found in labels.problems] == [f"{file}:1", f"{file}:2", f"{file}:3"]
+    assert labels.one_too_high == labels.problems[:1]
 
 
 def test_every_bad_line_is_found_and_the_good_ones_stay(file: Path) -> None:
@@ -143,6 +162,10 @@ def test_binary_label_file(file: Path) -> None:
         "0 0.5 nan 0.2 0.2\n",
         "",
         "0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n",
+        "0 .1 .1 .5 .1 .1 .6\n0 .5 .6 .5 .1 .1 .6\n",
+        "0 .1 .1 .5 .1 .1 .6\n0 .5 .6 .5 .1 .1 .6\n1 .1 .1 .5 .1 .1 .6\n0 .1 .1 .5 .1 .1 .6\n",
+        "0 0.5 0.5 0.2 0.2\n1 0.5 0.5 0 0\n",
+        "0 1.005 0.5 0.01 0.2\n",
     ],
 )
 def test_ultralytics_accepts_and_reads_the_same(file: Path, tmp_path: Path, text: str) -> None:
@@ -157,4 +180,7 @@ def test_ultralytics_accepts_and_reads_the_same(file: Path, tmp_path: Path, text
     assert (theirs[1] is not None) == (not any(found.severity == "error" for found in ours.problems))
     if theirs[1] is not None:
         rows = np.column_stack([ours.class_ids, ours.cxcywhn])
-        np.testing.assert_allclose(np.sort(rows, axis=0), np.sort(theirs[1], axis=0), atol=1e-6)
+        cx, _, w, h = theirs[1][:, 1:].T.astype(np.float64)
+        has_area = (np.minimum(cx + w / 2, 1) - np.maximum(cx - w / 2, 0) > 1e-7) & (h > 0)
+        assert len(rows) == has_area.sum()
+        np.testing.assert_allclose(np.sort(rows, axis=0), np.sort(theirs[1][has_area], axis=0), atol=1e-6)

@@ -1,7 +1,9 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.readers.layout import load_layout
@@ -88,6 +90,8 @@ def test_root_is_the_path_absolute_or_from_the_yaml_or_from_the_working_folder(
 def test_root_that_is_not_there(yaml_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
+    for variable in ("YOLO_CONFIG_DIR", "XDG_CONFIG_HOME"):  # no settings of ultralytics
+        monkeypatch.setenv(variable, str(tmp_path))
     yaml_file.write_text("path: nowhere")
     with pytest.raises(DatasetNotFoundError) as caught:
         load_layout(yaml_file)
@@ -123,7 +127,7 @@ def test_missing_split_and_missing_folder(yaml_file: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("how", ["dots", "absolute", "link"])
-def test_entry_that_leaves_the_root(tmp_path: Path, how: str) -> None:
+def test_entry_outside_the_root(tmp_path: Path, how: str) -> None:
     outside, root = tmp_path / "outside", tmp_path / "set"
     outside.mkdir()
     root.mkdir()
@@ -131,8 +135,123 @@ def test_entry_that_leaves_the_root(tmp_path: Path, how: str) -> None:
     entry = {"dots": "x/../../outside", "absolute": str(outside), "link": "link"}[how]
     data = root / "data.yaml"
     data.write_text(f"train: {entry}\nnc: 1")
-    with pytest.raises(DatasetError) as caught:
-        load_layout(data).places("train")
+    assert load_layout(data).places("train") == [outside]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("train", "images\\train"), ("train", ".\\images\\train"), ("path", "..\\set")]
+)
+def test_backslashes_of_windows_are_read(tmp_path: Path, key: str, value: str) -> None:
+    root = tmp_path / "set"
+    (root / "images/train").mkdir(parents=True)
+    keys = {"train": "images/train", "nc": "1", key: value}
+    (root / "data.yaml").write_text("".join(f"{name}: {text}\n" for name, text in keys.items()))
+    layout = load_layout(root / "data.yaml")
+    assert layout.root == root
+    assert layout.places("train") == [root / "images/train"]
+
+
+def test_a_folder_whose_name_has_a_backslash_wins(tmp_path: Path) -> None:
+    (tmp_path / "images\\train").mkdir()
+    (tmp_path / "images/train").mkdir(parents=True)
+    (tmp_path / "data.yaml").write_text("train: images\\train\nnc: 1")
+    assert load_layout(tmp_path / "data.yaml").places("train") == [tmp_path / "images\\train"]
+
+
+def test_path_of_windows_that_cannot_be_here(yaml_file: Path) -> None:
+    yaml_file.write_text("train: C:\\data\\images\\train\nnc: 1")
+    with pytest.raises(DatasetNotFoundError) as caught:
+        load_layout(yaml_file).places("train")
     assert str(caught.value) == (
-        f"{data}: 'train: {entry}' leaves the data set's folder {root}; set 'path:' to a folder that holds both"
+        f"{yaml_file}: 'train: C:\\data\\images\\train' is a path of another machine, which runs Windows; write where "
+        "the pictures lie on this one"
     )
+    yaml_file.write_text("path: D:\\sets\\mugs\ntrain: images\nnc: 1")
+    with pytest.raises(DatasetNotFoundError) as caught:
+        load_layout(yaml_file)
+    assert str(caught.value) == (
+        f"{yaml_file}: 'path: D:\\sets\\mugs' is a path of another machine, which runs Windows; write where the data "
+        "set lies on this one"
+    )
+
+
+def make_split(folder: Path) -> Path:
+    (folder / "images/train").mkdir(parents=True)
+    return folder
+
+
+def test_path_in_two_places_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ultralytics counts `path:` from the working folder, where CVAT's `path: ./` is any folder at all."""
+    beside, work = make_split(tmp_path / "set"), make_split(tmp_path / "work")
+    data = beside / "data.yaml"
+    data.write_text("path: .\ntrain: images/train\nnc: 1")
+    monkeypatch.chdir(work)
+    layout = load_layout(data)
+    assert layout.root == beside
+    (problem,) = layout.problems
+    assert (problem.severity, problem.where, problem.message) == (
+        "warning",
+        str(data),
+        f"'path: .' is read as {beside}, from this file's folder, and `yolo train` would read {work}, from the working "
+        f"folder; write 'path: {beside}' so that there is only one",
+    )
+    data.write_text(f"path: {beside}\ntrain: images/train\nnc: 1")  # the remedy
+    assert (load_layout(data).root, load_layout(data).problems) == (beside, ())
+
+
+def test_path_counts_from_where_the_splits_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`path: .` is there beside the yaml as well, but holds nothing."""
+    work, settings = make_split(tmp_path / "work"), tmp_path / "settings"
+    settings.mkdir()
+    (settings / "data.yaml").write_text("path: .\ntrain: images/train\nnc: 1")
+    monkeypatch.chdir(work)
+    layout = load_layout(settings / "data.yaml")
+    assert (layout.root, layout.problems) == (work, ())
+
+
+@pytest.mark.parametrize("variable", ["YOLO_CONFIG_DIR", "XDG_CONFIG_HOME"])
+def test_path_in_the_datasets_folder_of_ultralytics(
+    yaml_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    make_split(tmp_path / "datasets" / "coco8")
+    (tmp_path / "config" / "Ultralytics").mkdir(parents=True)
+    settings = tmp_path / "config" / "Ultralytics" / "settings.json"
+    monkeypatch.delenv("YOLO_CONFIG_DIR", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "config"))
+    yaml_file.write_text("path: coco8\ntrain: images/train\nnc: 1")
+    for useless in ("{", "[]", '{"datasets_dir": 3}', '{"datasets_dir": "/nowhere"}'):
+        settings.write_text(useless)
+        with pytest.raises(DatasetNotFoundError, match="is no folder"):
+            load_layout(yaml_file)
+    settings.write_text(json.dumps({"datasets_dir": str(tmp_path / "datasets")}))
+    assert load_layout(yaml_file).root == tmp_path / "datasets" / "coco8"
+
+
+@pytest.mark.parametrize("channels", [1, 4, 10, "three", [3]])
+def test_other_channels_are_refused(yaml_file: Path, channels: object) -> None:
+    yaml_file.write_text(f"nc: 1\nchannels: {channels}")
+    with pytest.raises(DatasetError) as caught:
+        load_layout(yaml_file)
+    assert str(caught.value) == (
+        f"{yaml_file}: teacher and student see three channels, red, green and blue, found 'channels: {channels}'; save "
+        "the pictures as RGB and remove 'channels:'"
+    )
+
+
+@pytest.mark.parametrize("channels", ["", "3", "3.0", "'3'"])
+def test_three_channels_may_be_said(yaml_file: Path, channels: str) -> None:
+    yaml_file.write_text(f"nc: 1\nchannels: {channels}")
+    assert load_layout(yaml_file).class_names == ("class_0",)
+
+
+def test_codes_of_imagenet_become_words_as_in_ultralytics(yaml_file: Path) -> None:
+    from mocha_pipe.student.environment import prepare_environment
+
+    prepare_environment()
+    from ultralytics.nn.autobackend import check_class_names
+
+    for names in (["n01440764", "n01443537", "mug"], ["mug", "n01440764"]):
+        yaml_file.write_text(yaml.safe_dump({"names": names}))
+        assert load_layout(yaml_file).class_names == tuple(check_class_names(names).values())
+    yaml_file.write_text("names: [n01440764, n01443537]")
+    assert load_layout(yaml_file).class_names == ("tench", "goldfish")

@@ -255,8 +255,20 @@ def test_no_regions(tmp_path: Path, helpers: SimpleNamespace) -> None:
     with pytest.raises(DatasetError) as caught:
         helpers.build(source, tmp_path / "cache", None)
     assert str(caught.value) == (
-        f"a teacher cache needs at least one region; {tmp_path / 'images'} has none; pass other data: --data"
+        f"a teacher cache needs 2 or more different regions; {tmp_path / 'images'} has none; draw more boxes, or pass "
+        "other data: --data"
     )
+    assert not (tmp_path / "cache").exists()
+
+
+def test_one_region_is_refused_before_the_teacher_is_paid(
+    tmp_path: Path, source: DetectionSource, helpers: SimpleNamespace
+) -> None:
+    """No projection can be made of it, which would show only after the teacher has run."""
+    record = next(record for record in source.records if len(record.class_ids))
+    one = replace(record, xyxy=record.xyxy[[0, 0]], class_ids=record.class_ids[[0, 0]])  # the same box twice
+    with pytest.raises(DatasetError, match=r"^a teacher cache needs 2 or more different regions; .+ has 1; draw more"):
+        helpers.build(replace(source, records=(one,)), tmp_path / "cache", None)
     assert not (tmp_path / "cache").exists()
 
 
