@@ -69,12 +69,20 @@ class _Commands(Group):
         except MochaError as error:
             if ctx.params.get("debug"):
                 raise
-            for line in str(error).splitlines():
+            for line in _lines(error):
                 typer.echo(f"error: {line}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("stopped; the same command goes on where this one was", err=True)
             raise typer.Exit(130) from None
+
+
+def _lines(error: MochaError) -> list[str]:
+    """What an error says; of one raised in a worker of a torch loader, its text without torch's traceback."""
+    lines = str(error).splitlines()
+    if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
+        return [lines[-1].partition(": ")[2]]
+    return lines
 
 
 app = typer.Typer(

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import typer
+from torch.utils.data import DataLoader, Dataset
 from typer.testing import Result
 
+from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.pipeline import doctor
-from mocha_pipe.pipeline.cli.main import COMMANDS, app
+from mocha_pipe.pipeline.cli.main import COMMANDS, _lines, app
 
 Command = Callable[..., Result]
 ROOT: Any = typer.main.get_command(app)
@@ -70,6 +72,24 @@ def test_the_commands_are_those_of_the_readme() -> None:
     names = {" ".join(arguments) for arguments in all_commands()}
     assert {"demo", "cache build", "cache verify", "cache push", "data pack", "distill", "fewshot", "doctor"} <= names
     assert {"personalize", "profile list", "profile show", "profile remove", "profile rename", "profile merge"} <= names
+
+
+class _Unreadable(Dataset[int]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        raise DatasetError("/photos/a.png: cannot be read as an image (truncated: by far); replace or remove the file")
+
+
+def test_an_error_in_a_worker_of_a_loader_is_one_line() -> None:
+    """torch puts its own traceback before the text."""
+    with pytest.raises(DatasetError) as caught:
+        next(iter(DataLoader(_Unreadable(), num_workers=1)))
+    assert len(str(caught.value).splitlines()) > 3
+    line = "/photos/a.png: cannot be read as an image (truncated: by far); replace or remove the file"
+    assert _lines(caught.value) == [line]
+    assert _lines(DatasetError("one\ntwo")) == ["one", "two"]
 
 
 def test_an_unknown_command_is_answered_with_a_known_one(command: Command) -> None:
