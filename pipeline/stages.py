@@ -21,7 +21,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mocha_pipe.data.readers.packed import is_packed
-from mocha_pipe.data.source import find_data
 from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.run import inputs
 from mocha_pipe.pipeline.run.datasets import data_path, make_world, named, split_digests, training_regions
@@ -88,14 +87,12 @@ def pretrain_base(config: RunConfig) -> Completion:
     from mocha_pipe.student.training.pretrain import pretrain
 
     data = data_path(config)
-    if config.data.url or data.suffix in (".json", ".ndjson", ".tar"):
-        kind = "an NDJSON" if data.suffix == ".ndjson" else "a COCO json"
-        what = "shards" if config.data.url or is_packed(data) else kind
+    if config.data.url or data.suffix in (".json", ".tar"):
+        what = "shards" if config.data.url or is_packed(data) else "a COCO json"
         raise ConfigError(
             f"{config.data.url or data}: pretraining is a plain ultralytics run and reads a data.yaml, not {what}: "
             "write a data.yaml, or name a detector with --student"
         )
-    data = find_data(data)
     settings, folder = config.pretrain, named(config.pretrain.folder)
     model, arguments = find_model(settings.model), inputs.train_arguments(settings)
 

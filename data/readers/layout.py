@@ -121,7 +121,7 @@ def with_slashes(path: str) -> str:
 
 def is_windows_path(path: str) -> bool:
     """Whether a path names a drive or a share of Windows."""
-    return bool(PureWindowsPath(path).drive)
+    return "\\" in path and bool(PureWindowsPath(path).drive)  # `//x/y` and `a:b` are paths here
 
 
 def _root(file: Path, path: object, entries: Mapping[str, _Entry]) -> tuple[Path, tuple[Problem, ...]]:

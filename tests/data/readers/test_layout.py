@@ -175,6 +175,13 @@ def test_path_of_windows_that_cannot_be_here(yaml_file: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("entry", ["//nowhere/share/images", "a:b"])
+def test_what_may_be_a_path_here_is_none_of_windows(yaml_file: Path, entry: str) -> None:
+    yaml_file.write_text(f"train: {entry}\nnc: 1")
+    with pytest.raises(DatasetNotFoundError, match="is not there, looked for"):
+        load_layout(yaml_file).places("train")
+
+
 def make_split(folder: Path) -> Path:
     (folder / "images/train").mkdir(parents=True)
     return folder
