@@ -1,8 +1,9 @@
 """data.yaml of ultralytics: root folder, class names, and what each split names."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import yaml
 
@@ -121,7 +122,7 @@ def with_slashes(path: str) -> str:
 
 def is_windows_path(path: str) -> bool:
     """Whether a path names a drive or a share of Windows."""
-    return "\\" in path and bool(PureWindowsPath(path).drive)  # `//x/y` and `a:b` are paths here
+    return re.match(r"[A-Za-z]:[\\/]|\\\\", path) is not None
 
 
 def _root(file: Path, path: object, entries: Mapping[str, _Entry]) -> tuple[Path, tuple[Problem, ...]]:

@@ -182,6 +182,13 @@ def test_what_may_be_a_path_here_is_none_of_windows(yaml_file: Path, entry: str)
         load_layout(yaml_file).places("train")
 
 
+@pytest.mark.parametrize("entry", ["C:/mugs/images", "\\\\\\\\share\\\\mugs"])
+def test_drives_and_shares_of_windows_are_known(yaml_file: Path, entry: str) -> None:
+    yaml_file.write_text(f"train: '{entry}'\nnc: 1")
+    with pytest.raises(DatasetNotFoundError, match="is a path of another machine, which runs Windows"):
+        load_layout(yaml_file).places("train")
+
+
 def make_split(folder: Path) -> Path:
     (folder / "images/train").mkdir(parents=True)
     return folder
