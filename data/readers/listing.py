@@ -51,7 +51,7 @@ def find_images(layout: YoloLayout, split: str) -> FoundImages:
         problems.append(warning(f"{layout.file}: {split}", f"{count} and used once, the first is {first}"))
     root = layout.root
     if not all(_is_below(path, root) for path in paths):
-        root = Path(os.path.commonpath([root, *{os.path.dirname(path) for path in paths}]))  # noqa: PTH120
+        root = Path(os.path.commonpath([str(root), *{os.path.dirname(path) for path in paths}]))  # noqa: PTH120
     images = {printable(Path(path).relative_to(root).as_posix()): Path(path) for path in paths}
     return FoundImages(root, images, problems)
 

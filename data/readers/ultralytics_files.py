@@ -49,7 +49,8 @@ def imagenet_names(names: tuple[str, ...]) -> tuple[str, ...]:
 @functools.cache
 def _imagenet_words() -> dict[str, str]:
     file = shipped_yaml("ImageNet")
-    return yaml.safe_load(file.read_text(encoding="utf-8"))["map"] if file else {}
+    words: dict[str, str] = yaml.safe_load(file.read_text(encoding="utf-8"))["map"] if file else {}
+    return words
 
 
 def _shipped_folder() -> Path | None:

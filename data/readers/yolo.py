@@ -138,7 +138,7 @@ def shared_labels(labels: Iterable[tuple[ImageFile, Path]]) -> list[tuple[Path, 
     sharing: dict[Path, list[str]] = defaultdict(list)
     for image, label in labels:
         sharing[label].append(Path(image).name)
-    return [(label, *names[:2]) for label, names in sharing.items() if len(names) > 1 and label.is_file()]
+    return [(label, names[0], names[1]) for label, names in sharing.items() if len(names) > 1 and label.is_file()]
 
 
 def _missing_labels(unlabelled: list[Path], num_images: int, where: str) -> list[Problem]:
