@@ -14,6 +14,9 @@ from mocha_pipe.data.images import IMAGE_SUFFIXES
 from mocha_pipe.data.readers.layout import YoloLayout, is_windows_path, with_slashes
 from mocha_pipe.data.types import Problem, error, warning
 
+_DEEP = 8  # folders that may stand before the part of an entry which is there
+_SHOWN = 300  # characters of a path that a list names
+
 
 class FoundImages(NamedTuple):
     """Images that a split names."""
@@ -104,7 +107,9 @@ def _read_list(file: Path) -> tuple[list[str], list[Problem]]:
         return paths, []
     count = f"{len(missing)} of {len(missing) + len(paths)} images are not there"
     number, entry, looked = missing[0]
-    return paths, [error(f"{file}:{number}", f"{count}, the first is '{entry}', {_remedy(file, entry, looked)}")]
+    return paths, [
+        error(f"{file}:{number}", f"{count}, the first is '{entry[:_SHOWN]}', {_remedy(file, entry, looked)}")
+    ]
 
 
 def _remedy(file: Path, entry: str, looked: str) -> str:
@@ -113,10 +118,10 @@ def _remedy(file: Path, entry: str, looked: str) -> str:
         return "a path of another machine, which runs Windows; write where the pictures lie on this one"
     rule = "" if entry.startswith((".", "/")) else "; entries without './' start at the working folder"
     parts = with_slashes(entry).removeprefix("./").split("/")
-    beside = ("/".join(parts[skipped:]) for skipped in range(len(parts)))
-    there = next((path for path in beside if path and (file.parent / path).exists()), None)
+    beside = ("/".join(parts[skipped:]) for skipped in range(min(len(parts), _DEEP)))
+    there = next((path for path in beside if path and os.path.exists(file.parent / path)), None)  # noqa: PTH110
     remedy = f"write './{there}', and the others alike" if there else "put them there or remove them from the list"
-    return f"looked for {looked}{rule}; {remedy}"
+    return f"looked for {looked[:_SHOWN]}{rule}; {remedy}"
 
 
 def _inside(path: str, root: Path) -> str:

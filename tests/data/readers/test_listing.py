@@ -225,6 +225,16 @@ def test_the_remedy_for_a_list_works_when_it_is_typed(
     assert len(open_source(data).records) == 2
 
 
+@pytest.mark.parametrize("entry", ["x" * 100_000, "a\0b", "./" * 50_000 + "a", "data/" + "y" * 300])
+def test_entries_that_no_disk_has_are_one_line(make_yolo: Make, problems_of: Problems, entry: str) -> None:
+    data = make_yolo({"train/a.jpg": LINE}, {"train": "train.txt"})
+    (data.parent / "train.txt").write_text(f"{entry}.jpg\n./images/train/a.jpg\n")
+    (problem,) = problems_of(data)
+    assert problem[2].startswith("1 of 2 images are not there, the first is '")
+    assert len(problem[2]) < 1000
+    assert "\n" not in problem[2]
+
+
 def test_a_listed_image_that_is_gone_is_not_set_aside(make_yolo: Make) -> None:
     data = make_yolo({"train/a.jpg": LINE}, {"train": "train.txt"})
     (data.parent / "train.txt").write_text("./images/train/a.jpg\n./images/train/gone.jpg\n")
