@@ -159,8 +159,8 @@ def _check_channels(file: Path, channels: object) -> None:
     if channels not in (None, 3, "3"):
         found = f"found 'channels: {str(channels)[:60]}'"
         raise DatasetError(
-            f"{file}: teacher and student see three channels, red, green and blue, {found}; save the pictures as RGB and "
-            "remove 'channels:'"
+            f"{file}: teacher and student see three channels, red, green and blue, {found}; save the pictures as RGB "
+            "and remove 'channels:'"
         )
 
 
