@@ -152,6 +152,13 @@ def _named_yaml(data: Path) -> Path:
         if found := next((file for file in here if file.is_file()), None):
             return found
     if len(data.parts) == 1 and data.suffix in ("", ".yaml") and (shipped := shipped_yaml(data.stem)):
+        try:
+            load_layout(shipped)
+        except DatasetNotFoundError:
+            raise DatasetNotFoundError(
+                f"{data}: ultralytics ships a yaml of this name, but its pictures are not on this machine; have them "
+                f"fetched by: yolo train data={data}"
+            ) from None
         return shipped
     raise DatasetNotFoundError(
         f"{data}: no such file; pass the data.yaml (YOLO) or .json (COCO) of a data set, "

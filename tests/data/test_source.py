@@ -237,13 +237,20 @@ def test_a_bare_name_is_a_yaml_here_or_one_that_ultralytics_ships(
     data = make_yolo(LABELS)
     monkeypatch.chdir(data.parent)
     assert open_source(Path("data")).num_regions == 3
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with pytest.raises(DatasetNotFoundError) as caught:
+        open_source(Path("coco8"))
+    assert str(caught.value) == (
+        "coco8: ultralytics ships a yaml of this name, but its pictures are not on this machine; have them fetched by: "
+        "yolo train data=coco8"
+    )
     labels = {**LABELS, "val/d.jpg": ""}
     shipped = make_yolo(labels, root=tmp_path / "datasets" / "coco8")  # its own data.yaml is not looked at
     shipped.unlink()
     settings = tmp_path / "config" / "Ultralytics" / "settings.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"datasets_dir": str(tmp_path / "datasets")}))
-    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "config"))
     for name in ("coco8", "coco8.yaml"):
         source = open_source(Path(name))
         assert (source.root, source.num_regions) == (tmp_path / "datasets" / "coco8", 3)
