@@ -82,11 +82,11 @@ FAULTS: dict[str, Fault] = {
                 "train/a.jpg": "1 0.5 0.5 0.5 0.5\n2 0.5 0.5 1 1\n",
                 "train/b.jpg": "3 0.5 0.5 1 1\n",
             }.items()
-        ],  # type: ignore[arg-type,return-value]
+        ],
         lambda data, message: [
             file.write_text("".join(f"{int(line[0]) - 1}{line[1:]}\n" for line in file.read_text().splitlines()))
             for file in (data.parent / "labels/train").iterdir()
-        ],  # type: ignore[arg-type,return-value]
+        ],
     ),
     "repeated line": (
         r"delete repeated lines",
@@ -108,7 +108,7 @@ FAULTS: dict[str, Fault] = {
         lambda data: [
             (data.parent / "images/train/b.jpg").unlink(),
             (data.parent / "labels/train/a.txt").write_text(LINE),
-        ],  # type: ignore[arg-type,return-value]
+        ],
         lambda data, message: (data.parent / "labels/train/a.txt").write_text(SOUND["train/a.jpg"]),
     ),
 }
