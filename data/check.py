@@ -39,7 +39,7 @@ def check_dataset(data: Path, *, progress: bool = False) -> tuple[SplitReport, .
     """
     seen = Repeats()
     reports = [_check_split(data, split, seen, progress) for split in splits_of(data)]
-    about_all = _of_all_splits(data, reports)
+    about_all = _of_all_splits(data, reports, seen)
     return (replace(reports[0], problems=(*reports[0].problems, *about_all)), *reports[1:])
 
 
@@ -83,7 +83,7 @@ def _unread(data: Path, split: str, refused: MochaError) -> DetectionSource:
     return DetectionSource(root=data.parent, split=split, class_names=(), records=(), problems=(problem,))
 
 
-def _of_all_splits(data: Path, reports: Sequence[SplitReport]) -> list[Problem]:
+def _of_all_splits(data: Path, reports: Sequence[SplitReport], seen: Repeats) -> list[Problem]:
     """What shows over all splits together, or in the one that a teacher learns from."""
     problems = []
     first, *others = reports[0].regions_per_class or [""]
@@ -91,7 +91,7 @@ def _of_all_splits(data: Path, reports: Sequence[SplitReport]) -> list[Problem]:
     if others and sound and has_label_files(data) and not any(report.regions_per_class[first] for report in reports):
         found = f"no box has class id 0, which is '{first}'"
         problems.append(warning(data, f"{found}; if the labels count their classes from 1, subtract 1 from every id"))
-    if reports[0].regions == 1:
-        found = f"{reports[0].split} has 1 region"
+    if seen.has_one_region(reports[0].split):
+        found = f"{reports[0].split} has 1"
         problems.append(warning(data, f"a teacher cache needs 2 or more different regions, {found}; draw more boxes"))
     return problems

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mocha_pipe.data.types import ImageFile, ImageRecord, Problem, warning
 
@@ -24,6 +25,8 @@ class Repeats:
     """By split and digest: the first such picture, and its boxes."""
     _pairs: dict[tuple[str, str], _Pair] = field(default_factory=dict)
     """By the split of the picture, and that in which it was seen before."""
+    _regions: dict[str, set[bytes]] = field(default_factory=dict)
+    """Different regions of each split, until there are two."""
 
     def add(self, split: str, record: ImageRecord, digest: str) -> None:
         """One picture of a split."""
@@ -33,6 +36,13 @@ class Repeats:
             if file is not None and (other != split or drawn != boxes):
                 self._pairs.setdefault((split, other), _Pair(0, record.path, file)).count += 1
         self._seen.setdefault(split, {}).setdefault(digest, (record.path, boxes))
+        regions = self._regions.setdefault(split, set())
+        if len(regions) < 2:
+            regions |= {digest.encode() + row.tobytes() for row in _rows(record)}
+
+    def has_one_region(self, split: str) -> bool:
+        """Whether a split has boxes, all of them of one content, place and class."""
+        return len(self._regions.get(split, ())) == 1
 
     def problems(self, split: str) -> list[Problem]:
         """Warnings about the pictures of a split."""
@@ -51,5 +61,10 @@ class Repeats:
 
 def _boxes(record: ImageRecord) -> bytes:
     """Boxes and classes, whatever their order."""
-    rows = np.column_stack([record.class_ids, np.floor(record.xyxy * 100 + 0.5)]).astype("<i8")
+    rows = _rows(record)
     return rows[np.lexsort(rows.T)].tobytes()
+
+
+def _rows(record: ImageRecord) -> NDArray[np.int64]:  # (n, 5)
+    """Class and corners in 1/100 px of each box."""
+    return np.column_stack([record.class_ids, np.floor(record.xyxy * 100 + 0.5)]).astype(np.int64)

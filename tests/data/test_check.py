@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,9 +141,11 @@ def test_no_box_of_the_first_class_is_a_warning(make_yolo: Make) -> None:
 
 def test_one_region_is_too_few(make_yolo: Make) -> None:
     data = make_yolo({"train/a.jpg": "0 0.5 0.5 0.5 0.5\n", "val/b.jpg": ""}, {"val": "images/val"})
-    assert warnings(check_dataset(data)) == [
-        (str(data), "a teacher cache needs 2 or more different regions, train has 1 region; draw more boxes")
-    ]
+    message = (str(data), "a teacher cache needs 2 or more different regions, train has 1; draw more boxes")
+    assert warnings(check_dataset(data)) == [message]
+    for folder, suffix in (("images", ".jpg"), ("labels", ".txt")):  # a copy is no other region
+        shutil.copy(data.parent / folder / f"train/a{suffix}", data.parent / folder / f"train/z{suffix}")
+    assert warnings(check_dataset(data)) == [message]
 
 
 def test_what_training_cannot_decode_is_refused(make_yolo: Make) -> None:
