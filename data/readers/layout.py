@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, first_line
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.parsing import is_path, kind, load_yaml, shown
+from mocha_pipe.data.readers.class_names import check_names, names_as_written
 
 SPLITS = ("train", "val", "test")
+_MOST_CLASSES = 1_000_000  # of `nc:`, for which names are made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +30,12 @@ class YoloLayout:
         """The COCO .json that the split names, or None where it names YOLO images."""
         entry = self._entry(split)
         return self._resolve(split, entry) if isinstance(entry, str) and entry.lower().endswith(".json") else None
+
+    def json_of_splits(self) -> list[Path]:
+        """The COCO .json of every split that names one which is there."""
+        entries = [entry for entry in self.entries.values() if isinstance(entry, str)]
+        files = [(self.root / entry).resolve() for entry in entries if entry.lower().endswith(".json")]
+        return [file for file in dict.fromkeys(files) if file.is_file()]
 
     def places(self, split: str) -> list[Path]:
         """Folders and list files of the split, resolved, each inside the root.
@@ -74,6 +81,8 @@ def load_layout(file: Path) -> YoloLayout:
     keys = load_yaml(file)
     if keys.get("val") is None and keys.get("validation") is not None:  # ultralytics takes both spellings
         keys["val"] = keys["validation"]
+    for key in ("path", *SPLITS):
+        _check_paths(file, key, keys.get(key))
     return YoloLayout(
         file=file,
         root=_root(file, keys.get("path")),
@@ -83,31 +92,11 @@ def load_layout(file: Path) -> YoloLayout:
     )
 
 
-def load_yaml(file: Path) -> dict[str, object]:
-    """Keys of a YAML mapping.
-
-    Raises:
-        DatasetError: It is no YAML, or no mapping.
-    """
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise DatasetError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or first_line(error)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise DatasetError(f"{file}: is not valid YAML ({line}{reason}); mend that line") from None
-    if not isinstance(value, dict):
-        raise DatasetError(f"{file}: must hold 'key: value' lines, found {_kind(value)}; see 'names:' and 'train:'")
-    return {str(key): content for key, content in value.items()}
-
-
 def _root(file: Path, path: object) -> Path:
     if path is None or path == "":
         return file.parent.resolve()
     if not isinstance(path, str):
-        raise DatasetError(f"{file}: 'path:' must be a folder, found {_kind(path)}")
+        raise DatasetError(f"{file}: 'path:' must be a folder, found {kind(path)}")
     places = [(base / path).resolve() for base in (file.parent, Path.cwd())]
     for place in places:
         if place.is_dir():
@@ -118,12 +107,18 @@ def _root(file: Path, path: object) -> Path:
     )
 
 
+def _check_paths(file: Path, key: str, value: object) -> None:
+    for path in value if isinstance(value, list) else [value]:
+        if isinstance(path, str) and path and not is_path(path):
+            raise DatasetError(f"{file}: '{key}:' must be a path that a disk can have, found {shown(path)}; mend it")
+
+
 def _entry(file: Path, split: str, value: object) -> str | tuple[str, ...]:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return tuple(value)
-    raise DatasetError(f"{file}: '{split}:' must be a folder, a list file, or a list of those, found {value!r}")
+    raise DatasetError(f"{file}: '{split}:' must be a folder, a list file, or a list of those, found {shown(value)}")
 
 
 def _class_names(file: Path, keys: Mapping[str, object]) -> tuple[str, ...] | None:
@@ -135,27 +130,29 @@ def _class_names(file: Path, keys: Mapping[str, object]) -> tuple[str, ...] | No
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
-        raise DatasetError(f"{file}: 'names:' must be a list or map of class names, found {_kind(keys['names'])}")
+        raise DatasetError(f"{file}: 'names:' must be a list or map of class names, found {kind(keys['names'])}")
+    written = names_as_written(file, names)
     try:
-        by_id = {int(number): str(name) for number, name in names.items()}
-    except (TypeError, ValueError):
+        by_id = dict(zip(map(int, names), written, strict=True))
+    except (TypeError, ValueError, OverflowError):
         by_id = {}
     if sorted(by_id) != list(range(len(names))):
         raise DatasetError(
-            f"{file}: 'names:' has {len(names)} names, so its ids must be 0 to {len(names) - 1}, found {list(names)}"
+            f"{file}: 'names:' has {len(names)} names, so its ids must be 0 to {len(names) - 1}, "
+            f"found {shown(list(names))}"
         )
     if count is not None and count != len(names):
         raise DatasetError(f"{file}: 'nc: {count}' but 'names:' has {len(names)} names; remove 'nc:'")
-    return tuple(by_id[number] for number in range(len(names)))
+    return check_names(file, [by_id[number] for number in range(len(names))])
 
 
 def _class_count(file: Path, count: object) -> int:
     try:
         number = float(str(count))
-        if number < 1 or number % 1:
+        if not 1 <= number <= _MOST_CLASSES or number % 1:
             raise ValueError
     except ValueError:
-        raise DatasetError(f"{file}: 'nc:' must be a whole number of classes, found {count!r}") from None
+        raise DatasetError(f"{file}: 'nc:' must be a whole number of classes, found {shown(count)}") from None
     return int(number)
 
 
@@ -164,8 +161,4 @@ def _keypoint_numbers(file: Path, shape: object) -> int:
         return 0
     if isinstance(shape, list) and len(shape) == 2 and all(isinstance(number, int) for number in shape):
         return int(shape[0]) * int(shape[1])
-    raise DatasetError(f"{file}: 'kpt_shape:' must be [points, numbers per point], found {shape!r}")
-
-
-def _kind(value: object) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    raise DatasetError(f"{file}: 'kpt_shape:' must be [points, numbers per point], found {shown(shape)}")
