@@ -114,6 +114,8 @@ def name_inside(path: Path, root: Path) -> str | None:
 
     Only the file's folder is resolved: a picture that is itself a link keeps its place.
     """
+    if "\0" in path.name or "\0" in str(path.parent):  # which no file system has
+        return None
     folder = _resolved(os.fspath(Path.cwd() / path.parent))
     return (folder / path.name).relative_to(root).as_posix() if folder.is_relative_to(root) else None
 

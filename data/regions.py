@@ -21,6 +21,7 @@ from tqdm import tqdm
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.files import write_parquet
 from mocha_pipe.data.images import image_digest
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.types import DetectionSource
 
 IMAGES_FILE = "images.parquet"
@@ -152,8 +153,8 @@ class RegionTable:
         if not images.schema.equals(_IMAGES_SCHEMA) or not regions.schema.equals(_REGIONS_SCHEMA):
             raise DatasetError(f"{folder}: {IMAGES_FILE} or {REGIONS_FILE} has other columns; {_REBUILD}")
         try:
-            class_names = tuple(json.loads(metadata.get(b"class_names", b"[]")))
-        except ValueError:  # damaged, as the digests below then say
+            class_names = tuple(parse_json(metadata.get(b"class_names", b"[]")))
+        except (ValueError, TypeError):  # damaged, as the digests below then say
             class_names = ()
         table = cls(
             class_names=class_names,

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.readers.coco import read_coco, split_of_coco_file
+from mocha_pipe.data.readers.coco import read_coco
+from mocha_pipe.data.readers.coco_pictures import split_of_coco_file
 from mocha_pipe.data.readers.layout import load_layout
 from mocha_pipe.data.readers.ndjson import read_ndjson, splits_of_ndjson
 from mocha_pipe.data.readers.packed import is_packed, read_packed, splits_of_shards

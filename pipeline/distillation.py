@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ultralytics.utils import LOGGER
+
 from mocha_pipe.data.packing.remote import RemoteShard
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource, RegionTargets
-from mocha_pipe.pipeline.run.datasets import distill_data, named
+from mocha_pipe.pipeline.run.datasets import distill_data, named, seen_in_training
 from mocha_pipe.pipeline.run.inputs import (
     BASE,
     DISTILL,
@@ -70,6 +72,8 @@ def open_inputs(config: RunConfig, cache_folder: Path, model: str) -> DistillInp
     """
     model = find_model(model)
     train, table, val, shards = distill_data(config)
+    if warning := seen_in_training(train, val):
+        LOGGER.warning(warning)
     cache = RegionCache.open(cache_folder, expect_table=table)
     return DistillInputs(
         model=model, cache=cache, targets=cache.targets(), train=train, table=table, val=val, shards=shards

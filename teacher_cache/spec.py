@@ -81,7 +81,9 @@ class TeacherSpec:
         try:
             return TypeAdapter(cls).validate_json(json.dumps(dict(values)))
         except ValidationError as error:
-            faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+            faults = "; ".join(
+                f"{fault['loc'][0] if fault['loc'] else 'json'}: {fault['msg']}" for fault in error.errors()
+            )
             names = ", ".join(field.name for field in fields(cls))
             raise CacheFormatError(
                 f"a teacher spec has exactly the fields {names}; found {faults}; "

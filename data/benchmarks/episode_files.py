@@ -1,6 +1,5 @@
 """Episode files of published benchmarks: a JSON list of `{"train": [image names], "val": [image names]}`."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -8,6 +7,7 @@ from typing import Any
 
 from mocha_pipe.data.errors import EpisodeError
 from mocha_pipe.data.images import IMAGE_SUFFIXES
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.types import DetectionSource, PublishedEpisode
 
 _SHAPE = 'a list of {"train": [image names], "val": [image names]}'
@@ -90,7 +90,7 @@ def read_json(path: Path) -> Any:
         EpisodeError: It is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_bytes())
     except ValueError as error:
         raise EpisodeError(f"{path}: must be JSON, found {error}; get the file again") from None
 

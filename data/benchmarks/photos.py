@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import name_inside
+from mocha_pipe.data.parsing import load_yaml, shown
 from mocha_pipe.data.readers.labels import read_labels
-from mocha_pipe.data.readers.layout import load_yaml
 from mocha_pipe.data.readers.listing import walk_images
 from mocha_pipe.data.readers.yolo import read_record, shared_labels
 from mocha_pipe.data.source import without_errors
@@ -136,8 +136,8 @@ def _coarse_classes(file: Path, objects: Sequence[str]) -> list[str]:
         coarse = said.get(name, words[-1] if words else None)
         if not isinstance(coarse, str) or not coarse:
             raise DatasetError(
-                f"{file}: '{name}' must have a coarse class of the detector, found {coarse!r}; write a line such as "
-                f"'{name}: mug'"
+                f"{file}: '{name}' must have a coarse class of the detector, found {shown(coarse)}; write a line such "
+                f"as '{name}: mug'"
             )
         classes.append(coarse)
     return classes

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mocha_pipe.data.errors import DatasetError
-from mocha_pipe.data.readers.layout import load_yaml
+from mocha_pipe.data.parsing import load_yaml, shown
+from mocha_pipe.data.readers.class_names import check_names, names_as_written
 from mocha_pipe.data.source import open_source
 from mocha_pipe.data.types import PersonalBenchmark
 
@@ -23,18 +24,20 @@ def read_yaml_folder(folder: Path, *, progress: bool = False) -> PersonalBenchma
     data = folder / "data.yaml"
     source = open_source(data, "test", progress=progress)
     keys = load_yaml(data)
-    duplicates = sorted({name for name in source.class_names if source.class_names.count(name) > 1})
-    if duplicates:
-        raise DatasetError(f"{data}: personal names must differ, '{duplicates[0]}' is there twice; mend 'names:'")
     names = keys.get("coarse_names")
-    if not isinstance(names, list) or not names or len({str(name) for name in names}) < len(names):
-        raise DatasetError(f"{data}: 'coarse_names:' must list the detector's classes, each once, found {names!r}")
+    if not isinstance(names, list) or not names:
+        raise DatasetError(f"{data}: 'coarse_names:' must list the detector's classes, found {shown(names)}")
     return PersonalBenchmark(
         name=folder.resolve().name,
         source=source,
-        coarse_names=tuple(map(str, names)),
+        coarse_names=_coarse_names(data, names),
         coarse_of=_coarse_of(data, keys.get("coarse"), len(source.class_names), len(names)),
     )
+
+
+def _coarse_names(data: Path, names: list[object]) -> tuple[str, ...]:
+    key = "coarse_names"
+    return check_names(data, names_as_written(data, dict(enumerate(names)), key), key)
 
 
 def _coarse_of(data: Path, ids: object, num_personal: int, num_coarse: int) -> NDArray[np.int64]:  # (P,)
@@ -42,6 +45,6 @@ def _coarse_of(data: Path, ids: object, num_personal: int, num_coarse: int) -> N
     if not isinstance(ids, list) or len(ids) != num_personal or any(type(n) is not int or n not in known for n in ids):
         raise DatasetError(
             f"{data}: 'coarse:' must list an id of 'coarse_names:', 0 to {num_coarse - 1}, for each of the "
-            f"{num_personal} 'names:', found {ids!r}"
+            f"{num_personal} 'names:', found {shown(ids)}"
         )
     return np.array(ids, dtype=np.int64)

@@ -110,7 +110,7 @@ def _copy_manifest(data: str, copy: Path) -> NamedShards:
         )
     url = f"{where}/{MANIFEST}"
     content = _read(url)
-    manifest = Manifest.parse(content.decode("utf-8", "replace"), url)
+    manifest = Manifest.parse(content, url)
     with atomic_path(copy / MANIFEST) as temporary:
         temporary.write_bytes(content)
     return NamedShards(asked=data, where=where, folder=copy, tars=tars, manifest=manifest)

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, first_line
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.parsing import is_path, kind, load_yaml, shown
+from mocha_pipe.data.readers.class_names import check_names, names_as_written
 from mocha_pipe.data.readers.ultralytics_files import datasets_folders, imagenet_names
 from mocha_pipe.data.types import Problem, warning
 
 SPLITS = ("train", "val", "test")
+_MOST_CLASSES = 1_000_000  # of `nc:`, for which names are made
 _Entry = str | tuple[str, ...]
 
 
@@ -35,6 +36,12 @@ class YoloLayout:
         """The COCO .json that the split names, or None where it names YOLO images."""
         entry = self._entry(split)
         return self._resolve(split, entry) if isinstance(entry, str) and entry.lower().endswith(".json") else None
+
+    def json_of_splits(self) -> list[Path]:
+        """The COCO .json of every split that names one which is there."""
+        entries = [entry for entry in self.entries.values() if isinstance(entry, str)]
+        files = [(self.root / entry).resolve() for entry in entries if entry.lower().endswith(".json")]
+        return [file for file in dict.fromkeys(files) if file.is_file()]
 
     def places(self, split: str) -> list[Path]:
         """Folders and list files of the split, resolved; they may lie outside the root.
@@ -82,6 +89,8 @@ def load_layout(file: Path) -> YoloLayout:
     keys = load_yaml(file)
     if keys.get("val") is None and keys.get("validation") is not None:  # ultralytics takes both spellings
         keys["val"] = keys["validation"]
+    for key in ("path", *SPLITS):
+        _check_paths(file, key, keys.get(key))
     _check_channels(file, keys.get("channels"))
     entries = {split: _entry(file, split, keys[split]) for split in SPLITS if keys.get(split)}
     root, problems = _root(file, keys.get("path"), entries)
@@ -93,26 +102,6 @@ def load_layout(file: Path) -> YoloLayout:
         entries=entries,
         problems=problems,
     )
-
-
-def load_yaml(file: Path) -> dict[str, object]:
-    """Keys of a YAML mapping.
-
-    Raises:
-        DatasetError: It is no YAML, or no mapping.
-    """
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise DatasetError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or first_line(error)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise DatasetError(f"{file}: is not valid YAML ({line}{reason}); mend that line") from None
-    if not isinstance(value, dict):
-        raise DatasetError(f"{file}: must hold 'key: value' lines, found {_kind(value)}; see 'names:' and 'train:'")
-    return {str(key): content for key, content in value.items()}
 
 
 def with_slashes(path: str) -> str:
@@ -130,7 +119,7 @@ def _root(file: Path, path: object, entries: Mapping[str, _Entry]) -> tuple[Path
     if path is None or path == "":
         return file.parent.resolve(), ()
     if not isinstance(path, str):
-        raise DatasetError(f"{file}: 'path:' must be a folder, found {_kind(path)}")
+        raise DatasetError(f"{file}: 'path:' must be a folder, found {kind(path)}")
     bases = (file.parent, Path.cwd(), *datasets_folders())
     places = list(dict.fromkeys((base / written).resolve() for written in (path, with_slashes(path)) for base in bases))
     folders = [place for place in places if place.is_dir()]
@@ -164,12 +153,18 @@ def _check_channels(file: Path, channels: object) -> None:
         )
 
 
+def _check_paths(file: Path, key: str, value: object) -> None:
+    for path in value if isinstance(value, list) else [value]:
+        if isinstance(path, str) and path and not is_path(path):
+            raise DatasetError(f"{file}: '{key}:' must be a path that a disk can have, found {shown(path)}; mend it")
+
+
 def _entry(file: Path, split: str, value: object) -> _Entry:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return tuple(value)
-    raise DatasetError(f"{file}: '{split}:' must be a folder, a list file, or a list of those, found {value!r}")
+    raise DatasetError(f"{file}: '{split}:' must be a folder, a list file, or a list of those, found {shown(value)}")
 
 
 def _class_names(file: Path, keys: Mapping[str, object]) -> tuple[str, ...] | None:
@@ -181,27 +176,29 @@ def _class_names(file: Path, keys: Mapping[str, object]) -> tuple[str, ...] | No
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
-        raise DatasetError(f"{file}: 'names:' must be a list or map of class names, found {_kind(keys['names'])}")
+        raise DatasetError(f"{file}: 'names:' must be a list or map of class names, found {kind(keys['names'])}")
+    written = names_as_written(file, names)
     try:
-        by_id = {int(number): str(name) for number, name in names.items()}
-    except (TypeError, ValueError):
+        by_id = dict(zip(map(int, names), written, strict=True))
+    except (TypeError, ValueError, OverflowError):
         by_id = {}
     if sorted(by_id) != list(range(len(names))):
         raise DatasetError(
-            f"{file}: 'names:' has {len(names)} names, so its ids must be 0 to {len(names) - 1}, found {list(names)}"
+            f"{file}: 'names:' has {len(names)} names, so its ids must be 0 to {len(names) - 1}, "
+            f"found {shown(list(names))}"
         )
     if count is not None and count != len(names):
         raise DatasetError(f"{file}: 'nc: {count}' but 'names:' has {len(names)} names; remove 'nc:'")
-    return imagenet_names(tuple(by_id[number] for number in range(len(names))))
+    return imagenet_names(check_names(file, [by_id[number] for number in range(len(names))]))
 
 
 def _class_count(file: Path, count: object) -> int:
     try:
         number = float(str(count))
-        if number < 1 or number % 1:
+        if not 1 <= number <= _MOST_CLASSES or number % 1:
             raise ValueError
     except ValueError:
-        raise DatasetError(f"{file}: 'nc:' must be a whole number of classes, found {count!r}") from None
+        raise DatasetError(f"{file}: 'nc:' must be a whole number of classes, found {shown(count)}") from None
     return int(number)
 
 
@@ -210,8 +207,4 @@ def _keypoint_numbers(file: Path, shape: object) -> int:
         return 0
     if isinstance(shape, list) and len(shape) == 2 and all(isinstance(number, int) for number in shape):
         return int(shape[0]) * int(shape[1])
-    raise DatasetError(f"{file}: 'kpt_shape:' must be [points, numbers per point], found {shape!r}")
-
-
-def _kind(value: object) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    raise DatasetError(f"{file}: 'kpt_shape:' must be [points, numbers per point], found {shown(shape)}")

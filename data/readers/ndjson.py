@@ -4,7 +4,6 @@ The first line describes the data set, every other line one picture with its box
 `train` lies in `images/train` of the folder that the first line's `path` names, counted from the file's own.
 """
 
-import json
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from mocha_pipe.data.errors import DatasetError, first_line
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.readers.labels import parse_labels
 from mocha_pipe.data.readers.layout import SPLITS
 from mocha_pipe.data.readers.yolo import read_record
@@ -105,8 +105,8 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as reason:
+            entry = parse_json(line)
+        except ValueError as reason:
             raise DatasetError(f"{file}:{number}: is not valid JSON ({first_line(reason)}); export it again") from None
         if not isinstance(entry, dict):
             raise DatasetError(f"{file}:{number}: a line is a map, found {line[:60]}; export it again")

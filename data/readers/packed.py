@@ -70,7 +70,7 @@ class NamedShards:
 
 def is_packed(data: Path) -> bool:
     """Whether `data` names tar shards rather than another layout."""
-    return data.suffix.lower() == ".tar" or (data.suffix.lower() == ".json" and data.is_file() and is_manifest(data))
+    return data.suffix.lower() == ".tar" or (data.suffix.lower() == ".json" and is_manifest(data))
 
 
 def named_files(asked: str) -> tuple[str, list[str]]:

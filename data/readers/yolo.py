@@ -15,7 +15,8 @@ from tqdm import tqdm
 from mocha_pipe.data.boxes import clip_boxes, cxcywhn_to_xyxy
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.images import inspect_image
-from mocha_pipe.data.readers.coco import read_coco
+from mocha_pipe.data.readers.class_names import widest_names, with_names
+from mocha_pipe.data.readers.coco import names_of, read_coco
 from mocha_pipe.data.readers.labels import Labels, read_labels
 from mocha_pipe.data.readers.layout import YoloLayout, load_layout
 from mocha_pipe.data.readers.listing import FoundImages, find_images
@@ -43,7 +44,12 @@ def read_yolo(data: Path, split: str, *, progress: bool = False) -> DetectionSou
     """
     layout = load_layout(data)
     if coco_file := layout.coco_file(split):
-        return read_coco(coco_file, split, class_names=layout.class_names, progress=progress)
+        source = read_coco(coco_file, split, progress=progress)
+        if layout.class_names:
+            return with_names(source, layout.class_names, coco_file, listed="'names:'; remove 'names:'")
+        read = {coco_file: source.class_names}
+        lists = {file: read.get(file) or names_of(file) for file in (*layout.json_of_splits(), coco_file)}
+        return with_names(source, widest_names(lists), coco_file, listed="the data set; export all from one project")
     if layout.class_names is None:
         raise DatasetError(
             f"{data}: key 'names:' is missing; add 'names: [first class, second class]' in the order of the ids"

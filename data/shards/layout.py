@@ -9,7 +9,6 @@ The tars are plain WebDataset for anybody else. We read them through the index, 
 In data/ a shard is such a tar; a shard of a teacher cache is another thing.
 """
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -22,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.files import bytes_digest, write_json, write_parquet
+from mocha_pipe.data.parsing import parse_json, shown
 
 MANIFEST = "dataset.json"
 FORMAT = "mocha-pipe shards 1"
@@ -97,33 +97,35 @@ class Manifest:
             DatasetError: It is not what `data pack` writes.
         """
         try:
-            text = (folder / MANIFEST).read_text(encoding="utf-8")
+            content = (folder / MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise DatasetNotFoundError(
                 f"{asked}: no {MANIFEST} beside the shards, tars are read together with the {MANIFEST} and index that "
                 f"`mocha-pipe data pack` wrote; copy both to {folder}"
             ) from None
-        return cls.parse(text, folder / MANIFEST)
+        return cls.parse(content, folder / MANIFEST)
 
     @classmethod
-    def parse(cls, text: str, where: object) -> "Manifest":
-        """A dataset.json from its text.
+    def parse(cls, written: bytes, where: object) -> "Manifest":
+        """A dataset.json from its bytes.
 
         Raises:
             DatasetError: It is not what `data pack` writes.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(written)
             if content["format"] != FORMAT:
                 raise DatasetError(
-                    f"{where}: is of format {content['format']!r}, this version reads {FORMAT!r}; pack again"
+                    f"{where}: is of format {shown(content['format'])}, this version reads {FORMAT!r}; pack again"
                 )
             return TypeAdapter(cls).validate_python(content)
         except DatasetError:
             raise
         except (ValueError, KeyError, TypeError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": repr(error)}
-            reason = " ".join(map(str, (*first["loc"], first["msg"])))
+            reason = str(error) if isinstance(error, ValueError) else repr(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = " ".join(map(str, (*first["loc"], first["msg"])))
             raise DatasetError(
                 f"{where}: is not a {MANIFEST} of `mocha-pipe data pack` ({reason}); copy it again, or pack again"
             ) from None
@@ -243,8 +245,11 @@ def check_split_name(split: str) -> None:
 
 def is_manifest(file: Path) -> bool:
     """Whether a .json is a dataset.json of `data pack`; reads its beginning only, as a COCO json may be large."""
-    with file.open("rb") as stream:
-        return FORMAT.rpartition(" ")[0].encode() in stream.read(100)
+    try:
+        with file.open("rb") as stream:
+            return FORMAT.rpartition(" ")[0].encode() in stream.read(100)
+    except OSError:  # none that can be read
+        return False
 
 
 def recipe_of(data: Path) -> str | None:

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.pipeline.report.tables import legend, results_tables, values_table
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def print_report(done: "Completion", *, as_json: bool) -> None:
     """Print a few-shot report: notes on stderr, then its json or its table."""
     for note in done.outputs["notes"]:
         typer.echo(f"note: {note}", err=True)
-    report = json.loads((done.folder / "report.json").read_text(encoding="utf-8"))
+    report = parse_json((done.folder / "report.json").read_bytes())
     if as_json:
         print_json(report)
         return

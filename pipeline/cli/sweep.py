@@ -12,7 +12,7 @@ from mocha_pipe.pipeline.settings.sections import RunConfig
 
 
 @takes_settings(
-    "sweep", "data.path", "data.url", "cache.folder", "cache.url", "distill.student", "distill.epochs",
+    "sweep", "data.path", "data.url", "data.val", "cache.folder", "cache.url", "distill.student", "distill.epochs",
     "distill.image_size", "distill.batch", "distill.device", "distill.train",
 )  # fmt: skip
 def sweep(

@@ -1,8 +1,10 @@
 """The data that stages start from: the miniature's worlds, written where they are missing, and data sets opened."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +13,7 @@ from mocha_pipe.data.files import exclusive
 from mocha_pipe.data.miniature import make_miniature, make_validation
 from mocha_pipe.data.packing.pack import DEFAULT_SHARD_MB, PackedSplit, pack
 from mocha_pipe.data.packing.remote import RemoteShard, copy_split, open_shards
+from mocha_pipe.data.readers.class_names import with_names
 from mocha_pipe.data.readers.packed import find_shards, is_packed
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.shards.layout import recipe_of
@@ -22,6 +25,7 @@ from mocha_pipe.pipeline.settings.loading import is_miniature
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
 _Setting = TypeVar("_Setting")
+_open_validation = partial(open_source, keep_unreadable=True, progress=True)
 _WORLD_ENTRIES = {"images", "labels", "data.yaml", "benchmark", BEGUN, COMPLETE}
 
 
@@ -85,12 +89,37 @@ def distill_data(
     """Training images, their regions, validation images, and the shards to stream the training images from, if any."""
     if not config.data.url:
         train, table = training_regions(config)
-        return train, table, open_source(data_path(config), config.data.val, keep_unreadable=True, progress=True), ()
+        own = _own_validation(config, train)
+        return train, table, own or _open_validation(data_path(config), config.data.val), ()
     place = hashlib.blake2b(config.data.url.rpartition("/")[0].encode(), digest_size=8).hexdigest()
     copy = config.root / "remote" / f"data-{place}"
     remote = open_shards(config.data.url, copy, config.data.train)
-    val = copy_split(config.data.url, copy, config.data.val, progress=True)
-    return remote.source, remote.table, open_source(val, config.data.val, keep_unreadable=True), remote.shards
+    if (own := _own_validation(config, remote.source)) is None:
+        val = copy_split(config.data.url, copy, config.data.val, progress=True)
+        own = _open_validation(val, config.data.val)
+    return remote.source, remote.table, own, remote.shards
+
+
+def _own_validation(config: RunConfig, train: DetectionSource) -> DetectionSource | None:
+    """The COCO json that was named for validation, whose categories must be among the training split's."""
+    val = Path(config.data.val)
+    if val.suffix.lower() != ".json":
+        return None
+    listed = f"{config.data.url or config.data.path}; export both from one project"
+    return with_names(_open_validation(val), train.class_names, val, listed=listed)
+
+
+def seen_in_training(train: DetectionSource, val: DetectionSource) -> str | None:
+    """What rests on images that the student has seen, where validation images are training images."""
+    trained = {os.fspath(record.path) for record in train.records}
+    shared = sum(os.fspath(record.path) in trained for record in val.records)
+    if not shared:
+        return None
+    return (
+        f"{shared} of {len(val.records)} validation images are training images: figures, the choice of the best epoch "
+        "and the threshold for unknown things then rest on what the student has seen; name others with 'val:' in "
+        "data.yaml, or with --val OTHER.json"
+    )
 
 
 def pack_shards(

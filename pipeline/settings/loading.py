@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from mocha_pipe.data.errors import first_line
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.shards.layout import recipe_of
 from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.rundir import is_complete
@@ -68,8 +70,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; name an existing one with --config") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}; mend that line") from None
+    except (ValueError, RecursionError) as error:  # of a number with too many digits, and of brackets in brackets
+        raise ConfigError(f"{path} is not TOML: {first_line(error)}; mend that line") from None
 
 
 def apply_values(config: RunConfig, values: Values, *, where: str) -> RunConfig:
@@ -118,7 +120,7 @@ def parse_value(text: str) -> Any:
     if text in words:
         return words[text]
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
 

@@ -65,8 +65,8 @@ class DataConfig:
     """Images that each worker of a stream draws the next one from; more mix better and take more memory."""
     train: str = "train"
     """Split whose boxes the teacher embeds and the student learns from."""
-    val: str = "val"
-    """Split on which the detectors are measured."""
+    val: Annotated[str, "--val"] = "val"
+    """Split on which the detectors are measured, or a COCO json of their own images for that."""
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)

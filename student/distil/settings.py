@@ -55,7 +55,7 @@ class DistillSetup:
         if self.train.class_names != self.val.class_names:
             raise RegionTargetError(
                 f"Training and validation must share their class names; found {list(self.train.class_names)[:5]} and "
-                f"{list(self.val.class_names)[:5]}; correct `names` in the data set's yaml."
+                f"{list(self.val.class_names)[:5]}; give both the same names."
             )
         boxes = [len(record.class_ids) for record in self.train.records]
         if list(np.diff(self.first_row)) != boxes or len(self.targets) < self.first_row[-1]:

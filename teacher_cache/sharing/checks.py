@@ -1,9 +1,9 @@
 """Whether a file of a cache is what was written: checked before it is sent, and when it has arrived."""
 
-import json
 from pathlib import Path
 
 from mocha_pipe.data.files import file_digest
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.teacher_cache.checking.verify import read_list
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.sharing.holding import COMPLETE_NAME, DESCRIPTION, TABLE, Holding
@@ -37,7 +37,7 @@ def check_file(root: Path, name: str, source: Holding) -> None:
         _require(path, is_it, "it is not the projection that the targets were made with")
     elif name == COMPLETE_NAME:
         try:
-            json.loads(path.read_bytes())
+            parse_json(path.read_bytes())
         except ValueError:
             _require(path, False, "it is no json")
     elif array == QUARANTINE_FOLDER:

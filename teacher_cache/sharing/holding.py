@@ -4,7 +4,6 @@ The names that files of a cache can have are written out here, and nothing else 
 stay there, and no name from outside leads out of the folder.
 """
 
-import json
 import tempfile
 from collections.abc import Iterable
 from functools import cached_property
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import bytes_digest
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
 from mocha_pipe.teacher_cache.sharing.place import Place
@@ -172,7 +172,7 @@ class Holding:
     def _read_targets_description(self) -> None:
         self.targets_description = self.place.read(TARGETS_DESCRIPTION)
         try:
-            content = json.loads(self.targets_description)
+            content = parse_json(self.targets_description)
             self.dims["targets"] = int(content["shape"][1])
             self._projection_of_targets = str(content["attributes"]["projection_digest"])
         except (ValueError, LookupError, TypeError) as error:

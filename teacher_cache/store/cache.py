@@ -1,6 +1,5 @@
 """RegionCache: an existing cache, opened only when it holds what the caller expects."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mocha_pipe.data.files import file_digest
+from mocha_pipe.data.parsing import parse_json, shown
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.teacher_cache.errors import (
     CacheCorruptError,
@@ -22,6 +22,7 @@ from mocha_pipe.teacher_cache.store.differences import table_differences
 from mocha_pipe.teacher_cache.store.layout import (
     FORMAT_NAME,
     FORMAT_VERSION,
+    MOST,
     TEACHER_ARRAYS,
     ShardPlan,
     attributes_digest,
@@ -29,7 +30,7 @@ from mocha_pipe.teacher_cache.store.layout import (
 )
 from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, read_set_aside
-from mocha_pipe.teacher_cache.store.reader import ShardRows
+from mocha_pipe.teacher_cache.store.reader import ShardRows, read_metadata
 from mocha_pipe.teacher_cache.store.targets import CachedTargets
 
 PROJECTION_NAME = "projection.safetensors"
@@ -152,11 +153,12 @@ class RegionCache:
 
         Raises:
             CacheIncompleteError: there are no targets yet.
+            CacheFormatError: their description is of something else.
         """
         if not self.has("targets"):
             raise self._lacks("targets of its present projection")
-        attributes = json.loads((self.path / "targets" / "zarr.json").read_bytes()).get("attributes", {})
-        return str(attributes.get("projection_digest"))
+        attributes = read_metadata(self.path / "targets").get("attributes")
+        return str(attributes.get("projection_digest") if isinstance(attributes, dict) else None)
 
     def has_current_targets(self) -> bool:
         """Whether the array `targets` exists and belongs to the projection beside it; shards may be missing.
@@ -254,7 +256,7 @@ def parse_attributes(content: bytes, place: str) -> dict[str, Any]:
         CacheCorruptError: it is not what was written.
     """
     try:
-        document = json.loads(content)
+        document = parse_json(content)
         attributes: dict[str, Any] = document["attributes"]
         is_ours = attributes["format"] == FORMAT_NAME and "format_version" in attributes
         is_ours = is_ours and (document["zarr_format"], document["node_type"]) == (3, "group")
@@ -265,10 +267,25 @@ def parse_attributes(content: bytes, place: str) -> dict[str, Any]:
     if attributes["format_version"] != FORMAT_VERSION:
         raise CacheFormatError(
             f"this mocha-pipe reads caches of format version {FORMAT_VERSION}; {place} has version "
-            f"{attributes['format_version']}; use the mocha-pipe that wrote it, or name another folder with --cache"
+            f"{shown(attributes['format_version'])}; use the mocha-pipe that wrote it, or name another folder with "
+            "--cache"
         )
-    if attributes.get("digest") != attributes_digest(attributes):
+    if attributes.get("digest") != attributes_digest(attributes) or not _can_be_opened(attributes):
         raise CacheCorruptError(
             f"{place}/zarr.json is damaged: it is not the description that was written; copy it there from a sound copy"
         )
     return attributes
+
+
+def _can_be_opened(attributes: dict[str, Any]) -> bool:
+    """Whether the fields that a cache is opened by have values that can be."""
+    rows, size = attributes.get("rows"), attributes.get("rows_per_shard")
+    return (
+        type(rows) is int
+        and type(size) is int
+        and 0 < size <= MOST
+        and 0 < rows <= MOST * size
+        and isinstance(attributes.get("teacher"), dict)
+        and isinstance(attributes.get("table_files"), dict)
+        and all(isinstance(attributes.get(key), str) for key in ("teacher_digest", "table_digest"))
+    )

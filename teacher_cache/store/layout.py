@@ -34,6 +34,7 @@ FLOAT16_MAX = float(np.finfo(np.float16).max)
 """Largest number that an array can hold."""
 CHUNK_ROWS = 32  # 8 to 32 rows a chunk read fastest through the zarr API; see README.md
 TEACHER_ARRAYS = ("hidden", "visual")  # what a teacher can give, see `TeacherSpec.arrays`; `targets` follows
+MOST = 10**7  # shards of an array, rows of a shard and width of a row; a description that says more is none of ours
 STALE_SECONDS = 3600.0
 
 _SHARD_NAME = re.compile(r"c\.(\d+)\.0")

@@ -74,9 +74,9 @@ class Projection:
                 if (file.metadata() or {}).get("format") != _FORMAT:
                     raise SafetensorError(f"its format is not '{_FORMAT}'")
                 tensors = {name: file.get_tensor(name) for name in _TENSORS}
-        except SafetensorError as error:
+            hidden_dim, rows = int(tensors.pop("hidden_dim")), int(tensors.pop("rows"))
+        except (SafetensorError, TypeError, ValueError) as error:
             raise CacheCorruptError(
                 f"{path} is damaged: {error}; delete it and run `{build_command(path.parent)}`"
             ) from error
-        hidden_dim, rows = int(tensors.pop("hidden_dim")), int(tensors.pop("rows"))
         return cls(**tensors, hidden_dim=hidden_dim, rows=rows)

@@ -4,7 +4,6 @@ One json file per shard that has any, written before the shard's arrays: a shard
 rows hold NaN in every array, and no other row does.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mocha_pipe.data.files import json_digest, write_json
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 
 QUARANTINE_FOLDER = "quarantine"
@@ -66,7 +66,7 @@ def read_quarantine_file(path: Path) -> tuple[SetAside, ...]:
         CacheCorruptError: the file is damaged.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = parse_json(path.read_bytes())
         entries = content["regions"]
         names = {field.name for field in fields(SetAside)}
         is_sound = content["digest"] == json_digest(entries) and all(set(entry) == names for entry in entries)

@@ -5,7 +5,6 @@ Where another program wrote the array in a layout of its own, zarr reads it.
 Legend: N rows, D width, S rows per shard, n rows asked for.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +14,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from mocha_pipe.data.errors import first_line
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheIncompleteError, build_command
-from mocha_pipe.teacher_cache.store.layout import CHUNK_ROWS, ShardPlan, done_shards, shard_path
+from mocha_pipe.teacher_cache.store.layout import CHUNK_ROWS, MOST, ShardPlan, done_shards, shard_path
 from mocha_pipe.teacher_cache.store.shard_file import ShardFile
 
 
@@ -30,11 +31,14 @@ class ShardRows:
             CacheFormatError: the folder is not a two-dimensional float16 Zarr v3 array.
         """
         self.folder = folder
-        metadata = _read_metadata(folder)
+        metadata = read_metadata(folder)
         rows, dim = metadata["shape"]
         self.dim: int = dim
         self.plan = ShardPlan(rows, metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
-        self.is_plain = _is_plain(metadata, dim)
+        try:
+            self.is_plain = _is_plain(metadata, dim)
+        except (ValueError, LookupError, TypeError, AttributeError):  # codecs that are none
+            self.is_plain = False
         """Whether the array is in our own layout, so that files can be read without zarr."""
         self._mapped: dict[int, NDArray[np.float16] | None] = {}
 
@@ -133,9 +137,10 @@ class ShardRows:
             # In another layout no file tells whether a shard is there. A shard without any number counts as absent;
             # single rows of NaN are regions that were set aside.
             is_absent = np.isnan(values).all() and not self.is_plain and np.isnan(array[first:last]).all()
-        except ValueError as error:
+        except Exception as error:  # on a damaged description zarr lets through whatever its parsing meets
             raise CacheCorruptError(
-                f"array {self.folder} is damaged: {error}; restore its files, or name another folder with --cache"
+                f"array {self.folder} is damaged: {first_line(error)}; restore its files, or name another folder "
+                "with --cache"
             ) from error
         if is_absent:
             raise self._not_there(start // self.plan.rows_per_shard)
@@ -153,7 +158,7 @@ def is_described(folder: Path, plan: ShardPlan, dim: int | None = None) -> bool:
     """Whether an array's `zarr.json` is as layout.py writes it for these rows, these shards and, if given, this D."""
     try:
         zarr.open_array(folder, mode="r", zarr_format=3)  # refuses a field that it does not know
-        document = json.loads((folder / "zarr.json").read_bytes())
+        document = parse_json((folder / "zarr.json").read_bytes())
         reader = ShardRows(folder)
     except Exception:  # on a damaged description zarr lets through whatever its parsing meets
         return False
@@ -171,11 +176,18 @@ def _runs(rows: NDArray[np.int64], chunk_rows: int) -> Iterator[tuple[int, int]]
     yield from pairwise(bounds)
 
 
-def _read_metadata(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """What an array's `zarr.json` says.
+
+    Raises:
+        CacheFormatError: the folder is not a two-dimensional float16 Zarr v3 array.
+    """
     try:
-        metadata: dict[str, Any] = json.loads((folder / "zarr.json").read_bytes())
+        metadata: dict[str, Any] = parse_json((folder / "zarr.json").read_bytes())
         is_ours = metadata["zarr_format"] == 3 and metadata["data_type"] == "float16" and len(metadata["shape"]) == 2
-        is_ours = is_ours and len(metadata["chunk_grid"]["configuration"]["chunk_shape"]) == 2
+        sizes = (*metadata["shape"], *metadata["chunk_grid"]["configuration"]["chunk_shape"])
+        is_ours = is_ours and len(sizes) == 4 and all(type(size) is int and size > 0 for size in sizes)
+        is_ours = is_ours and max(sizes[1:]) <= MOST and sizes[0] <= MOST * sizes[2]
     except (OSError, ValueError, KeyError, TypeError):
         is_ours = False
     if not is_ours:

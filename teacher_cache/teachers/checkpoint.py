@@ -1,7 +1,6 @@
 """Where a checkpoint lies on this machine, and what identifies its content on every machine."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from mocha_pipe.data.files import file_digest
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.teacher_cache.errors import TeacherError
 
 WEIGHT_FILES = "*.safetensors"
@@ -127,7 +127,7 @@ def _download(model: str, revision: str | None, weights: bool, flag: str) -> Pat
 def _read_settings(folder: Path, model: str, flag: str) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise TeacherError(
             f"a model folder holds a config.json in Hugging Face layout; '{model}' has none; correct {flag}"

@@ -26,8 +26,17 @@ def test_benchmark(make_yolo: Make) -> None:
     ("change", "message"),
     [
         *(
-            ({"coarse_names": names}, f"'coarse_names:' must list the detector's classes, each once, found {names}")
-            for names in (None, ["mug", "mug"], [], {"mug": 0})
+            ({"coarse_names": names}, f"'coarse_names:' must list the detector's classes, found {names}")
+            for names in (None, [], {"mug": 0})
+        ),
+        (
+            {"coarse_names": ["mug", "mug"]},
+            "classes 0 and 1 are both called 'mug' in 'coarse_names:'; give each a name of its own",
+        ),
+        (
+            {"coarse_names": [True, "mug"]},
+            "the name of a class must be a text, but yaml reads name 0 of 'coarse_names:' (true) as True; write it in "
+            "quotes",
         ),
         *(
             (
@@ -36,7 +45,7 @@ def test_benchmark(make_yolo: Make) -> None:
             )
             for ids in (None, [0, 1.5, 0], [0, 1], [0, 1, 2], [0, -1, 0], [0, 1, True])
         ),
-        ({"names": ["x", "y", "x"]}, "personal names must differ, 'x' is there twice; mend 'names:'"),
+        ({"names": ["x", "y", "x"]}, "classes 0 and 2 are both called 'x' in 'names:'; give each a name of its own"),
         ({"test": None, "train": "images"}, "key 'test:' is missing, splits found: 'train:'; add 'test: images/test'"),
     ],
 )

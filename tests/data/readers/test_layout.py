@@ -269,3 +269,28 @@ def test_codes_of_imagenet_become_words_as_in_ultralytics(yaml_file: Path) -> No
         assert load_layout(yaml_file).class_names == tuple(check_class_names(names).values())
     yaml_file.write_text("names: [n01440764, n01443537]")
     assert load_layout(yaml_file).class_names == ("tench", "goldfish")
+
+
+@pytest.mark.parametrize("key", ["path", "train", "val"])
+@pytest.mark.parametrize("value", [300 * "x", '"a\\0b"', f"[images, {300 * 'x'}]"], ids=["long", "zero", "in a list"])
+def test_what_no_disk_has_is_no_path(yaml_file: Path, key: str, value: str) -> None:
+    yaml_file.write_text(f"{key}: {value}\nnames: [ball]\n")
+    with pytest.raises(DatasetError, match=f"'{key}:' must be a path that a disk can have, found '.+'; mend it$"):
+        load_layout(yaml_file)
+
+
+def test_a_number_of_classes_beyond_all_reason(yaml_file: Path) -> None:
+    yaml_file.write_text(f"nc: 1{400 * '0'}\n")
+    with pytest.raises(DatasetError, match=r"'nc:' must be a whole number of classes, found a number of 1329 bits$"):
+        load_layout(yaml_file)
+
+
+def test_lists_in_lists_are_told_in_short(yaml_file: Path) -> None:
+    yaml_file.write_text(
+        "a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + "".join(f"{new}: &{new} [{','.join(9 * [f'*{old}'])}]\n" for old, new in ("ab", "bc", "cd", "de", "ef", "fg"))
+        + "train: *g\n"
+    )
+    with pytest.raises(DatasetError, match="'train:' must be a folder, a list file, or a list of those") as caught:
+        load_layout(yaml_file)
+    assert len(str(caught.value)) < 1000

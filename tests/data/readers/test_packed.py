@@ -21,6 +21,7 @@ from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.shards.layout import MANIFEST, ShardIndex, index_file
 from mocha_pipe.data.source import open_source, splits_of
 from mocha_pipe.data.types import DetectionSource, ImageFile
+from tests.hostile import JSON
 
 Make = Callable[..., Path]
 Refusal = Callable[..., str]
@@ -310,5 +311,13 @@ def test_an_index_is_read_as_it_was_written(out: Path) -> None:
 def test_a_coco_json_called_dataset_json_is_still_coco(make_coco: Make) -> None:
     file = make_coco()
     moved = file.rename(file.with_name(MANIFEST))
-    with pytest.raises(DatasetNotFoundError, match="none of 2 images found"):
-        open_source(moved)
+    assert open_source(moved).num_regions == 3
+
+
+@pytest.mark.parametrize("text", JSON.values(), ids=JSON)
+def test_a_hostile_dataset_json_is_one_line(out: Path, refusal: Refusal, text: str) -> None:
+    (out / MANIFEST).write_text(text)
+    named = out / "train-000000.tar"
+    assert refusal(named, error=DatasetError).startswith(
+        f"{out}/dataset.json: is not a dataset.json of `mocha-pipe data pack` ("
+    )

@@ -237,3 +237,19 @@ def test_an_assignment_needs_a_name_and_an_equals_sign(text: str) -> None:
 
 def test_applying_nothing_changes_nothing() -> None:
     assert apply_values(RunConfig(), {}, where="here") == RunConfig()
+
+
+@pytest.mark.parametrize(
+    "text", [f"a = {2000 * '['}", f"a = {5000 * '9'}", "a = \xff"], ids=["deep", "digits", "bytes"]
+)
+def test_a_hostile_toml_file_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(f"a = {text}".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"is not TOML: .+; mend that line$") as caught:
+        load_config(path, {})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [100_000 * "[", 400 * "9"], ids=["deep", "digits"])
+def test_a_hostile_value_stays_a_text(text: str) -> None:
+    assert parse_assignments([f"name={text}"]) == {"name": text}

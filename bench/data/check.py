@@ -1,0 +1,75 @@
+"""`data check` of many label files and their pictures, against reading each of these files once."""
+
+import io
+import tempfile
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+from PIL import Image
+
+from bench.figures import Figure
+from mocha_pipe.data.check import check_dataset
+
+FILES = 100_000
+_OBJECTS = 8  # in a label file
+_SIDE = 96  # pixels
+_KINDS = 50  # of pictures; all differ in a comment
+
+
+def measure(root: Path) -> dict[str, Figure]:
+    """Processor time of a check to that of a program that reads and decodes what it reads and decodes."""
+    place = root / "bench"
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        data = write_files(Path(folder), FILES)
+        read_once(data.parent)  # from the disk
+        started = process_time()
+        read_once(data.parent)
+        read = process_time()
+        (split,) = check_dataset(data)
+        checked = process_time()
+    assert (split.images, split.regions, split.problems) == (FILES, FILES * _OBJECTS, ())
+    took, plain = checked - read, read - started
+    note = (
+        f"{took:.0f} s / {plain:.0f} s of processor time, one process: data check of {FILES} label files of {_OBJECTS} "
+        f"lines and their pictures of {_SIDE} px / each label file to numbers and each picture to pixels, once"
+    )
+    return {"check_1e5_ratio": Figure(value=took / plain, target=3.0, better="lower", note=note)}
+
+
+def write_files(folder: Path, number: int) -> Path:
+    """Write a data set of one split without a fault; returns its data.yaml."""
+    dice = np.random.default_rng(0)
+    pictures = [_jpeg(dice.integers(0, 255, (_SIDE // 8, _SIDE // 8, 3), dtype=np.uint8)) for _ in range(_KINDS)]
+    images, labels = folder / "images", folder / "labels"
+    images.mkdir()
+    labels.mkdir()
+    for index in range(number):
+        start, rest = pictures[index % _KINDS][:2], pictures[index % _KINDS][2:]
+        comment = b"\xff\xfe\x00\x0a" + b"%08d" % index
+        (images / f"{index:06d}.jpg").write_bytes(start + comment + rest)
+        boxes = dice.uniform(0.2, 0.5, (_OBJECTS, 4)).tolist()
+        lines = [f"{row % 3} {' '.join(f'{value:.6f}' for value in box)}\n" for row, box in enumerate(boxes)]
+        (labels / f"{index:06d}.txt").write_text("".join(lines))
+    data = folder / "data.yaml"
+    data.write_text("train: images\nnames: [ball, mug, star]\n")
+    return data
+
+
+def read_once(folder: Path) -> int:
+    """Every label file to numbers and every picture to pixels; returns how many lines and values there were."""
+    count = 0
+    for path in (folder / "labels").iterdir():
+        rows = [[float(word) for word in line.split()] for line in path.read_text().splitlines()]
+        count += len(rows)
+    for path in (folder / "images").iterdir():
+        with Image.open(path) as image:
+            count += np.asarray(image.convert("RGB")).size
+    return count
+
+
+def _jpeg(coarse: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(coarse).resize((_SIDE, _SIDE)).save(stream, "JPEG", quality=85)
+    return stream.getvalue()
