@@ -8,6 +8,10 @@ class MochaError(Exception):
         return printable(super().__str__())
 
 
+class MochaWarning(UserWarning):
+    """What a user should know though it stops nothing; the command line shows it as one line."""
+
+
 class DatasetError(MochaError, ValueError):
     """A data set breaks a rule of its layout."""
 

@@ -2,17 +2,37 @@
 
 import json
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from mocha_pipe.data.errors import MochaWarning
 from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.pipeline.report.tables import legend, results_tables, values_table
 
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.rundir import Completion
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Show our warnings on stderr without file and line; those of others stay as they are."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
+            if issubclass(category, MochaWarning):
+                typer.echo(f"warning: {message}", err=True)
+            else:
+                shown(message, category, *place, **named)
+
+        warnings.showwarning = show
+        yield
 
 
 def print_report(done: "Completion", *, as_json: bool) -> None:

@@ -64,8 +64,11 @@ class _Commands(Group):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; exit 2 after a MochaError, 130 after Ctrl-C."""
+        from mocha_pipe.pipeline.cli.console import warnings_in_one_line  # after --help, which does without
+
         try:
-            return super().invoke(ctx)
+            with warnings_in_one_line():
+                return super().invoke(ctx)
         except MochaError as error:
             if ctx.params.get("debug"):
                 raise
