@@ -143,8 +143,8 @@ MUTANTS = (
         name="unknown-threshold",
         breaks="one stranger more than the stated rate allows gets a name",
         file="student/fewshot/strangers.py",
-        old="math.floor(false_accept_rate / objects * (found + 1) + 1e-9)",
-        new="math.ceil(false_accept_rate / objects * (found + 1) + 1e-9)",
+        old="math.floor(false_accept_rate / objects * (strangers + 1) + 1e-9)",
+        new="math.ceil(false_accept_rate / objects * (strangers + 1) + 1e-9)",
         tests=("tests/student/fewshot/test_strangers.py",),
     ),
     Mutant(

@@ -47,6 +47,7 @@ def export(
             "classes": ", ".join(json.loads(about["class_names"])),
             "learner": about["learner"],
             "a name above": f"closeness {thresholds[0]:.3f} where one object competes",
+            "false-accept rate": about["promise"],
             "student": about["student"][:12],
         },
     )

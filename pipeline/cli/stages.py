@@ -35,9 +35,11 @@ def pretrain(config: RunConfig) -> None:
 def distill(config: RunConfig) -> None:
     """Stage 2: train the student on the cached targets beside its own task."""
     from mocha_pipe.pipeline.stages import distill_student
+    from mocha_pipe.student.fewshot.strangers import DEFAULT_RATE, load_strangers, promise
 
     done = distill_student(config)
-    print_values(f"distilled student {done.folder}", {**done.outputs, "already_complete": done.skipped})
+    rate = {"false_accept_rate": promise(len(load_strangers(done.path("student"))), DEFAULT_RATE)}
+    print_values(f"distilled student {done.folder}", {**done.outputs, **rate, "already_complete": done.skipped})
 
 
 @takes_settings("fewshot")

@@ -15,7 +15,7 @@ from mocha_pipe.student.fewshot import openset
 from mocha_pipe.student.fewshot.bootstrap import mean_interval
 from mocha_pipe.student.fewshot.confusion import confusion_by_coarse
 from mocha_pipe.student.fewshot.episodes import evaluate_episodes
-from mocha_pipe.student.fewshot.strangers import CalibrationError, accept_above
+from mocha_pipe.student.fewshot.strangers import accept_above, shortfall
 from mocha_pipe.student.network.pool_pass import PoolPass
 
 METRICS = tuple(METRIC_TITLES)
@@ -132,12 +132,10 @@ def _calibrated(
     if strangers_U is None:
         return {}, []
     rate = settings.false_accept_rate
-    try:
-        accepted = openset.acceptance(episodes, lambda candidates: accept_above(strangers_U, rate, candidates))
-    except CalibrationError as error:
-        return {}, [f"What the student's threshold accepts is left out: {error}"]
+    accepted = openset.acceptance(episodes, lambda candidates: accept_above(strangers_U, rate, candidates))
     measured = {name: _figure(getattr(accepted, name), settings.seed) for name in ("false_accept", "recall")}
-    return {"calibrated": {"rate": rate, **measured}}, []
+    few = shortfall(len(strangers_U), rate, max(int(seen.candidates.max()) for seen in episodes))
+    return {"calibrated": {"rate": rate, **measured}}, [few] if few else []
 
 
 def _figure(values_E: NDArray[np.floating], seed: int) -> dict[str, Any]:

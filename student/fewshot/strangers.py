@@ -36,11 +36,14 @@ from mocha_pipe.student.fewshot.learner import unit_rows
 STRANGERS_FILE = "strangers.safetensors"
 """Name in the student folder."""
 
+DEFAULT_RATE = 0.05
+"""False-accept rate where nobody says another."""
+
 _TENSOR = "closeness"
 
 
 class CalibrationError(MochaError, ValueError):
-    """No threshold keeps the false-accept rate that was asked for."""
+    """A false-accept rate that is none."""
 
 
 def stranger_closeness(
@@ -135,30 +138,70 @@ def accept_above(strangers_U: NDArray[np.floating], false_accept_rate: float, ob
     come close to one of them. Each prototype therefore gets an equal part of the rate, which suffices however they
     depend on each other (Bonferroni).
 
+    Strangers that are too few for the rate give the strictest threshold that there is, the closest of them, which keeps
+    `kept_rate`; without any, every region gets a name.
+
     Args:
         strangers_U: closeness of strangers, in any order.
         false_accept_rate: above 0 and below 1.
         objects: prototypes that the region is compared with, 1 or more.
 
     Raises:
-        CalibrationError: the rate makes no sense, or the strangers are too few for it.
+        CalibrationError: the rate makes no sense.
     """
     assert objects >= 1, "without prototypes there is nothing to accept"
+    check_rate(false_accept_rate)
+    scores = np.sort(np.asarray(strangers_U, np.float64))
+    assert not np.isnan(scores).any(), "closeness is a number"
+    above = max(_accepted(len(scores), false_accept_rate, objects), 1)
+    return float(scores[-above]) if len(scores) else -1.0
+
+
+def check_rate(false_accept_rate: float) -> None:
+    """Raises CalibrationError unless the rate is above 0 and below 1."""
     if not 0 < false_accept_rate < 1:
         raise CalibrationError(
             f"a false-accept rate must be above 0 and below 1, found {false_accept_rate:g}; 0.05 accepts one of twenty"
         )
-    scores, found = np.sort(np.asarray(strangers_U, np.float64)), len(strangers_U)
-    assert not np.isnan(scores).any(), "closeness is a number"
-    above = math.floor(false_accept_rate / objects * (found + 1) + 1e-9)  # 0.29 * 100 is a little less than 29
-    if above:
-        return float(scores[-above])
+
+
+def kept_rate(strangers: int, false_accept_rate: float, objects: int) -> float:
+    """The rate that `accept_above` keeps with so many strangers: the one asked for, or the lowest that there is."""
+    if _accepted(strangers, false_accept_rate, objects):
+        return false_accept_rate
+    return min(1.0, objects / (strangers + 1))
+
+
+def most_objects(strangers: int, false_accept_rate: float) -> int:
+    """How many prototypes may compete so that `accept_above` keeps the rate with so many strangers."""
+    return math.floor(false_accept_rate * (strangers + 1) + 1e-9)
+
+
+def shortfall(strangers: int, false_accept_rate: float, objects: int) -> str | None:
+    """What a user should know where so few strangers do not support the rate; None where they do."""
+    kept = kept_rate(strangers, false_accept_rate, objects)
+    if kept <= false_accept_rate:
+        return None
     least = math.ceil(objects / false_accept_rate - 1e-9) - 1
-    rate = f"ask for a rate of {objects}/{found + 1} or more, or " if objects <= found else ""
-    raise CalibrationError(
+    return (
         f"a false-accept rate of {false_accept_rate:g} for {objects} competing prototype{'s' * (objects > 1)} needs "
-        f"{least} or more strangers, and the student has {found}; {rate}distil with more validation images"
+        f"{least} or more strangers, and the student has {strangers}: names are given at the strictest threshold there "
+        f"is, which keeps a rate of {kept:.2g}; distil with more validation images for a lower one"
     )
+
+
+def promise(strangers: int, false_accept_rate: float) -> str:
+    """In words, which false-accept rate a student with so many strangers can promise."""
+    most = most_objects(strangers, false_accept_rate)
+    lowest = f"{kept_rate(strangers, 0, 1):.2g} is the lowest, for one object"
+    if most:
+        return f"{false_accept_rate:g} for up to {most} competing object{'s' * (most > 1)}; {lowest}"
+    return f"not {false_accept_rate:g}: {lowest}, with {strangers} strangers; distil with more validation images"
+
+
+def _accepted(strangers: int, false_accept_rate: float, objects: int) -> int:
+    """How many of the strangers themselves may be as close as the threshold."""
+    return math.floor(false_accept_rate / objects * (strangers + 1) + 1e-9)  # 0.29 * 100 is a little less than 29
 
 
 def _run_of_each(keys_RK: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

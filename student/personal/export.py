@@ -8,7 +8,6 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from torch import Tensor
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import atomic_path
 from mocha_pipe.student.choices import default_learner
-from mocha_pipe.student.fewshot.strangers import CalibrationError, accept_above, load_strangers
+from mocha_pipe.student.fewshot.strangers import accept_above, load_strangers, promise
 from mocha_pipe.student.network.student_files import load_student
 from mocha_pipe.student.personal.graph import GRAPH_LEARNERS, PersonalDetections, PersonalGraph
 from mocha_pipe.student.personal.profile import student_digest
@@ -34,7 +33,7 @@ ABOUT_FILE = "about.json"
 
 _FORMAT = "mocha-pipe-2"
 _OPSET = 17  # the first with LayerNormalization
-_MOST_PROTOTYPES = 500  # that compete; the file has thresholds for up to so many
+_MOST_PROTOTYPES = 500  # that compete; the file has thresholds for up to so many, and the last serves more
 
 
 class ExportError(MochaError, ValueError):
@@ -63,12 +62,13 @@ def export_student(
 
     Returns:
         What the file says about itself: `format`, `student` (its digest), `class_names` (json), `image_size`,
-        `features`, `learner`, `false_accept_rate` and `thresholds` (json, `accept_thresholds`).
+        `features`, `learner`, `false_accept_rate`, `promise` (which rate its strangers support, in words) and
+        `thresholds` (json, `accept_thresholds`).
 
     Raises:
         ExportError: there is no such format or learner, or a package is missing.
         StudentModelError, StudentModelNotFoundError: the student cannot be read.
-        CalibrationError: the student knows too few strangers for the rate.
+        CalibrationError: the rate makes no sense.
     """
     if file_format not in FILE_FORMATS:
         raise ExportError(f"--format must be one of {', '.join(FILE_FORMATS)}; found {file_format!r}.")
@@ -79,7 +79,8 @@ def export_student(
     if file_format == "onnx" and find_spec("onnx") is None:
         raise ExportError("--format onnx needs the package onnx, found none; run: pip install 'mocha-pipe[onnx]'")
     digest = student_digest(folder)
-    thresholds = accept_thresholds(load_strangers(folder), false_accept_rate)
+    strangers_U = load_strangers(folder)
+    thresholds = accept_thresholds(strangers_U, false_accept_rate)
     student = load_student(folder)
     learner = learner or default_learner(student.features)
     graph = PersonalGraph(student, image_size=image_size or student.image_size, learner=learner)
@@ -91,6 +92,7 @@ def export_student(
         "features": student.features,
         "learner": learner,
         "false_accept_rate": str(false_accept_rate),
+        "promise": promise(len(strangers_U), false_accept_rate),
         "thresholds": json.dumps(thresholds),
     }
     # Tracing warns that it is deprecated, and of each value that it takes for constant.
@@ -100,16 +102,12 @@ def export_student(
 
 
 def accept_thresholds(strangers_U: NDArray[np.floating], false_accept_rate: float) -> list[float]:
-    """`accept_above` where 1, 2, 3 ... prototypes compete, for as many as the strangers suffice.
+    """`accept_above` where 1, 2, 3 ... prototypes compete, up to 500.
 
     Raises:
-        CalibrationError: they do not suffice for one.
+        CalibrationError: the rate makes no sense.
     """
-    thresholds = [accept_above(strangers_U, false_accept_rate, 1)]
-    with suppress(CalibrationError):
-        for objects in range(2, _MOST_PROTOTYPES + 1):
-            thresholds.append(accept_above(strangers_U, false_accept_rate, objects))
-    return thresholds
+    return [accept_above(strangers_U, false_accept_rate, objects) for objects in range(1, _MOST_PROTOTYPES + 1)]
 
 
 def _write_onnx(graph: PersonalGraph, path: Path, about: Mapping[str, str]) -> None:

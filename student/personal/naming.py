@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mocha_pipe.data.boxes import box_iou
 from mocha_pipe.student.fewshot.learner import UNKNOWN
-from mocha_pipe.student.fewshot.strangers import accept_above, certainty
+from mocha_pipe.student.fewshot.strangers import accept_above, certainty, check_rate, shortfall
 from mocha_pipe.student.personal.profile import Profile
 
 SAME_THING_IOU = 0.7
@@ -32,15 +32,19 @@ class Namer:
             false_accept_rate: share of strangers that may get one of the names.
 
         Raises:
-            CalibrationError: the rate makes no sense, or the strangers are too few for it.
+            CalibrationError: the rate makes no sense.
         """
+        check_rate(false_accept_rate)
         self.names = dict(enumerate([*profile.class_names, *profile.names]))
         self._learner = profile.learner
         self._strangers_U = strangers_U
         candidates_C = profile.learner.candidates(np.arange(len(profile.class_names)))
         self._threshold_C = np.full(len(candidates_C), np.inf)
-        for count in np.unique(candidates_C[candidates_C > 0]).tolist():
+        counts = np.unique(candidates_C[candidates_C > 0]).tolist()
+        for count in counts:
             self._threshold_C[candidates_C == count] = accept_above(strangers_U, false_accept_rate, count)
+        self.shortfall = shortfall(len(strangers_U), false_accept_rate, counts[-1]) if counts else None
+        """Which rate is kept instead of the one asked for, in words, where the strangers are too few; else None."""
 
     def may_name(self, coarse_M: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether any object can be meant where the detector says these classes (M,); others need no embedding."""

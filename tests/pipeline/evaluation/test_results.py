@@ -120,13 +120,13 @@ def test_without_strangers_nothing_is_said_of_the_threshold(
     assert notes == []
 
 
-def test_too_few_strangers_leave_the_threshold_out_with_a_note(
+def test_too_few_strangers_are_noted_beside_what_their_threshold_accepts(
     benchmark: PersonalBenchmark, episodes: tuple[Episode, ...], passes: dict[str, PoolPass]
 ) -> None:
     found, (note,) = unknown_figures(benchmark, SETTINGS, episodes, passes, np.zeros(4, np.float32))
-    assert "calibrated" not in found
-    assert "auroc" in found["methods"]["mocha"]
-    assert note.startswith("What the student's threshold accepts is left out: a false-accept rate of 0.2 for ")
+    assert found["calibrated"]["rate"] == 0.2
+    assert note.startswith("a false-accept rate of 0.2 for ")
+    assert "and the student has 4: names are given at the strictest threshold there is" in note
 
 
 def test_a_benchmark_without_look_alikes_leaves_unknown_objects_out_with_a_note(

@@ -23,8 +23,12 @@ from mocha_pipe.student.fewshot.strangers import (
     CalibrationError,
     accept_above,
     certainty,
+    kept_rate,
     load_strangers,
+    most_objects,
+    promise,
     save_strangers,
+    shortfall,
     stranger_closeness,
 )
 from mocha_pipe.student.network.distill_model import DistillModel
@@ -275,31 +279,46 @@ def test_strangers_that_are_no_tensors(tmp_path: Path) -> None:
         load_strangers(tmp_path)
 
 
-def test_too_few_strangers_for_the_rate() -> None:
-    with pytest.raises(CalibrationError) as error:
-        accept_above(np.arange(18.0), 0.05, 1)
-    assert message(error) == (
-        "a false-accept rate of 0.05 for 1 competing prototype needs 19 or more strangers, and the student has 18; "
-        "ask for a rate of 1/19 or more, or distil with more validation images"
+def test_too_few_strangers_give_the_strictest_threshold_and_say_what_it_keeps() -> None:
+    assert accept_above(np.arange(18.0), 0.05, 1) == accept_above(np.arange(18.0), 1 / 19, 1) == 17
+    assert shortfall(18, 0.05, 1) == (
+        "a false-accept rate of 0.05 for 1 competing prototype needs 19 or more strangers, and the student has 18: "
+        "names are given at the strictest threshold there is, which keeps a rate of 0.053; distil with more validation "
+        "images for a lower one"
     )
-    assert accept_above(np.arange(18.0), 1 / 19, 1) == 17
-    with pytest.raises(CalibrationError) as error:
-        accept_above(np.zeros(0), 0.05, 1)
-    assert message(error).endswith("the student has 0; distil with more validation images")
-
-
-def test_too_few_strangers_for_so_many_objects() -> None:
-    with pytest.raises(CalibrationError) as error:
-        accept_above(np.linspace(0, 1, 50), 0.05, 4)
-    assert message(error) == (
-        "a false-accept rate of 0.05 for 4 competing prototypes needs 79 or more strangers, and the student has 50; "
-        "ask for a rate of 4/51 or more, or distil with more validation images"
+    assert shortfall(19, 0.05, 1) is None
+    assert accept_above(np.linspace(0, 1, 50), 0.05, 4) == accept_above(np.linspace(0, 1, 50), 4 / 51, 4) == 1
+    assert str(shortfall(50, 0.05, 4)).startswith(
+        "a false-accept rate of 0.05 for 4 competing prototypes needs 79 or more strangers, and the student has 50: "
     )
-    assert accept_above(np.linspace(0, 1, 50), 4 / 51, 4) == 1
     assert accept_above(np.linspace(0, 1, 79), 0.05, 4) == 1
-    with pytest.raises(CalibrationError) as error:
-        accept_above(np.zeros(3), 0.05, 4)
-    assert message(error).endswith("the student has 3; distil with more validation images")
+    assert shortfall(79, 0.05, 4) is None
+
+
+def test_without_strangers_whatever_has_a_nearest_prototype_gets_its_name() -> None:
+    assert accept_above(np.zeros(0), 0.05, 3) == -1
+    assert "keeps a rate of 1;" in str(shortfall(0, 0.05, 3))
+
+
+@given(seed=SEEDS, rate=RATES, objects=st.integers(1, 40), count=st.integers(1, 60))
+@some
+def test_the_kept_rate_is_one_that_a_threshold_of_its_own_keeps(
+    seed: int, rate: float, objects: int, count: int
+) -> None:
+    strangers = np.random.default_rng(seed).normal(size=count)
+    kept = kept_rate(count, rate, objects)
+    assert kept >= rate
+    assert (kept == rate) == (objects <= most_objects(count, rate))
+    if kept < 1:
+        assert accept_above(strangers, kept, objects) == accept_above(strangers, rate, objects)
+
+
+def test_what_a_student_promises() -> None:
+    assert promise(499, 0.05) == "0.05 for up to 25 competing objects; 0.002 is the lowest, for one object"
+    assert promise(19, 0.05) == "0.05 for up to 1 competing object; 0.05 is the lowest, for one object"
+    assert promise(6, 0.05) == (
+        "not 0.05: 0.14 is the lowest, for one object, with 6 strangers; distil with more validation images"
+    )
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 5.0])

@@ -344,6 +344,7 @@ def test_the_file_says_what_it_is(folder: Path, exported: Path) -> None:
         "features": "fine",
         "learner": "conditional",
         "false_accept_rate": "0.3",
+        "promise": "0.3 for up to 600 competing objects; 0.0005 is the lowest, for one object",
         "thresholds": json.dumps(accept_thresholds(load_strangers(folder), RATE)),
     }
     inputs = {entry.name: (entry.shape, entry.type) for entry in session.get_inputs()}
@@ -391,8 +392,8 @@ def test_exporting_is_quiet_and_leaves_one_file_that_names_no_folder_of_this_mac
 def test_thresholds_are_those_of_one_two_three_prototypes() -> None:
     strangers = np.linspace(0, 1, 100)  # 0.1 accepts 10 of them, shared by two 5, by ten 1, by eleven none
     thresholds = accept_thresholds(strangers, 0.1)
-    assert thresholds == [accept_above(strangers, 0.1, objects) for objects in range(1, 11)]
-    assert len(accept_thresholds(np.linspace(0, 1, 10_000), 0.1)) == 500
+    assert thresholds[:10] == [accept_above(strangers, 0.1, objects) for objects in range(1, 11)]
+    assert thresholds[10:] == [1.0] * 490
 
 
 # --- where nothing of ours is -----------------------------------------------------------------------------------------
@@ -552,7 +553,10 @@ def test_only_a_distilled_student_can_be_exported(folder: Path, tmp_path: Path) 
         export_student(folder / "student.pt", tmp_path / "student.onnx")
 
 
-def test_a_rate_that_the_strangers_cannot_keep_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match="needs 9999 or more strangers"):
-        export_student(folder, tmp_path / "student.onnx", false_accept_rate=0.0001)
-    assert not list(tmp_path.iterdir())
+def test_a_rate_that_the_strangers_cannot_keep_is_said_in_the_file(folder: Path, tmp_path: Path) -> None:
+    about = export_student(folder, tmp_path / "student.torchscript", file_format="torchscript", false_accept_rate=1e-4)
+    assert about["promise"].startswith("not 0.0001: 0.0005 is the lowest, for one object, with 1999 strangers")
+    assert json.loads(about["thresholds"]) == [pytest.approx(STRANGERS.max())] * 500
+    with pytest.raises(CalibrationError, match="above 0 and below 1"):
+        export_student(folder, tmp_path / "other.onnx", false_accept_rate=5)
+    assert not (tmp_path / "other.onnx").exists()

@@ -112,9 +112,28 @@ def test_the_thing_itself_is_certain_and_its_opposite_unknown() -> None:
     assert (sure == 0).all()
 
 
-def test_too_few_strangers_for_the_rate_are_refused() -> None:
-    with pytest.raises(CalibrationError, match="59 or more"):
-        Namer(make_profile(), np.linspace(0, 1, 50, dtype=np.float32), 0.05)
+def test_with_too_few_strangers_for_the_rate_the_closest_of_them_decides() -> None:
+    few = np.linspace(0, 0.5, 50, dtype=np.float32)
+    profile = make_profile()
+    namer = Namer(profile, few, 0.05)
+    assert "needs 59 or more strangers, and the student has 50" in str(namer.shortfall)
+    personal, _ = namer(profile.learner.prototypes_, profile.learner.coarse_)
+    assert (personal == profile.learner.personal_).all()
+    assert Namer(profile, STRANGERS, 0.05).shortfall is None
+    with pytest.raises(CalibrationError, match="above 0 and below 1"):
+        Namer(Profile.empty("digest", CLASSES), few, 5)
+
+
+def test_five_hundred_objects_of_one_class_have_their_names() -> None:
+    rng = np.random.default_rng(0)
+    profile = Profile.empty("digest", CLASSES)
+    rows = directions(rng, 500).astype(np.float32)
+    for number, row in enumerate(rows):
+        profile = profile.add(f"mug {number}", row[None], np.zeros(1, np.int64))
+    namer = Namer(profile, np.linspace(-1, 0.9, 491, dtype=np.float32), 0.05)
+    personal, _ = namer(rows, np.zeros(500, np.int64))
+    assert (personal == np.arange(500)).all()
+    assert "keeps a rate of 1;" in str(namer.shortfall)
 
 
 # --- where all objects compete ----------------------------------------------------------------------------------------
