@@ -48,28 +48,31 @@ def personalize(
     as_json: options.Json = False,
 ) -> None:
     """Learn an object from photos; more photos of a name that the profile knows refine it."""
-    from mocha_pipe.pipeline.personal.personalize import PROFILE_FILE, draw, learn, student_folder, warnings
+    from mocha_pipe.pipeline.personal.personalize import PROFILE_FILE, draw, learn, student_folder
     from mocha_pipe.pipeline.personal.photos import PersonalizeError
     from mocha_pipe.pipeline.run.devices import torch_device
 
     path = profile or root / PROFILE_FILE
-    learnt, lessons = learn(
+    learnt = learn(
         name, photos, profile=path, folder=student_folder(root, student), learner=learner, boxes=box or (),
         class_name=class_name, confidence=confidence, device=torch_device(device),
     )  # fmt: skip
-    rows = [_row(shown, learnt) for shown in lessons]
-    for warning in warnings(name, learnt, lessons):
+    name = learnt.name
+    rows = [_row(shown, learnt.profile) for shown in learnt.shown]
+    for warning in learnt.warnings():
         typer.echo(f"warning: {warning}", err=True)
     if not as_json:
         print_table(photos_table(name, rows))
     if not (box or yes or as_json) and _is_terminal() and not typer.confirm("Is that it?"):
         raise PersonalizeError("nothing was learnt; say where the object is with --box, once for each photo")
-    learnt.save(path)
+    saved, again = learnt.save(path)
+    if again:
+        what = "a photo and box was" if again == 1 else f"{again} photos and boxes were"
+        typer.echo(f"warning: {what} learnt before or named twice, and counts once", err=True)
     if save:
-        for number, (shown, row) in enumerate(zip(lessons, rows, strict=True), 1):
-            row["picture"] = save / f"{number:02d}-{shown.photo.stem}.jpg"
-            draw(shown, f"{name} ({row['class']})", row["picture"])
-    count = sum(learnt.photos(name).values())
+        for shown, row in zip(learnt.shown, rows, strict=True):
+            row["picture"] = draw(shown, name, row["class"], save)
+    count = sum(saved.photos(name).values())
     if as_json:
         print_json({"profile": path, "name": name, "photos": rows, "photos_in_all": count})
         return

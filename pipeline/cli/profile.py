@@ -1,5 +1,7 @@
 """The `mocha-pipe profile` commands: the objects that were learnt from photos, to list and to change."""
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,8 +47,7 @@ def profile_show(
 @profile.command("remove")
 def profile_remove(name: ObjectName, profile: ProfileFile = None, root: Root = Path("work")) -> None:
     """Forget an object."""
-    path, known = _open(profile, root)
-    _save(known.remove(name), path)
+    _change(profile, root, lambda known: known.remove(name))
 
 
 @profile.command("rename")
@@ -57,8 +58,7 @@ def profile_rename(
     root: Root = Path("work"),
 ) -> None:
     """Call an object something else."""
-    path, known = _open(profile, root)
-    _save(known.rename(old, new), path)
+    _change(profile, root, lambda known: known.rename(old, new))
 
 
 @profile.command("merge")
@@ -70,8 +70,12 @@ def profile_merge(
     """Add the objects of another profile of the same student; those of one name become one, from the photos of both."""
     from mocha_pipe.student.personal.profile import Profile
 
-    path, known = _open(profile, root)
-    _save(known.merge(Profile.load(other)), path)
+    _, before = _open(profile, root)
+    merged = _change(profile, root, lambda known: known.merge(Profile.load(other)))
+    for first, second, cosine in merged.alike():
+        if {first, second} - set(before.names):
+            told = f"{second} looks like {first} (cosine {cosine:.2f}): is it one object under two names?"
+            typer.echo(f"warning: {told} forget one with: mocha-pipe profile remove {shlex.quote(second)}", err=True)
 
 
 def _open(profile: Path | None, root: Path) -> tuple[Path, "Profile"]:
@@ -82,6 +86,14 @@ def _open(profile: Path | None, root: Path) -> tuple[Path, "Profile"]:
     return path, Profile.load(path)
 
 
-def _save(changed: "Profile", path: Path) -> None:
-    changed.save(path)
+def _change(profile: Path | None, root: Path, change: Callable[["Profile"], "Profile"]) -> "Profile":
+    """Change the file while nobody else does."""
+    from mocha_pipe.student.personal.profile import Profile
+    from mocha_pipe.student.personal.profile_file import changing
+
+    path, _ = _open(profile, root)  # a file that is not there needs no lock
+    with changing(path):
+        changed = change(Profile.load(path))
+        changed.save(path)
     typer.echo(f"{path}: {', '.join(changed.names) or 'no objects'}")
+    return changed

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mocha_pipe.data.boxes import box_iou, xywh_to_xyxy
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, MochaError
-from mocha_pipe.data.images import inspect_image
+from mocha_pipe.data.images import image_digest, inspect_image
+from mocha_pipe.data.names import one_spelling
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 
 if TYPE_CHECKING:
@@ -32,6 +33,20 @@ class PersonalizeError(MochaError, ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """A detection of the object, as a later detection would have it."""
+
+    xyxy: Box
+    coarse: int
+    embedding: NDArray[np.float32]  # (D,)
+
+    @property
+    def xywh(self) -> tuple[int, int, int, int]:
+        """The box as `--box` takes it, in whole pixels."""
+        return _xywh(self.xyxy)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Shown:
     """The object in one photo."""
 
@@ -40,11 +55,18 @@ class Shown:
     """Corners in pixels of the upright photo."""
     coarse: int
     """The student's class; the number of its classes where there is none."""
-    said: tuple[int, ...]
-    """Classes under which the detector boxes the object here."""
+    seen: tuple[Seen, ...]
+    """The detector's boxes of the object here: those that overlap it by half or more, the best first."""
     confidence: float | None
     """The detector's, 0..1; None where the user drew the box."""
     embedding: NDArray[np.float32]  # (D,)
+    digest: str
+    """Of the photo's file."""
+
+    @property
+    def said(self) -> tuple[int, ...]:
+        """Classes under which the detector boxes the object here."""
+        return tuple(dict.fromkeys(seen.coarse for seen in self.seen))
 
     @property
     def xywh(self) -> tuple[int, int, int, int]:
@@ -91,10 +113,12 @@ def find_object(
         )
     drawn: Sequence[str | None] = boxes or [None] * len(photos)
     records = [_record(photo, box) for photo, box in zip(photos, drawn, strict=True)]
-    if class_name not in (None, *student.class_names):
+    classes = [one_spelling(name) for name in student.class_names]
+    wanted = None if class_name is None else one_spelling(class_name)
+    if wanted not in (None, *classes):
         known = ", ".join(student.class_names)
         raise PersonalizeError(f"--class must be one of the student's, {known}; found {class_name!r}")
-    coarse = None if class_name is None else student.class_names.index(class_name)
+    coarse = None if wanted is None else classes.index(wanted)
     embedder = RegionEmbedder(student, image_size=student.image_size, confidence=confidence, device=device)
     source = DetectionSource(root=Path(), split="photos", class_names=student.class_names, records=tuple(records))
     found = embedder.embed_pool(source)
@@ -150,18 +174,18 @@ def _drawn(
     here = np.flatnonzero(found.detection_image == index)
     overlap = box_iou(found.detection_xyxy[here], record.xyxy)[:, 0]
     best = np.argsort(-overlap, kind="stable")
-    said = tuple(dict.fromkeys(found.detection_coarse[here[best[overlap[best] >= _SAME_OBJECT]]].tolist()))
+    seen = _seen(found, here[best[overlap[best] >= _SAME_OBJECT]])
     if coarse is None:
-        if by_class and not said:
+        if by_class and not seen:
             raise PersonalizeError(
                 f"{record.name}: a box has the class of a detection that overlaps it by half or more, found none; name "
                 f"it with --class, one of {', '.join(class_names)}"
             )
-        coarse = said[0] if said else len(class_names)
+        coarse = seen[0].coarse if seen else len(class_names)
     left, top, right, bottom = record.xyxy[0].tolist()
     return Shown(
-        photo=Path(record.name), xyxy=(left, top, right, bottom), coarse=coarse, said=said, confidence=None,
-        embedding=found.region_embedding[index],
+        photo=Path(record.name), xyxy=(left, top, right, bottom), coarse=coarse, seen=seen, confidence=None,
+        embedding=found.region_embedding[index], digest=image_digest(record.path),
     )  # fmt: skip
 
 
@@ -190,12 +214,20 @@ def _detected(
         raise PersonalizeError(
             "\n".join([f"{record.name}: more than one object could be meant; say which with one of", *candidates])
         )
-    left, top, right, bottom = xyxy[0].tolist()
-    own = int(found.detection_coarse[rows[0]])
+    (own,) = _seen(found, rows[:1])
     return Shown(
-        photo=Path(record.name), xyxy=(left, top, right, bottom), coarse=own, said=(own,),
-        confidence=float(score[0]), embedding=found.detection_embedding[rows[0]],
+        photo=Path(record.name), xyxy=own.xyxy, coarse=own.coarse, seen=(own,), confidence=float(score[0]),
+        embedding=own.embedding, digest=image_digest(record.path),
     )  # fmt: skip
+
+
+def _seen(found: "PoolPass", rows: NDArray[np.integer]) -> tuple[Seen, ...]:
+    """These detections."""
+    columns = (found.detection_xyxy[rows].tolist(), found.detection_coarse[rows].tolist(), rows.tolist())
+    return tuple(
+        Seen(xyxy=(left, top, right, bottom), coarse=coarse, embedding=found.detection_embedding[row])
+        for (left, top, right, bottom), coarse, row in zip(*columns, strict=True)
+    )
 
 
 def _xywh(xyxy: Sequence[float] | NDArray[np.floating]) -> tuple[int, int, int, int]:

@@ -58,7 +58,16 @@ class PrototypeLearner(ABC):
         assert (np.asarray(personal_N) >= 0).all(), "personal ids are 0 or more"
         counts = np.ones(len(embeddings_ND), np.int64)
         coarse, personal = np.asarray(coarse_N, np.int64), np.asarray(personal_N, np.int64)
-        return self.absorb(self._transform(embeddings_ND), coarse, personal, counts)
+        return self.absorb(self.vectors(embeddings_ND), coarse, personal, counts)
+
+    def vectors(self, embeddings_ND: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Support regions as `absorb` takes them (N, D).
+
+        Raises:
+            PrototypeError: if the width of the embeddings is not that of the prototypes.
+        """
+        self._known(embeddings_ND.shape[1])
+        return self._transform(embeddings_ND)
 
     def absorb(
         self,

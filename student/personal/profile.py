@@ -1,8 +1,10 @@
 """A user's objects as one small file, bound to the student that they were learnt with.
 
-An object takes 4 bytes times the width of an embedding for each coarse class that it was seen as; the learner `gallery`
-keeps that much of every photo. Where all objects compete, a photo in which the detector says no class for the object
-counts as one of the class `none`, whose coarse id is the number of the student's classes.
+An object takes 4 bytes times the width of an embedding for each coarse class that it was seen as (of the learner
+`gallery` for each photo), and 2 bytes times that for each photo that it was learnt from. A photo and box count once
+for an object, however often it is shown them or merged with a profile that knows them. Where all objects compete, a
+photo in which the detector says no class for the object counts as one of the class `none`, whose coarse id is the
+number of the student's classes.
 
 Legend: N photos, D width of an embedding.
 """
@@ -18,11 +20,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mocha_pipe.data.names import is_shown, one_spelling
 from mocha_pipe.student.errors import StudentModelNotFoundError
 from mocha_pipe.student.fewshot.learner import PrototypeLearner, unit_rows
 from mocha_pipe.student.fewshot.prototypes import make_learner
-from mocha_pipe.student.personal.profile_file import ProfileError, read_profile, write_profile
+from mocha_pipe.student.personal.lessons import Lessons
+from mocha_pipe.student.personal.profile_file import MOST_LETTERS, ProfileError, read_profile, write_profile
 
+ALIKE = 0.99
+"""Cosine of two objects from which they are hardly two: what one photo learnt under two names gives is 1."""
 NO_CLASS = "none"
 """What is said in place of a class where the detector says none."""
 
@@ -60,6 +66,8 @@ class Profile:
     """What the user calls the objects; the learner's personal ids index them."""
     learner: PrototypeLearner
     """Fitted; every name has a prototype."""
+    lessons: Lessons
+    """What the learner learnt from."""
 
     @classmethod
     def empty(cls, student: str, class_names: Sequence[str], *, learner: str = "conditional") -> "Profile":
@@ -68,26 +76,47 @@ class Profile:
         Raises:
             PrototypeError: there is no such learner.
         """
-        return cls(student=student, class_names=tuple(class_names), names=(), learner=make_learner(learner))
+        fresh = make_learner(learner)
+        none = Lessons.of(*(fresh.tensors()[name] for name in ("prototypes", "coarse", "personal", "counts")))
+        return cls(student=student, class_names=tuple(class_names), names=(), learner=fresh, lessons=none)
 
-    def add(self, name: str, embeddings_ND: NDArray[np.floating], coarse_N: NDArray[np.integer]) -> "Profile":
+    def add(
+        self,
+        name: str,
+        embeddings_ND: NDArray[np.floating],
+        coarse_N: NDArray[np.integer],
+        *,
+        photos: Sequence[str] = (),
+        boxes_N4: NDArray[np.floating] | None = None,
+    ) -> "Profile":
         """The profile with one or more photos of an object; photos of a known object refine it.
 
         Args:
             name: what the user calls it.
             embeddings_ND: one row per photo.
             coarse_N: the object's coarse class in each; `len(class_names)` is none, where the learner does without.
+            photos: digest of each photo's file. A photo and box that the object was learnt from before counts once,
+                with what is said of it now. Without digests all count.
+            boxes_N4: xyxy in pixels of each upright photo, where there are digests.
 
         Raises:
-            ProfileError: the name is no printable text.
+            ProfileError: `check_name`.
             PrototypeError: the width is not that of the other objects.
         """
         assert len(embeddings_ND) > 0, "one photo or more"
         classes = len(self.class_names) + (not self.learner.by_class)
         assert (np.asarray(coarse_N) < classes).all(), "coarse ids index the student's classes, or stand for none"
-        names = self.names if name in self.names else (*self.names, _checked_name(name))
+        name = self.check_name(name)
+        names = self.names if name in self.names else (*self.names, name)
         personal = np.full(len(embeddings_ND), names.index(name))
-        return replace(self, names=names, learner=copy(self.learner).learn(embeddings_ND, coarse_N, personal))
+        vectors = self.learner.vectors(np.asarray(embeddings_ND))
+        more = Lessons.of(vectors, coarse_N, personal, boxes=boxes_N4, photos=photos)
+        if not self.lessons.repeats(more, unknown_too=False).any():
+            learner = copy(self.learner).absorb(*more.learnt())
+            return replace(self, names=names, learner=learner, lessons=self.lessons.joined(more))
+        lessons, own = self.lessons.taught(more), names.index(name)
+        learner = self._others(own).absorb(*lessons.rows(lessons.personal == own).learnt())
+        return replace(self, names=names, learner=learner, lessons=lessons)
 
     def remove(self, name: str) -> "Profile":
         """The profile without an object.
@@ -96,32 +125,39 @@ class Profile:
             ProfileError: no object has this name.
         """
         gone = self._index(name)
-        kept = {key: value[self.learner.personal_ != gone] for key, value in self.learner.tensors().items()}
-        kept["personal"] = kept["personal"] - (kept["personal"] > gone)
-        learner = make_learner(self.learner.name).absorb(**kept)
-        return replace(self, names=(*self.names[:gone], *self.names[gone + 1 :]), learner=learner)
+        others = self._others(gone).tensors()
+        others["personal"] = others["personal"] - (others["personal"] > gone)
+        kept = self.lessons.rows(self.lessons.personal != gone)
+        return replace(
+            self,
+            names=(*self.names[:gone], *self.names[gone + 1 :]),
+            learner=make_learner(self.learner.name).absorb(**others),
+            lessons=replace(kept, personal=kept.personal - (kept.personal > gone)),
+        )
 
     def rename(self, old: str, new: str) -> "Profile":
         """The profile with another name for an object.
 
         Raises:
-            ProfileError: no object has the old name, or another has the new one.
+            ProfileError: no object has the old name, another has the new one, or `check_name`.
         """
-        index = self._index(old)
-        if new != old and new in self.names:
+        index, new = self._index(old), one_spelling(new)
+        if new == self.names[index]:
+            return self
+        if new in self.names:
             raise ProfileError(
                 f"a name belongs to one object, found a {new!r} already; choose another name, or first free this one: "
                 f"mocha-pipe profile remove {shlex.quote(new)}"
             )
-        return replace(self, names=(*self.names[:index], _checked_name(new), *self.names[index + 1 :]))
+        return replace(self, names=(*self.names[:index], self.check_name(new), *self.names[index + 1 :]))
 
     def merge(self, other: "Profile") -> "Profile":
         """The objects of both. Two objects of one name become one, as if learnt from the photos of both.
 
-        A photo that is in both profiles counts twice, because profiles do not know their photos.
+        A photo and box that both learnt an object from counts once.
 
         Raises:
-            ProfileError: the two come from different students, or have different learners.
+            ProfileError: the two come from different students, have different learners, or `check_name`.
         """
         other.check_student(self.student)
         if other.learner.name != self.learner.name:
@@ -132,10 +168,55 @@ class Profile:
             )
         if not other.names:
             return self
-        names = (*self.names, *(name for name in other.names if name not in self.names))
-        place = np.array([names.index(name) for name in other.names], np.int64)
+        spelt = [self.check_name(name) for name in other.names]
+        names = tuple(dict.fromkeys([*self.names, *spelt]))
+        place = np.array([names.index(name) for name in spelt], np.int64)
         theirs = {**other.learner.tensors(), "personal": place[other.learner.personal_]}
-        return replace(self, names=names, learner=copy(self.learner).absorb(**theirs))
+        self.learner.vectors(theirs["prototypes"])  # refuses another width
+        lessons = replace(other.lessons, personal=place[other.lessons.personal])
+        again = self.lessons.repeats(lessons, unknown_too=True)
+        shared = np.unique(lessons.personal[again])  # of these only the photos that are new here
+        whole = ~np.isin(theirs["personal"], shared)
+        learner = copy(self.learner).absorb(**{key: value[whole] for key, value in theirs.items()})
+        fresh = lessons.rows(~again)
+        learner = learner.absorb(*fresh.rows(np.isin(fresh.personal, shared)).learnt())
+        return replace(self, names=names, learner=learner, lessons=self.lessons.joined(fresh))
+
+    def check_name(self, name: str) -> str:
+        """A name that an object of this profile has or may get, in one spelling.
+
+        Raises:
+            ProfileError: it is no printable text, too long, holds what parts folders, or is the name of a class.
+        """
+        name = one_spelling(name)
+        if name in self.names:
+            return name
+        if not name or name != name.strip() or not is_shown(name):
+            raise ProfileError(
+                f"the name of an object must be printable text without spaces around it, found {name!r}; write one "
+                "such as 'my mug'"
+            )
+        if len(name) > MOST_LETTERS:
+            raise ProfileError(
+                f"the name of an object must have {MOST_LETTERS} letters or fewer, found {len(name)} "
+                f"('{name[:20]}...'); write one such as 'my mug'"
+            )
+        if "/" in name or "\\" in name:
+            raise ProfileError(
+                f"the name of an object must be free of / and \\, which part folders, found {name!r}; write one such "
+                "as 'my mug'"
+            )
+        if name in map(one_spelling, self.class_names):
+            raise ProfileError(
+                f"an object needs a name of its own, {name!r} is what the student calls all of its kind; write one "
+                f"such as 'my {name}'"
+            )
+        return name
+
+    def _others(self, personal: int) -> PrototypeLearner:
+        """What is known of all objects but one."""
+        kept = {key: value[self.learner.personal_ != personal] for key, value in self.learner.tensors().items()}
+        return make_learner(self.learner.name).absorb(**kept)
 
     def photos(self, name: str) -> dict[str, int]:
         """How many photos an object was learnt from, by the name of its coarse class in them.
@@ -166,6 +247,18 @@ class Profile:
         cosines = (unit[own] @ unit[~own].T).max(axis=0)
         return self.names[self.learner.personal_[~own][cosines.argmax()]], float(cosines.max())
 
+    def alike(self) -> list[tuple[str, str, float]]:
+        """Pairs of objects that are hardly two, and their cosine: that of their nearest prototypes is above `ALIKE`."""
+        unit = unit_rows(self.learner.compared().astype(np.float64))
+        rows = np.argwhere(np.triu(unit @ unit.T > ALIKE)) if len(unit) else np.zeros((0, 2), np.int64)
+        pairs: dict[tuple[int, int], float] = {}
+        for left, right in rows.tolist():
+            first, second = sorted(self.learner.personal_[[left, right]].tolist())
+            if first != second:
+                cosine = float(unit[left] @ unit[right])
+                pairs[first, second] = max(cosine, pairs.get((first, second), cosine))
+        return [(self.names[first], self.names[second], cosine) for (first, second), cosine in sorted(pairs.items())]
+
     def check_student(self, digest: str) -> None:
         """Raises ProfileError unless the profile was made with the student of this digest."""
         if digest != self.student:
@@ -181,7 +274,7 @@ class Profile:
             "student": self.student, "learner": self.learner.name, "names": self.names,
             "class_names": self.class_names,
         }  # fmt: skip
-        write_profile(path, about, self.learner.tensors())
+        write_profile(path, about, self.learner.tensors(), self.lessons)
 
     @classmethod
     def load(cls, path: Path) -> "Profile":
@@ -190,12 +283,21 @@ class Profile:
         Raises:
             ProfileError: there is no file, or it is no whole profile.
         """
-        about, tensors = read_profile(path)
-        learner = make_learner(about["learner"]).absorb(**tensors)
-        names, class_names = tuple(about["names"]), tuple(about["class_names"])
-        return cls(student=about["student"], class_names=class_names, names=names, learner=learner)
+        about, tensors, lessons = read_profile(path)
+        spelt = [one_spelling(name) for name in about["names"]]
+        names = tuple(dict.fromkeys(spelt))  # an accent spelt in two ways made two objects of one
+        place = np.array([names.index(name) for name in spelt], np.int64)
+        tensors["personal"] = place[tensors["personal"]]
+        return cls(
+            student=about["student"],
+            class_names=tuple(about["class_names"]),
+            names=names,
+            learner=make_learner(about["learner"]).absorb(**tensors),
+            lessons=replace(lessons, personal=place[lessons.personal]),
+        )
 
     def _index(self, name: str) -> int:
+        name = one_spelling(name)
         if name not in self.names:
             known = ", ".join(map(repr, self.names)) or "none yet"
             raise ProfileError(
@@ -203,12 +305,3 @@ class Profile:
                 f"{shlex.quote(name)} PHOTO"
             )
         return self.names.index(name)
-
-
-def _checked_name(name: str) -> str:
-    if not name or name != name.strip() or not name.isprintable():
-        raise ProfileError(
-            f"the name of an object must be printable text without spaces around it, found {name!r}; write one such as "
-            "'my mug'"
-        )
-    return name

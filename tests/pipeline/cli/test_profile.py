@@ -117,6 +117,34 @@ def test_unknown_names_are_answered_with_the_known_ones(command: Command, path: 
     assert path.read_bytes() == before
 
 
+def test_merging_a_profile_with_itself_changes_nothing(command: Command, path: Path) -> None:
+    Path("copy.safetensors").write_bytes(path.read_bytes())
+    before = path.read_bytes()
+    result = command("profile", "merge", "copy.safetensors")
+    assert (result.exit_code, result.stderr, path.read_bytes()) == (0, "", before)
+
+
+def test_an_object_that_comes_under_a_second_name_is_warned_about(command: Command, path: Path) -> None:
+    Profile.empty(STUDENT, ("mug", "boot")).add("Anna's", ROWS[:1], np.array([0])).save(Path("other.safetensors"))
+    assert command("profile", "merge", "other.safetensors").stderr == (
+        "warning: Anna's looks like my mug (cosine 1.00): is it one object under two names? forget one with: "
+        "mocha-pipe profile remove 'Anna'\"'\"'s'\n"
+    )
+
+
+def test_rename_obeys_the_rules_of_personalize(command: Command, path: Path) -> None:
+    before = path.read_bytes()
+    for name, said in (("mug", "an object needs a name of its own"), ("a/b", "free of /"), ("x" * 101, "100 letters")):
+        result = command("profile", "rename", "my mug", name)
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert path.read_bytes() == before
+    command("profile", "rename", "my mug", "cafe\u0301")
+    assert names(path) == ("caf\u00e9", "her [mug]")
+    assert command("profile", "show", "cafe\u0301").exit_code == 0
+
+
 def test_what_cannot_be_merged_leaves_the_profile_as_it_is(command: Command, path: Path) -> None:
     before = path.read_bytes()
     Profile.empty("cd" * 32, ("mug",)).save(Path("other.safetensors"))

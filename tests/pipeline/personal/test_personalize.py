@@ -1,6 +1,8 @@
 """`mocha-pipe personalize`: what is learnt from photos, what is refused and how that is said; on a tiny student."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,9 @@ from typer.testing import CliRunner, Result
 from mocha_pipe.data.files import write_json
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 from mocha_pipe.pipeline.cli.main import app
-from mocha_pipe.pipeline.personal.photos import PersonalizeError, find_object
+from mocha_pipe.pipeline.personal.personalize import Learnt
+from mocha_pipe.pipeline.personal.photos import PersonalizeError, Seen, Shown, find_object
+from mocha_pipe.student.fewshot.strangers import save_strangers
 from mocha_pipe.student.network import student_files
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.embedder import RegionEmbedder
@@ -40,7 +44,9 @@ def folder(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     torch.manual_seed(0)
     model = DistillModel(str(tiny_detector), num_classes=3, features="fine", target_dim=16)
     model.names = {MUG: "mug", BOOT: "boot", BALL: "ball"}
-    return save_student(model, tmp_path_factory.mktemp("distilled") / "student", image_size=64, meta={})
+    folder = save_student(model, tmp_path_factory.mktemp("distilled") / "student", image_size=64, meta={})
+    save_strangers(folder, np.linspace(-1, 0.5, 9999))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +188,7 @@ def test_the_learner_of_a_new_profile_can_be_chosen(personalize: Command, photos
     assert Profile.load(Path("work/profile.safetensors")).learner.name == "gallery"
     assert personalize("my mug", photos[1], *boxes).exit_code == 0
     assert personalize("my mug", photos[1], *boxes, "--learner", "gallery").exit_code == 0
+    assert Profile.load(Path("work/profile.safetensors")).photos("my mug") == {"mug": 2}
     result = personalize("my mug", photos[2], *boxes, "--learner", "protonet")
     assert (result.exit_code, result.stderr) == (
         2,
@@ -195,15 +202,15 @@ def test_the_picture_shows_the_box(personalize: Command, photos: list[Path], tmp
     boxes = ["--box", "60,20,50,50", "--box", "200,400,800,500"]
     result = personalize("Mütze", *photos[:2], *boxes, "--class", "ball", "--save", "look")
     assert result.exit_code == 0, result.stderr
-    assert "look at it: look/01-photo 0.jpg\nlook at it: look/02-photo 1.jpg\n" in result.stdout
-    assert sorted(path.name for path in (tmp_path / "look").iterdir()) == ["01-photo 0.jpg", "02-photo 1.jpg"]
-    picture = np.asarray(Image.open(tmp_path / "look/02-photo 1.jpg")).astype(int)
+    assert "look at it: look/Mütze photo 0.jpg\nlook at it: look/Mütze photo 1.jpg\n" in result.stdout
+    assert sorted(path.name for path in (tmp_path / "look").iterdir()) == ["Mütze photo 0.jpg", "Mütze photo 1.jpg"]
+    picture = np.asarray(Image.open(tmp_path / "look/Mütze photo 1.jpg")).astype(int)
     assert picture.shape == (480, 640, 3)
     drawn = picture.max(axis=2) > 100
     assert drawn[250:400, 98:103].any(axis=1).all()  # left side of the box
     assert drawn[448:453, 150:450].any(axis=0).all()  # its lower side
     assert not drawn[260:440, 110:490].any()
-    assert Image.open(tmp_path / "look/01-photo 0.jpg").size == (WIDTH, HEIGHT)
+    assert Image.open(tmp_path / "look/Mütze photo 0.jpg").size == (WIDTH, HEIGHT)
 
 
 def test_the_student_of_the_last_distillation_is_taken(command: Command, folder: Path, photos: list[Path]) -> None:
@@ -370,11 +377,12 @@ def test_a_class_that_the_detector_does_not_say_there_is_warned_about(
         "learn it with --class ball, or in another profile with --learner simpleshot, to which the class does not "
         "matter\n"
     )
-    assert personalize("my boot", *arguments, "boot").stderr == ""
+    assert personalize("my boot", *arguments, "boot", "--profile", "boots.safetensors").stderr == ""
     profile = ("--profile", "open.safetensors")
     assert personalize("my mug", *arguments, "mug", *OPEN, *profile).stderr == ""
     assert Profile.load(Path("open.safetensors")).photos("my mug") == {"mug": 1}
-    assert personalize("a", photos[1], "--box", "12,10,38,50", "--class", "mug").stderr == (
+    alone = ("--profile", "alone.safetensors")
+    assert personalize("a", photos[1], "--box", "12,10,38,50", "--class", "mug", *alone).stderr == (
         f"warning: {photos[1]}: the detector boxes nothing there, and a is found only where it does\n"
     )
 
@@ -451,3 +459,138 @@ def test_an_error_in_a_later_photo_leaves_the_profile_untouched(personalize: Com
     before = Path("work/profile.safetensors").read_bytes()
     assert personalize("my mug", photos[1], photos[2], *boxes, "--box", "1,1,900,9").exit_code == 2
     assert Path("work/profile.safetensors").read_bytes() == before
+
+
+# --- what these very photos tell --------------------------------------------------------------------------------------
+
+
+def test_a_photo_and_box_count_once_under_whatever_name_the_file_has(
+    personalize: Command, photos: list[Path], tmp_path: Path
+) -> None:
+    boxes = ["--class", "mug", "--box", "10,20,30,40"]
+    copy = tmp_path / "a copy.png"
+    copy.write_bytes(photos[0].read_bytes())
+    first = personalize("my mug", photos[0], copy, *boxes, *boxes[2:])
+    assert "my mug: learnt from 1 photo, in" in first.stdout
+    again = personalize("my mug", copy, *boxes)
+    assert "my mug: learnt from 1 photo, in" in again.stdout
+    for result in (first, again):
+        assert result.stderr.splitlines()[-1] == (
+            "warning: a photo and box was learnt before or named twice, and counts once"
+        )
+    assert "learnt from 2 photos" in personalize("my mug", copy, "--class", "mug", "--box", "60,20,30,40").stdout
+
+
+def test_one_photo_under_two_names_is_warned_about(
+    personalize: Command, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    sees({"photo 0.png": [((10, 10, 50, 60), 0.9, MUG)], "photo 1.png": [((10, 10, 50, 60), 0.9, MUG)]})
+    assert personalize("my mug", photos[0]).stderr == ""
+    assert (
+        "warning: Anna's mug looks like my mug (cosine 1.00): is it one object, or one photo under two names? forget "
+        "one of them with: mocha-pipe profile remove 'Anna'\"'\"'s mug'\n"
+    ) in personalize("Anna's mug", photos[0]).stderr
+
+
+def test_an_object_that_the_detection_in_its_own_photo_is_not_called_is_warned_about() -> None:
+    """Though the box overlaps a detection of its class by half and more."""
+    boxed, detected = np.eye(2, 8, dtype=np.float32)
+    for found, told in ((detected, 1), (boxed, 0)):
+        seen = Seen(xyxy=(10, 10, 50, 70), coarse=0, embedding=found)
+        where = {"photo": Path("a.jpg"), "xyxy": (10, 10, 50, 45), "digest": ""}
+        shown = Shown(**where, coarse=0, seen=(seen,), confidence=None, embedding=boxed)
+        profile = Profile.empty("ab" * 32, ("mug",)).add("my mug", boxed[None], np.zeros(1, int))
+        learnt = Learnt(name="my mug", profile=profile, shown=[shown], strangers=np.linspace(-1, 0.5, 99))
+        expected = (
+            "a.jpg: what the detector boxes there is not close enough to what was learnt to be called my mug; learn it "
+            "as the detector boxes it, --box 10,10,40,60, or show it in more photos"
+        )
+        assert learnt.warnings() == [expected] * told
+
+
+def test_an_object_that_is_called_another_in_its_own_photo_is_warned_about(
+    personalize: Command, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    sees({"photo 0.png": [((10, 10, 50, 70), 0.9, MUG)]})
+    personalize("my mug", photos[0])
+    told = personalize("your mug", photos[0], "--box", "10,10,40,35").stderr
+    assert (
+        f"warning: {photos[0]}: what the detector boxes there is called my mug, to which it is closer; show your mug "
+        "in more photos, or as the detector boxes it: --box 10,10,40,60\n"
+    ) in told
+
+
+def test_too_few_strangers_are_said_when_an_object_is_learnt(
+    personalize: Command, folder: Path, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    sees({"photo 0.png": [((10, 10, 50, 70), 0.9, MUG)]})
+    save_strangers(folder, np.linspace(-1, 0.5, 6))
+    try:
+        told = personalize("my mug", photos[0]).stderr
+    finally:
+        save_strangers(folder, np.linspace(-1, 0.5, 9999))
+    assert told.startswith("warning: a false-accept rate of 0.05 for 1 competing prototype needs 19 or more strangers")
+
+
+def test_names_are_one_in_any_spelling(personalize: Command, photos: list[Path]) -> None:
+    boxes = ["--class", "mug", "--box", "10,20,30,40"]
+    personalize("caf\u00e9 mug", photos[0], *boxes)
+    assert "caf\u00e9 mug: learnt from 2 photos" in personalize("cafe\u0301 mug", photos[1], *boxes).stdout
+
+
+def test_pictures_of_two_objects_in_one_photo_stay_apart(
+    personalize: Command, photos: list[Path], tmp_path: Path
+) -> None:
+    look = ["--class", "mug", "--save", "look"]
+    personalize("my mug", photos[0], "--box", "10,20,30,40", *look)
+    first = (tmp_path / "look/my mug photo 0.jpg").read_bytes()
+    personalize("your mug", photos[0], "--box", "60,20,30,40", *look)
+    told = personalize("my mug", photos[0], "--box", "60,20,30,40", *look)
+    assert "look at it: look/my mug photo 0-2.jpg" in told.stdout
+    assert sorted(path.name for path in (tmp_path / "look").iterdir()) == [
+        "my mug photo 0-2.jpg", "my mug photo 0.jpg", "your mug photo 0.jpg",
+    ]  # fmt: skip
+    assert (tmp_path / "look/my mug photo 0.jpg").read_bytes() == first
+
+
+# --- two at once ------------------------------------------------------------------------------------------------------
+
+LEARN = """
+import sys, numpy as np
+from pathlib import Path
+from mocha_pipe.pipeline.personal.personalize import Learnt
+from mocha_pipe.pipeline.personal.photos import Shown
+from mocha_pipe.student.personal.profile import Profile
+
+name, path = sys.argv[1], Path(sys.argv[2])
+empty = Profile.empty("ab" * 32, ("mug",))
+for number in range(10):
+    row = np.random.default_rng([ord(name), number]).normal(size=8).astype(np.float32)
+    shown = Shown(photo=path, xyxy=(0, 0, 9, 9), coarse=0, seen=(), confidence=None, embedding=row, digest="")
+    own = f"{name} {number}"
+    Learnt(name=own, profile=empty, shown=[shown], strangers=row).save(path)
+"""
+
+
+def test_two_processes_that_learn_into_one_profile_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "profile.safetensors"
+    learners = [subprocess.Popen([sys.executable, "-c", LEARN, name, str(path)]) for name in "ab"]
+    assert [learner.wait(120) for learner in learners] == [0, 0]
+    assert sorted(Profile.load(path).names) == sorted(f"{name} {number}" for name in "ab" for number in range(10))
+
+
+def test_an_object_that_another_process_learns_while_the_user_is_asked_stays(
+    folder: Path, photos: list[Path], sees: Callable[[Detections], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sees({"photo 0.png": [((10, 10, 50, 60), 0.9, BOOT)], "photo 1.png": [((10, 10, 50, 60), 0.9, MUG)]})
+
+    def think() -> bool:
+        monkeypatch.undo()
+        sees({"photo 1.png": [((10, 10, 50, 60), 0.9, MUG)]})
+        arguments = ["personalize", "another", str(photos[1]), "--student", str(folder), "--yes"]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        return False
+
+    monkeypatch.setattr("mocha_pipe.pipeline.cli.personalize._is_terminal", think)
+    assert answer(folder, photos[0], "").exit_code == 0
+    assert set(Profile.load(Path("work/profile.safetensors")).names) == {"another", "my mug"}
