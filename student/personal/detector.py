@@ -3,6 +3,9 @@
 predictor.py runs ultralytics' prediction and embeds what it finds; naming.py gives the names.
 """
 
+import warnings
+from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,9 +15,10 @@ import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
 
 from ultralytics import YOLO
 
-from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.errors import MochaError, MochaWarning
+from mocha_pipe.data.names import one_spelling
 from mocha_pipe.student.errors import StudentModelError
-from mocha_pipe.student.fewshot.strangers import load_strangers
+from mocha_pipe.student.fewshot.strangers import DEFAULT_RATE, load_strangers
 from mocha_pipe.student.network.student_files import DETECTOR_FILE, load_student
 from mocha_pipe.student.personal.naming import Namer
 from mocha_pipe.student.personal.predictor import PersonalPredictor
@@ -49,7 +53,7 @@ class PersonalDetector:
         student: Path | str,
         profile: Path | str | None = None,
         *,
-        false_accept_rate: float = 0.05,
+        false_accept_rate: float = DEFAULT_RATE,
         confidence: float = 0.25,
         device: str = "cpu",
         image_size: int | None = None,
@@ -67,7 +71,10 @@ class PersonalDetector:
         Raises:
             StudentModelError, StudentModelNotFoundError: no student, or one that cannot tell objects apart.
             ProfileError: no profile, or one that was made with another student.
-            CalibrationError: the rate makes no sense, or the student was measured on too few regions for it.
+            CalibrationError: the rate makes no sense.
+
+        Warns:
+            MochaWarning: the student was measured on too few regions for the rate; the text says which rate is kept.
         """
         detector = cls(Path(student), false_accept_rate, confidence, device, image_size)
         if profile is not None:
@@ -91,6 +98,8 @@ class PersonalDetector:
                 )
             profile.check_student(student_digest(self._path))
             namer = Namer(profile, load_strangers(self._path), self._false_accept_rate)
+            if namer.shortfall:
+                warnings.warn(namer.shortfall, MochaWarning, stacklevel=2)
         self.namer, self._profile = namer, profile
 
     def __call__(self, source: Any, **arguments: Any) -> Any:
@@ -100,7 +109,8 @@ class PersonalDetector:
             source: whatever `YOLO.predict` takes: path, folder, glob, video, camera, stream, array, PIL image, tensor,
                 or a list of them.
             arguments: of `YOLO.predict`; with `stream=True` results come one by one, and until the last of them
-                ultralytics lets another call wait.
+                ultralytics lets another call wait. `classes` takes ids and names as the results have them, one or a
+                list: a class stands for all of its kind, yours too, and a personal name for that object alone.
 
         Returns:
             A list of `PersonalResults`, one per image or frame. A thing that was boxed under two classes has its
@@ -126,4 +136,20 @@ class PersonalDetector:
                 "leave it out"
             )
         own = {"imgsz": self.image_size, "device": self.device, "verbose": False, "predictor": PersonalPredictor}
-        return {**own, **arguments}
+        return {**own, **arguments, "classes": self._ids(arguments.get("classes"))}
+
+    def _ids(self, classes: Any) -> list[int] | None:
+        """Ids of classes and objects that were named in any way; None stands for all."""
+        if classes is None:
+            return None
+        names = self.namer.names if self.namer else dict(enumerate(self.student.class_names))
+        by_name = {one_spelling(name): number for number, name in names.items()}
+        wanted = classes.tolist() if hasattr(classes, "tolist") else classes  # an array or tensor
+        ids = []
+        for each in wanted if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]:
+            number = by_name.get(one_spelling(each)) if isinstance(each, str) else each
+            if isinstance(number, bool) or not isinstance(number, Integral) or number not in names:
+                known = ", ".join(f"{number} {name!r}" for number, name in names.items())
+                raise PredictArgumentError(f"classes must be ids or names of {known}; found {each!r}")
+            ids.append(int(number))
+        return ids

@@ -24,11 +24,13 @@ from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils.plotting import colors
 
 from mocha_pipe.data.errors import MochaError, first_line
+from mocha_pipe.data.names import file_part
 from mocha_pipe.student.environment import cpu_threads
 from mocha_pipe.student.fewshot.learner import UNKNOWN
 from mocha_pipe.student.network.embedder import embed_boxes, picture_area
 from mocha_pipe.student.network.features import FeatureMaps, tap
 from mocha_pipe.student.network.student_files import Student
+from mocha_pipe.student.personal import labels  # noqa: F401  (results are then drawn with its fonts)
 from mocha_pipe.student.personal.naming import Namer, named_once
 from mocha_pipe.student.training import decoding  # noqa: F401  (ultralytics then looks at files by our decoder)
 
@@ -80,6 +82,12 @@ class PersonalResults(Results):  # type: ignore[misc]  # ultralytics is untyped
         canvas = Results.plot(self[~self.is_personal], conf, max(int(wide) // 2, 1), **below)
         return Results.plot(self[self.is_personal]._with_classes(), conf, wide, **{**drawing, "img": canvas})
 
+    def save_crop(self, save_dir: str | Path, file_name: str | Path = Path("im.jpg")) -> None:
+        """As ultralytics', into a folder for each name; no name leads out of `save_dir`."""
+        cleaned = copy(self)
+        cleaned.names = {number: file_part(name) for number, name in self.names.items()}
+        Results.save_crop(cleaned, save_dir, file_name)
+
     def _with_classes(self) -> "PersonalResults":
         """Under names of their own, each with its class, in the colours that they have."""
         apart = -(-len(self.names) // colors.n) * colors.n
@@ -104,7 +112,9 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
     maps: FeatureMaps
     """Of the last forward pass."""
     stay: list[Tensor]
-    """Of each image of the last batch: which detections stay (m,), by `named_once`."""
+    """Of each image of the last batch: which detections stay (m,), by `named_once` and `wanted`."""
+    wanted: Tensor | None
+    """Ids of classes and objects to which detections are cut down only when they have their names; None for all."""
 
     def adopt(self, student: Student, namer: Callable[[], Namer | None]) -> None:
         """Gives names from now on; the student's translation moves to this device. A second call changes nothing."""
@@ -145,8 +155,19 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
             raise SourceError(f"{self.save_dir}: drawn pictures would replace what lies there; save to another folder")
 
     def postprocess(self, *arguments: Any, **keywords: Any) -> list[PersonalResults]:
-        """As ultralytics', whose features for trackers are then those of the boxes that stay."""
-        results: list[PersonalResults] = super().postprocess(*arguments, **keywords)
+        """As ultralytics', whose features for trackers are then those of the boxes that stay.
+
+        Personal objects among `classes` are known only when boxes have their names, so that NMS leaves all classes.
+        """
+        wanted = self.args.classes
+        self.wanted = None
+        if wanted is not None and max(wanted, default=0) >= len(self.model.names):
+            self.wanted = torch.tensor(wanted)
+        try:
+            self.args.classes = wanted if self.wanted is None else None
+            results: list[PersonalResults] = super().postprocess(*arguments, **keywords)
+        finally:
+            self.args.classes = wanted
         for result, stays in zip(results, self.stay, strict=True):
             if len(getattr(result, "feats", ())):
                 result.feats = result.feats[stays]
@@ -156,7 +177,7 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
         """Results with names, from detections (m, 6) in pixels of the tensor that entered the network."""
         namer = self.namer()
         named = list(self._name(namer, preds, img, orig_imgs))  # before the boxes are scaled in place
-        self.stay = [_once(rows, ids) for rows, (ids, _) in zip(preds, named, strict=True)]
+        self.stay = [self._is_wanted(rows, ids) & _once(rows, ids) for rows, (ids, _) in zip(preds, named, strict=True)]
         preds = [rows[stays] for rows, stays in zip(preds, self.stay, strict=True)]
         named = [(ids[stays], certainty[stays]) for (ids, certainty), stays in zip(named, self.stay, strict=True)]
         names = namer.names if namer else self.model.names
@@ -167,6 +188,14 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
             boxes[:, 5] = torch.where(ids == UNKNOWN, coarse, (len(self.model.names) + ids).to(coarse))
             found.append(PersonalResults(plain.orig_img, plain.path, names, boxes, coarse=coarse, certainty=certainty))
         return found
+
+    def _is_wanted(self, rows_M6: Tensor, ids_M: Tensor) -> Tensor:
+        """Which detections of an image are of a class or an object that was asked for (M,)."""
+        if self.wanted is None:
+            return torch.ones_like(ids_M, dtype=torch.bool)
+        wanted = self.wanted.to(ids_M.device)
+        mine = (ids_M != UNKNOWN) & torch.isin(len(self.model.names) + ids_M, wanted)
+        return mine | torch.isin(rows_M6[:, 5].long(), wanted)
 
     def _name(
         self, namer: Namer | None, preds: Sequence[Tensor], img: Tensor, orig_imgs: Sequence[Any]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -274,6 +275,23 @@ def test_the_rate_is_checked(detect: Detect, photos: Path) -> None:
     result = detect(photos, "--false-accept-rate", 1)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: a false-accept rate must be above 0 and below 1, found 1")
+
+
+def test_too_few_strangers_are_one_warning_and_names_are_given(
+    command: Callable[..., Result], folder: Path, profile: Path, photos: Path, tmp_path: Path
+) -> None:
+    student = Path(shutil.copytree(folder, tmp_path / "student"))
+    save_strangers(student, np.linspace(-1, 0.5, 6))
+    result = command("detect", photos / "desk.png", "--profile", profile, "--student", student, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("desk.png: my thing (")
+    warning, summary = result.stderr.splitlines()
+    assert warning == (
+        "warning: a false-accept rate of 0.05 for 1 competing prototype needs 19 or more strangers, and the student "
+        "has 6: names are given at the strictest threshold there is, which keeps a rate of 0.14; distil with more "
+        "validation images for a lower one"
+    )
+    assert summary.startswith("looked at 1 image")
 
 
 def test_words_have_the_users_objects_first_and_count_the_others() -> None:

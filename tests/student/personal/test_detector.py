@@ -1,5 +1,6 @@
 """Image in, personal boxes out: against ultralytics' own predict, the embedder, and a plain loop over boxes."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from PIL import Image
 from ultralytics import YOLO
 
 from mocha_pipe.data.boxes import box_iou
+from mocha_pipe.data.errors import MochaWarning
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError
-from mocha_pipe.student.fewshot.strangers import load_strangers
+from mocha_pipe.student.fewshot.strangers import load_strangers, save_strangers
 from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.features import region_features, tap
 from mocha_pipe.student.network.student_files import Student, load_student
@@ -457,6 +459,55 @@ def test_drawn_pictures_never_replace_the_photos(paths: list[Path], detector: Pe
         detector(photo, save=True, project=str(tmp_path.parent), name=tmp_path.name, exist_ok=True)
     assert str(caught.value) == f"{tmp_path}: drawn pictures would replace what lies there; save to another folder"
     assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("classes", "ids"),
+    [
+        ("my mug", [3]),
+        (["our mug", "boot"], [4, 2]),
+        (3, [3]),
+        ([0, 5], [0, 5]),
+        (np.array([4]), [4]),
+        ("mug", [0]),
+        ([], []),
+    ],
+)
+def test_classes_are_those_that_results_show(
+    paths: list[Path], detector: PersonalDetector, classes: Any, ids: list[int]
+) -> None:
+    everything = detector(paths)
+    for found, whole in zip(detector(paths, classes=classes), everything, strict=True):
+        wanted = torch.isin(whole.boxes.cls, torch.tensor(ids)) | torch.isin(whole.coarse, torch.tensor(ids))
+        torch.testing.assert_close(found.boxes.data, whole.boxes.data[wanted], rtol=0, atol=1e-3)
+        assert found.coarse.tolist() == whole.coarse[wanted].tolist()
+    assert [len(each) for each in detector(paths)] == [len(each) for each in everything], "the next call has all again"
+
+
+def test_the_objects_of_one_class_are_asked_for(paths: list[Path], detector: PersonalDetector) -> None:
+    found = [each for each in detector(paths, classes=["my mug"]) if len(each)]
+    assert found
+    assert {each.names[int(number)] for each in found for number in each.boxes.cls} == {"my mug"}
+
+
+@pytest.mark.parametrize("classes", ["cup", [9], [0, "cup"], [1.5], [True], -1])
+def test_classes_that_results_do_not_show(paths: list[Path], detector: PersonalDetector, classes: Any) -> None:
+    wrong = classes[-1] if isinstance(classes, list) else classes
+    with pytest.raises(PredictArgumentError) as raised:
+        detector(paths[0], classes=classes)
+    assert str(raised.value) == (
+        "classes must be ids or names of 0 'mug', 1 'ball', 2 'boot', 3 'my mug', 4 'our mug', 5 'my ball'; found "
+        f"{wrong!r}"
+    )
+
+
+def test_too_few_strangers_are_said_and_names_are_given(folder: Path, profile: Profile, tmp_path: Path) -> None:
+    student = Path(shutil.copytree(folder, tmp_path / "student"))
+    save_strangers(student, np.linspace(-1, 0.5, 6))
+    detector = PersonalDetector.load(student, confidence=CONFIDENCE)
+    with pytest.warns(MochaWarning, match="needs 39 or more strangers, and the student has 6"):
+        detector.profile = profile
+    assert detector.namer is not None
 
 
 def test_several_views_of_an_image_are_refused(paths: list[Path], detector: PersonalDetector) -> None:

@@ -66,6 +66,19 @@ def test_json_text_and_crops_have_the_personal_names(result: PersonalResults, tm
     assert {path.parent.name for path in tmp_path.glob("*/*.jpg")} == set(NAMES.values())
 
 
+@pytest.mark.parametrize("name", ["../../out", "/tmp/out", "..", "a/../../b", "x" * 300, "a\\b", ""])
+def test_no_name_leads_out_of_the_folder_of_crops(result: PersonalResults, name: str, tmp_path: Path) -> None:
+    """A profile is a file that colleagues share, and so is a student with its class names."""
+    crops = tmp_path / "inner" / "crops"
+    for number in (1, 2):
+        result.names = NAMES | {number: name}
+        result.save_crop(crops, "desk")
+        assert result.names[number] == name
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parent.parent for path in made} == {crops}
+    assert len(made) == 8
+
+
 def test_personal_objects_are_drawn_last_and_twice_as_wide(result: PersonalResults) -> None:
     with mock.patch.object(Results, "plot", autospec=True, side_effect=Results.plot) as plot:
         result.plot(line_width=4)
