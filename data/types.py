@@ -128,6 +128,9 @@ class PersonalBenchmark:
     """Classes that a detector must know, at least."""
     coarse_of: NDArray[np.int64]  # (P,)
     """Index into `coarse_names` per personal object."""
+    by_name: frozenset[int] = frozenset()
+    """Objects whose coarse class nobody said: it is the longest class name of the detector that ends the object's name,
+    and `coarse_of` has its last word until a detector is known."""
     support: tuple[tuple[int, ...], ...] | None = None
     """Per object the records that may be support images; where None, every record that shows the object."""
     query: tuple[int, ...] | None = None
@@ -141,7 +144,8 @@ class PersonalBenchmark:
         """Digest of labels, coarse classes, possible support and query, and episodes; image content is not read."""
         episodes = sorted((shots, *drawn) for shots, drawn in self.published.items())
         parts = (self.source.fingerprint(), self.coarse_names, self.coarse_of.tolist(), self.support, self.query)
-        return bytes_digest(repr((*parts, episodes)).encode())
+        guessed = (sorted(self.by_name),) if self.by_name else ()
+        return bytes_digest(repr((*parts, episodes, *guessed)).encode())
 
 
 class RegionTargets(Protocol):

@@ -1,7 +1,6 @@
 """A benchmark of one's own from photographs: one subfolder per object, which has the object's name."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import name_inside
+from mocha_pipe.data.names import name_words, one_spelling
 from mocha_pipe.data.parsing import load_yaml, shown
 from mocha_pipe.data.readers.labels import read_labels
 from mocha_pipe.data.readers.listing import walk_images
@@ -38,7 +38,8 @@ def object_folders(folder: Path) -> list[Path]:
 def read_photos(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
     """Read `folder/my mug/*.jpg`, `folder/red mug/*.jpg` and so on; folders inside an object's folder count as it.
 
-    Coarse class: what `folder/coarse.yaml` says in lines like `my cup: mug`, else the last word of the object's name.
+    Coarse class: what `folder/coarse.yaml` says in lines like `my cup: mug`, else the longest class name of the
+    detector that ends the object's name: `my teddy bear` is a teddy bear where the detector knows those, else a bear.
 
     Boxes: a label file of YOLO beside the image, in a folder `labels` beside it, or in one beside its folder `images`.
     All its boxes are the folder's object, whatever their class id; different ids in one folder are refused, as one of
@@ -51,8 +52,9 @@ def read_photos(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
         DatasetError: An image, a label file or coarse.yaml breaks a rule, an object has no image or no coarse class.
     """
     root, folders = folder.resolve(), object_folders(folder)
-    objects = tuple(path.name for path in folders)
-    coarse = _coarse_classes(folder / "coarse.yaml", objects)
+    objects = tuple(one_spelling(path.name) for path in folders)
+    said = _said_classes(folder / "coarse.yaml", objects)
+    coarse = [_coarse_class(folder / "coarse.yaml", name, said) for name in objects]
     photos: list[_Photo] = []
     problems: list[Problem] = []
     for number, path in enumerate(folders):
@@ -77,6 +79,7 @@ def read_photos(folder: Path, *, progress: bool = False) -> PersonalBenchmark:
         source=without_errors(source),
         coarse_names=coarse_names,
         coarse_of=np.array([coarse_names.index(name) for name in coarse], np.int64),
+        by_name=frozenset(number for number, name in enumerate(objects) if name not in said),
         query=boxed if 0 < len(boxed) < len(photos) else None,
         notes=_notes(root.name, len(boxed), len(photos)),
     )
@@ -122,25 +125,29 @@ def _other_things(folder: Path, photos: Sequence[_Photo]) -> list[Problem]:
     return problems
 
 
-def _coarse_classes(file: Path, objects: Sequence[str]) -> list[str]:
-    """The coarse class of each object."""
-    said = load_yaml(file) if file.is_file() else {}
-    if unknown := sorted(said.keys() - set(objects)):
+def _said_classes(file: Path, objects: Sequence[str]) -> dict[str, object]:
+    """What a file says of objects, which need not be all."""
+    if not file.is_file():
+        return {}
+    said = {one_spelling(name) if isinstance(name, str) else name: coarse for name, coarse in load_yaml(file).items()}
+    if unknown := sorted(said.keys() - set(objects), key=str):
         raise DatasetError(
             f"{file}: every line is 'object: coarse class', but there is no object '{unknown[0]}'; the subfolders are "
             f"{', '.join(objects)}"
         )
-    classes = []
-    for name in objects:
-        words = re.findall(r"[^\W\d_]+", name)
-        coarse = said.get(name, words[-1] if words else None)
-        if not isinstance(coarse, str) or not coarse:
-            raise DatasetError(
-                f"{file}: '{name}' must have a coarse class of the detector, found {shown(coarse)}; write a line such "
-                f"as '{name}: mug'"
-            )
-        classes.append(coarse)
-    return classes
+    return said
+
+
+def _coarse_class(file: Path, name: str, said: Mapping[str, object]) -> str:
+    """What is said of an object, else the last word of its name."""
+    words = name_words(name)
+    coarse = said.get(name, words[-1] if words else None)
+    if not isinstance(coarse, str) or not coarse:
+        raise DatasetError(
+            f"{file}: '{name}' must have a coarse class of the detector, found {shown(coarse)}; write a line such "
+            f"as '{name}: mug'"
+        )
+    return coarse
 
 
 def _notes(name: str, boxed: int, images: int) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from mocha_pipe.data.benchmarks import perseg
 from mocha_pipe.data.benchmarks.handheld import CORE50
 from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.coarse import COARSE_NAMES
+from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.pipeline.evaluation import fewshot as evaluation
 from mocha_pipe.pipeline.evaluation import methods
@@ -229,6 +230,25 @@ def test_coarse_classes_are_found_by_name(tmp_path: Path) -> None:
     assert found.coarse_names == names
     assert [found.coarse_names[number].lower() for number in found.coarse_of] == list(CORE50.values())
     assert found.source is benchmark.source
+
+
+def test_a_folder_is_what_the_longest_class_that_ends_its_name_says(tmp_path: Path) -> None:
+    objects = ["Anna's teddy bear", "my cell phone", "my teddy", "polar bear"]
+    for name in objects:
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (20, 20)).save(tmp_path / name / "a.png")
+    benchmark = open_benchmark(tmp_path)
+    names = ("bear", "cell phone", "teddy bear", "Teddy")
+    found = with_coarse_classes(benchmark, names, "student", "train another")
+    assert [names[coarse] for coarse in found.coarse_of] == ["teddy bear", "cell phone", "Teddy", "bear"]
+    plain = with_coarse_classes(benchmark, ("bear", "phone", "teddy"), "student", "train another")
+    assert [plain.coarse_names[coarse] for coarse in plain.coarse_of] == ["bear", "phone", "teddy", "bear"]
+    (tmp_path / "coarse.yaml").write_text("Anna's teddy bear: bear\n", encoding="utf-8")
+    said = open_benchmark(tmp_path)
+    assert names[with_coarse_classes(said, names, "student", "train another").coarse_of[0]] == "bear"
+    assert said.fingerprint() != benchmark.fingerprint()
+    with pytest.raises(DatasetError, match="lacks phone; it knows bear, teddy"):
+        with_coarse_classes(benchmark, ("bear", "teddy"), "student", "train another")
 
 
 def test_a_base_detector_without_the_classes_is_refused(
