@@ -20,10 +20,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mocha_pipe.data.readers.packed import is_packed
 from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.run import inputs
-from mocha_pipe.pipeline.run.datasets import data_path, make_world, named, split_digests, training_regions
+from mocha_pipe.pipeline.run.datasets import make_world, named, splits, training_regions
 from mocha_pipe.pipeline.run.devices import torch_device
 from mocha_pipe.pipeline.rundir import COMPLETE, Completion, Identity, read_completion, run_stage
 from mocha_pipe.pipeline.settings.sections import RunConfig
@@ -80,30 +79,28 @@ def pretrain_base(config: RunConfig) -> Completion:
     """Stage 1 of the paper: the base detector, trained by its own loss in a plain ultralytics run.
 
     Raises:
-        ConfigError: the data set is no data.yaml.
+        ConfigError: the data set is a stream.
         StageMismatchError: the folder holds a run with other settings or other data.
     """
     from mocha_pipe.student.training.arguments import find_model
     from mocha_pipe.student.training.pretrain import pretrain
 
-    data = data_path(config)
-    if config.data.url or data.suffix in (".json", ".tar"):
-        what = "shards" if config.data.url or is_packed(data) else "a COCO json"
+    if config.data.url:
         raise ConfigError(
-            f"{config.data.url or data}: pretraining is a plain ultralytics run and reads a data.yaml, not {what}: "
-            "write a data.yaml, or name a detector with --student"
+            f"{config.data.url}: pretraining reads a data set on a disk, not a stream of shards: name one with --data, "
+            "or a detector with --student"
         )
+    sources = splits(config)
     settings, folder = config.pretrain, named(config.pretrain.folder)
     model, arguments = find_model(settings.model), inputs.train_arguments(settings)
 
     def work() -> Mapping[str, Any]:
-        result = pretrain(model, data, folder, {**arguments, **inputs.device_argument(settings)}, resume=True)
+        result = pretrain(model, sources, folder, {**arguments, **inputs.device_argument(settings)}, resume=True)
         weights = result.weights.resolve().relative_to(folder.resolve())
         return {"weights": str(weights), "map50_95": inputs.map50_95(result.metrics), "curves": "train/results.csv"}
 
-    identity = Identity(
-        stage=inputs.BASE, config=arguments, inputs={**split_digests(config), **inputs.weights_digest(model)}
-    )
+    digests = {name: source.fingerprint() for name, source in zip(("train", "val"), sources, strict=True)}
+    identity = Identity(stage=inputs.BASE, config=arguments, inputs={**digests, **inputs.weights_digest(model)})
     weights = folder / "train" / "weights" / "best.pt"
     return run_stage(folder, identity, work, flag=f"--root, distil from it as it is with --student {weights}")
 

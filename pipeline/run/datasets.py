@@ -135,11 +135,11 @@ def pack_shards(
     return pack(data, out, splits=splits, shard_mb=shard_mb or DEFAULT_SHARD_MB, recipe=recipe, progress=True)
 
 
-def split_digests(config: RunConfig) -> dict[str, str]:
-    """Fingerprints of the training and the validation split."""
-    data = named(config.data.path)
-    splits = {"train": config.data.train, "val": config.data.val}
-    return {name: open_source(data, split, progress=True).fingerprint() for name, split in splits.items()}
+def splits(config: RunConfig) -> tuple[DetectionSource, DetectionSource]:
+    """Training and validation images with their boxes; the miniature world is made where it is wanted and not there."""
+    data = data_path(config)
+    train, val = (open_source(data, split, progress=True) for split in (config.data.train, config.data.val))
+    return train, val
 
 
 def named(setting: _Setting | None) -> _Setting:

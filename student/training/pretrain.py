@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.network.student_files import load_checkpoint
 from mocha_pipe.student.training.arguments import checked_arguments
-from mocha_pipe.student.training.resumable import ResumableTrainer, read_metrics, train_to_end
+from mocha_pipe.student.training.resumable import read_metrics, train_to_end
+from mocha_pipe.student.training.source_trainer import PlainTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +24,19 @@ class PretrainResult:
 
 
 def pretrain(
-    model: str, data_yaml: Path, run: Path, train_arguments: Mapping[str, Any], *, resume: bool = False
+    model: str,
+    sources: tuple[DetectionSource, DetectionSource],
+    run: Path,
+    train_arguments: Mapping[str, Any],
+    *,
+    resume: bool = False,
 ) -> PretrainResult:
     """Trains a detector on its own loss, as `yolo train` does.
 
     Args:
         model: a `.pt` file to start from, or a `.yaml` (a file, or the name of one that ultralytics ships, such as
             yolov8n.yaml) to start from random weights.
-        data_yaml: the data set, as `yolo train data=...` takes it.
+        sources: training and validation images with their boxes, of the same classes.
         run: folder of the run; the results lie in its `train/`.
         train_arguments: of `yolo train`, unchanged (epochs, imgsz, batch, mosaic, seed, device, ...).
         resume: go on with a stopped run, and leave a finished one as it is; otherwise start anew.
@@ -37,7 +45,7 @@ def pretrain(
         StudentModelNotFoundError, StudentModelError: the model cannot be read, or is no detector.
         TrainArgumentError: an argument is unknown, has a wrong value, or is set by the pipeline.
     """
-    arguments = {**checked_arguments(train_arguments), "data": str(data_yaml.resolve())}
-    folder = train_to_end(ResumableTrainer, model=model, run=run, arguments=arguments, resume=resume)
+    arguments = checked_arguments(train_arguments)
+    folder = train_to_end(partial(PlainTrainer, sources), model=model, run=run, arguments=arguments, resume=resume)
     weights = folder / "weights" / "best.pt"
     return PretrainResult(weights=weights, metrics=read_metrics(load_checkpoint(weights)))

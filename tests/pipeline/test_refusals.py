@@ -12,7 +12,6 @@ from typer.testing import Result
 
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
-from mocha_pipe.pipeline import stages
 from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
 from mocha_pipe.pipeline.evaluation import methods
 from mocha_pipe.pipeline.run import datasets
@@ -48,17 +47,6 @@ def test_a_folder_with_other_things_is_not_overwritten_by_a_world(tmp_path: Path
         f"{tmp_path} holds something else than a miniature world (thesis.tex): name an empty or new folder"
     )
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
-
-
-def test_pretraining_reads_no_coco_json(tmp_path: Path) -> None:
-    config = RunConfig()
-    config = replace(config, data=replace(config.data, path=tmp_path / "boxes.json")).resolved()
-    with pytest.raises(ConfigError) as refused:
-        stages.pretrain_base(config)
-    assert str(refused.value) == (
-        f"{tmp_path}/boxes.json: pretraining is a plain ultralytics run and reads a data.yaml, not a COCO json: "
-        "write a data.yaml, or name a detector with --student"
-    )
 
 
 def test_a_student_from_random_weights_needs_a_base_by_name() -> None:

@@ -18,12 +18,14 @@ import yaml
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
+from mocha_pipe.data.source import open_source
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.distil.settings import DistillSettings, DistillSetup
 from mocha_pipe.student.distil.trainer import DistillTrainer, distill
 from mocha_pipe.student.errors import RegionTargetError
 from mocha_pipe.student.network.student_files import load_checkpoint, load_student
 from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS
+from mocha_pipe.student.training.dataset import SourceDataset
 from mocha_pipe.student.training.pretrain import pretrain
 from mocha_pipe.student.training.resumable import ResumableTrainer, amp_is_sound, read_metrics
 from tests.student import conftest
@@ -101,10 +103,14 @@ class Stopped(BaseException):
 
 
 def test_a_stopped_pretraining_goes_on_and_a_finished_one_is_kept(
-    tiny_models: dict[str, str], data_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_models: dict[str, str],
+    train_source: DetectionSource,
+    val_source: DetectionSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """test_any_student.py begins a distillation with weights."""
-    arguments = QUICK | {"epochs": 2}
+    arguments, sources = QUICK | {"epochs": 2}, (train_source, val_source)
     save = ResumableTrainer.save_model
 
     def save_and_stop(trainer: ResumableTrainer) -> bool:
@@ -114,14 +120,57 @@ def test_a_stopped_pretraining_goes_on_and_a_finished_one_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(ResumableTrainer, "save_model", save_and_stop)
         with pytest.raises(Stopped):
-            pretrain(tiny_models["v8"], data_yaml, tmp_path / "base", arguments)
-    result = pretrain(tiny_models["v8"], data_yaml, tmp_path / "base", arguments, resume=True)
+            pretrain(tiny_models["v8"], sources, tmp_path / "base", arguments)
+    result = pretrain(tiny_models["v8"], sources, tmp_path / "base", arguments, resume=True)
     assert [row["epoch"] for row in read_results(tmp_path / "base")] == ["1", "2"]
     assert result.weights == tmp_path / "base" / "train" / "weights" / "best.pt"
     assert "metrics/mAP50-95(B)" in result.metrics
     monkeypatch.setattr(ResumableTrainer, "train", lambda _: pytest.fail("trained again"))
-    assert pretrain(tiny_models["v8"], data_yaml, tmp_path / "base", arguments, resume=True) == result
+    assert pretrain(tiny_models["v8"], sources, tmp_path / "base", arguments, resume=True) == result
     assert load_student(result.weights).translation is None
+
+
+def test_pretraining_believes_the_data_alone_and_leaves_nothing_beside_it(
+    tiny_models: dict[str, str], data_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that an earlier training by ultralytics left are neither read nor touched."""
+    monkeypatch.setattr("ultralytics.data.dataset.load_dataset_cache_file", lambda _: pytest.fail("was read"))
+    for image in data_yaml.parent.glob("images/*/*.png"):
+        np.save(image.with_suffix(".npy"), np.zeros((64, 64, 3), np.uint8))
+    (data_yaml.parent / "labels/train.cache").write_bytes(b"of another time")
+
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in data_yaml.parent.rglob("*") if path.is_file()}
+
+    before = content()
+    sources = open_source(data_yaml, "train"), open_source(data_yaml, "val")
+    seen: list[float] = []
+    load = SourceDataset.load_image
+
+    def spy(dataset: SourceDataset, *arguments: Any, **named: Any) -> Any:
+        found = load(dataset, *arguments, **named)
+        seen.append(float(found[0].max()))
+        return found
+
+    monkeypatch.setattr(SourceDataset, "load_image", spy)
+    pretrain(tiny_models["v8"], sources, tmp_path / "base", QUICK | {"epochs": 1, "cache": "disk", "workers": 0})
+    assert content() == before
+    assert max(seen) > 50
+    assert not (tmp_path / "base/train/decoded").exists()
+
+
+def test_pretraining_is_what_ultralytics_does_with_the_same_data(
+    tiny_models: dict[str, str], data_yaml: Path, tmp_path: Path
+) -> None:
+    """Of boxes that were read twice, as shares of float32 and as pixels."""
+    arguments = QUICK | {"epochs": 1, "workers": 0, "mosaic": 0.7, "nbs": 8, "device": "cpu"}
+    sources = open_source(data_yaml, "train"), open_source(data_yaml, "val")
+    ours = load_checkpoint(pretrain(tiny_models["v8"], sources, tmp_path / "base", arguments).weights)["model"]
+    place = {"model": tiny_models["v8"], "project": str(tmp_path), "name": "plain", "data": str(data_yaml)}
+    ResumableTrainer({**arguments, **place}).train()
+    theirs = load_checkpoint(tmp_path / "plain/weights/best.pt")["model"]
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name].float(), value.float(), rtol=0, atol=2e-3, msg=name)
 
 
 def test_a_run_stopped_before_its_optimizer_was_dropped_is_finished(

@@ -1,9 +1,11 @@
 """Region rows stay with their boxes: read back from the pixels after every augmentation."""
 
+import os
 import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mocha_pipe.student.environment  # noqa: F401
@@ -15,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from ultralytics.cfg import get_cfg
 from ultralytics.utils.torch_utils import init_seeds
 
@@ -374,3 +377,67 @@ def test_validation_leaves_out_what_it_cannot_decode(train_source: DetectionSour
     assert len(dataset) == 15
     assert dataset.left_out() == ["1 of 16 images cannot be decoded and are left out"]
     assert len(dataset[14]["img"]) == 3
+
+
+# --- what lies beside the images --------------------------------------------------------------------------------------
+
+
+def one_white_picture(folder: Path, source: DetectionSource) -> DetectionSource:
+    """The first image of a source, white, in a folder of its own."""
+    path = folder / "white.png"
+    Image.new("RGB", (64, 64), "white").save(path)
+    return replace(source, root=folder, records=(replace(source.records[0], path=path),))
+
+
+def brightness(dataset: RegionDataset) -> int:
+    return int(dataset.load_image(0)[0].max())
+
+
+@pytest.mark.parametrize("cache", [None, "disk"])
+def test_pixels_of_another_time_beside_an_image_are_not_taken(
+    train_source: DetectionSource, tmp_path: Path, cache: str | None
+) -> None:
+    source = one_white_picture(tmp_path, train_source)
+    stale = tmp_path / "white.npy"
+    np.save(stale, np.zeros((64, 64, 3), np.uint8))
+    os.utime(source.records[0].path, (0, 0))  # as a copy that keeps dates leaves it
+    before = stale.read_bytes()
+    dataset = make_dataset(source, None, cache=cache, decoded=tmp_path / "own", augment=False)
+    assert brightness(dataset) == 255
+    assert stale.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["white.npy", "white.png"]
+
+
+def test_images_decoded_on_the_disk_are_those_of_the_files_content(
+    train_source: DetectionSource, tmp_path: Path
+) -> None:
+    source = one_white_picture(tmp_path, train_source)
+    first = make_dataset(source, None, cache="disk", decoded=tmp_path / "own", augment=False)
+    (kept,) = (tmp_path / "own").iterdir()
+    np.save(kept, np.full((64, 64, 3), 7, np.uint8))
+    assert brightness(first) == 7, "what was kept is read"
+    Image.new("RGB", (64, 64), (90, 90, 90)).save(source.records[0].path)
+    os.utime(source.records[0].path, (0, 0))
+    assert brightness(make_dataset(source, None, cache="disk", decoded=tmp_path / "own", augment=False)) == 90
+
+
+def test_a_disk_that_is_too_small_keeps_nothing(
+    train_source: DetectionSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1, used=1, free=0))
+    source = one_white_picture(tmp_path, train_source)
+    dataset = make_dataset(source, None, cache="disk", decoded=tmp_path / "own", augment=False)
+    assert (dataset.cache, brightness(dataset)) == (None, 255)
+    assert not list((tmp_path / "own").iterdir())
+
+
+def test_boxes_with_targets_keep_their_colours_where_albumentations_is_installed(
+    train_source: DetectionSource, helpers: Any, make_targets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "ultralytics.data.augment.Albumentations", lambda **given: asked.append(given["transforms"]) or (lambda x: x)
+    )
+    make_dataset(train_source, helpers.first_rows(train_source), make_targets(train_source))
+    make_dataset(train_source, helpers.first_rows(train_source))
+    assert asked == [[], None]

@@ -454,7 +454,7 @@ def test_local_shards_have_no_place_for_a_cache_on_the_disk(there: Path) -> None
     with pytest.raises(TrainArgumentError) as caught:
         RegionDataset(source, **options(source, cache="disk"))
     assert str(caught.value) == (
-        "Training argument cache=disk writes beside each image, and images in shards have no place of their own; use "
+        "Training argument cache=disk keeps images that are files of their own, and images in shards are none; use "
         "cache=ram, or leave it out."
     )
 
