@@ -1,7 +1,7 @@
 """The rows of the few-shot table: what each method detects in all scenes of the benchmark, and its embeddings.
 
 `histogram`, `mocha` and `teacher` name the student's detections, so that they differ in the embedding alone; `yolo` is
-the base detector with its own detections and the means of its own P3-P5.
+the base detector with its own detections and the means of what enters its own head.
 """
 
 from collections.abc import Callable, Sequence

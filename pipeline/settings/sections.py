@@ -135,8 +135,8 @@ class DistillConfig(TrainingConfig):
     """Detector to start from, .pt or .yaml; the base detector (pretrained first if need be) when not given."""
     features: FeatureSet = "deep"
     """What a region's features are made of: maxima of the end of the backbone and of a last stage of the student's own
-    (`deep`, for photographs), the means of P3-P5 (`paper`), or these and patches of strides 2 and 4 (`fine`, for the
-    miniature world)."""
+    (`deep`, for photographs), the means of the head's inputs (`paper`), or these and patches of strides 2 and 4
+    (`fine`, for the miniature world)."""
     objective: Literal[ObjectiveName, "best"] = "paper"
     """What the student's embeddings are asked to have in common with the teacher's (docs/objectives.md); `best` is the
     one that came first on the miniature's validation world."""

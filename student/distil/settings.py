@@ -18,7 +18,7 @@ class DistillSettings:
     """What is learned, and how."""
 
     features: FeatureSet = "fine"
-    """What a region's features are made of: `fine` (P3-P5, and patches of strides 2 and 4) or `paper` (P3-P5)."""
+    """What a region's features are made of: `deep`, `fine` or `paper` (network/features.py)."""
     objective: ObjectiveName = "paper"
     """What the embeddings should have in common with the targets (network/objectives.py)."""
     lambda_dist: float = 1.0

@@ -6,6 +6,7 @@
 """
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import select_device, unwrap_model
 
+from mocha_pipe.data.errors import MochaWarning
 from mocha_pipe.data.packing.remote import RemoteShard
 from mocha_pipe.data.types import DetectionSource, RegionTargets
 from mocha_pipe.student.distil.alternation import detector_learns, ends_turn, warn_if_never
@@ -44,9 +46,10 @@ from mocha_pipe.student.training.arguments import (
     DEFAULT_TRAIN_ARGUMENTS,
     FROZEN_ARGUMENTS,
     checked_arguments,
+    colour_warning,
     num_devices,
 )
-from mocha_pipe.student.training.dataset import RegionDataset
+from mocha_pipe.student.training.dataset import RegionDataset, SourceDataset
 from mocha_pipe.student.training.resumable import read_metrics, train_to_end
 from mocha_pipe.student.training.source_trainer import SourceTrainer
 
@@ -125,7 +128,7 @@ class DistillTrainer(SourceTrainer):
         self.best_fitness = -float(self.loss.detach())
         return {}, self.best_fitness
 
-    def _dataset_of(self, training: bool) -> Callable[..., RegionDataset]:
+    def _dataset_of(self, training: bool) -> Callable[..., SourceDataset]:
         """Training images with their targets, or validation images without."""
         if not training:
             return super()._dataset_of(training)
@@ -134,7 +137,8 @@ class DistillTrainer(SourceTrainer):
             from mocha_pipe.student.distil.stream.dataset import StreamDataset
 
             kind = StreamDataset
-        return partial(kind, self.setup.train, first_row=self.setup.first_row, targets=self.setup.targets)
+        seed, first_row, targets = self.args.seed, self.setup.first_row, self.setup.targets
+        return partial(kind, self.setup.train, seed=seed, first_row=first_row, targets=targets)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Ultralytics' own loader, or that of the stream for training images that come as one."""
@@ -235,6 +239,8 @@ def distill(
         **(FROZEN_ARGUMENTS if kept else {}),
         **checked_arguments(settings.train_arguments),
     }
+    if told := colour_warning(arguments):
+        warnings.warn(told, MochaWarning, stacklevel=2)
     if shards and num_devices(arguments) > 1:
         raise TrainArgumentError(
             f"A stream is trained from on one device, found device={arguments['device']!r}; name one of them, "

@@ -49,7 +49,7 @@ def last_stage(detector: nn.Module) -> nn.Sequential:
     layers = _backbone(detector)[begin + 1 : end + 1]
     if any(layer.f != -1 for layer in layers):
         raise StudentModelError(
-            "Features 'deep' need a backbone whose layers follow one another, as YOLOv8, 11 and 26 have; found one "
+            "Features 'deep' need a backbone whose layers follow one another, as most YOLO detectors have; found one "
             "that branches; pass --features paper."
         )
     return nn.Sequential(*deepcopy(layers)).requires_grad_(True)

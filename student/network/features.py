@@ -1,10 +1,11 @@
 """From an image's feature maps to the features of its boxes.
 
-Features `paper` are the means, inside the box, of the maps that enter the Detect head (P3, P4, P5; MOCHA, arXiv
-2509.14001, section 3). Features `fine`, made for small drawn things, add patches: the backbone's maps at stride 2 and
-4, sampled on a 12 x 12 grid in the box. They still hold the colour and texture that deeper levels threw away, and where
-these lie. No gradient flows back through patches: it costs time and changed nothing that was measured (docs/log.md).
-Features `deep`, the default, are for photographs: means and maxima of the end of the backbone (deep.py).
+Features `paper` are the means, inside the box, of the maps that enter the Detect head (P3, P4 and P5 of most, P2 or P6
+too of some, two of v3-tiny; MOCHA, arXiv 2509.14001, section 3). Features `fine`, made for small drawn things, add
+patches: the backbone's maps at stride 2 and 4, sampled on a 12 x 12 grid in the box. They still hold the colour and
+texture that deeper levels threw away, and where these lie. No gradient flows back through patches: it costs time and
+changed nothing that was measured (docs/log.md). Features `deep`, the default, are for photographs: means and maxima of
+the end of the backbone (deep.py).
 
 Legend: B images, N boxes, C channels of a level, F channels of the fine maps together, H x W cells of a level,
 G = GRID cells along a side of a patch, P most boxes of an image.
@@ -34,7 +35,7 @@ class FeatureMaps(NamedTuple):
     """Maps of one forward pass, each list finest first."""
 
     fine: list[Tensor]  # [(B, C, H, W)], strides 2 and 4; empty for features `paper`
-    pyramid: list[Tensor]  # [(B, C, H, W)], P3, P4, P5
+    pyramid: list[Tensor]  # [(B, C, H, W)], what enters the Detect head
     deep: Sequence[Tensor] = ()
     """[(B, C, H, W)], the ends of the backbone's last three stages, then that of the student's own; features `deep`."""
 
@@ -64,7 +65,7 @@ def tap(detector: nn.Module, features: FeatureSet) -> Iterator[FeatureMaps]:
     Nothing stays on the model afterwards, so that copies and checkpoints of it hold neither hooks nor maps.
 
     Args:
-        detector: an ultralytics detection model (v8, 11, 26), in training or evaluation mode, fused or not.
+        detector: an ultralytics detection model, in training or evaluation mode, fused or not.
         features: which maps to collect.
 
     Yields:
@@ -109,7 +110,7 @@ def fine_layers(detector: nn.Module) -> list[int]:
         last[stride] = index
     if stride < 8 or not set(_FINE_STRIDES) <= set(last):
         raise StudentModelError(
-            "Features 'fine' need a backbone with stages at strides 2 and 4, as YOLOv8, 11 and 26 have; found none; "
+            "Features 'fine' need a backbone with stages at strides 2 and 4, as most YOLO detectors have; found none; "
             "pass --features paper."
         )
     return [last[stride] for stride in _FINE_STRIDES]

@@ -35,6 +35,24 @@ TRANSLATION_FILE = "translation.safetensors"
 CARD_FILE = "student.json"
 
 
+HEADS = frozenset({Detect.__name__, v10Detect.__name__})
+"""Last layers of the models that can be students."""
+_OTHER_HEADS = {
+    "WorldDetect": "YOLO-World, which is asked by texts", "YOLOEDetect": "YOLOE, which is asked by texts",
+    "RTDETRDecoder": "RT-DETR, a transformer", "Segment": "segmentation", "YOLOESegment": "segmentation",
+    "Classify": "classification", "Pose": "poses", "OBB": "turned boxes",
+}  # fmt: skip
+
+
+def needs_detector(head: str) -> str:
+    """The rule for a student, and what was found, by the name of its last layer."""
+    kind = next((what for name, what in _OTHER_HEADS.items() if head.startswith(name)), "another purpose")
+    return (
+        "the student must be a YOLO detector that needs no text (v3, v5, v6, v8, v9, v10, 11, 12 or 26), this is "
+        f"another kind of model ({kind}; its last layer is {head})"
+    )
+
+
 class _Card(BaseModel, strict=True):
     """What student.json holds."""
 
@@ -171,12 +189,10 @@ def read_detector(path: Path) -> tuple[DetectionModel, int]:
     """
     checkpoint = load_checkpoint(path)
     detector = checkpoint.get("ema") or checkpoint.get("model")
-    if not isinstance(detector, DetectionModel) or type(detector.model[-1]) not in {Detect, v10Detect}:
-        raise StudentModelError(
-            f"{path}: the student must be a YOLO detector, this is another kind of model "
-            f"({getattr(detector, 'task', None) or type(detector).__name__}); "
-            "name the weights of a detector, such as yolov8n.pt."
-        )
+    layers = getattr(detector, "model", None)
+    head = type(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else detector).__name__
+    if not isinstance(detector, DetectionModel) or head not in HEADS:
+        raise StudentModelError(f"{path}: {needs_detector(head)}; name the weights of a detector, such as yolov8n.pt.")
     if isinstance(detector, DistillModel):
         detector = detector.stripped()
     detector.eval().requires_grad_(False)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.cfg import DEFAULT_CFG_DICT, get_cfg
-from ultralytics.nn.tasks import guess_model_task, yaml_model_load
+from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils.torch_utils import parse_device
 
 from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError, TrainArgumentError
-from mocha_pipe.student.network.student_files import load_detector
+from mocha_pipe.student.network.student_files import HEADS, load_detector, needs_detector
 
 DEFAULT_TRAIN_ARGUMENTS: Mapping[str, Any] = {
     "optimizer": "AdamW",  # the automatic one may be MuSGD, made for convolutions
@@ -25,6 +25,8 @@ DEEP_ARGUMENTS: Mapping[str, Any] = {"lr0": 3e-4, "cos_lr": True, "warmup_epochs
 """For features `deep`, which start from a map that large steps would spoil."""
 FROZEN_ARGUMENTS: Mapping[str, Any] = {"mosaic": 0.0, "close_mosaic": 0, "scale": 0.2}
 """Where the detector stays as it is: what would cut a region is left out, because its target saw all of it."""
+
+_COLOURS = ("hsv_h", "hsv_s", "hsv_v", "bgr")
 
 _OURS = frozenset(
     {"model", "data", "task", "mode", "cfg", "project", "name", "exist_ok", "save_dir", "resume", "single_cls"}
@@ -55,13 +57,17 @@ def find_model(model: str) -> str:
             "for example --student yolov8n.yaml, or --student path/to/yolov8n.pt."
         )
     try:
-        task = guess_model_task(yaml_model_load(model))
+        described = yaml_model_load(model)
     except FileNotFoundError as error:
         raise StudentModelNotFoundError(
             f"{model}: no such file, and no model that ultralytics ships; for example --student yolov8n.yaml."
         ) from error
-    if task != "detect":
-        raise StudentModelError(f"{model}: the student must be a YOLO detector, this is a model for {task!r}.")
+    try:
+        head = str(described["head"][-1][2])
+    except (KeyError, IndexError, TypeError):
+        head = "none"
+    if head not in HEADS:
+        raise StudentModelError(f"{model}: {needs_detector(head)}; for example --student yolov8n.yaml.")
     return str(Path(model).resolve()) if Path(model).is_file() else model
 
 
@@ -84,6 +90,18 @@ def checked_arguments(train_arguments: Mapping[str, Any]) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise TrainArgumentError(f"Training argument refused by ultralytics: {reason}") from error
     return dict(train_arguments)
+
+
+def colour_warning(arguments: Mapping[str, Any]) -> str | None:
+    """What distillation says where training arguments change colours, which the cached targets saw; None otherwise."""
+    changed = [f"{name}={arguments[name]}" for name in _COLOURS if arguments.get(name)]
+    if not changed:
+        return None
+    return (
+        f"{', '.join(changed)} changes the colours of what the cached targets describe, so that the student learns "
+        "not to see them: by ultralytics' own hsv_h, hsv_s and hsv_v the target of the changed picture has a cosine of "
+        "0.78 to the cached one (miniature teacher); leave it out to train on the true colours"
+    )
 
 
 def num_devices(arguments: Mapping[str, Any]) -> int:

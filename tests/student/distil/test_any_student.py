@@ -10,6 +10,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
 
+from mocha_pipe.data.errors import MochaWarning
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.distil.settings import DistillSettings
 from mocha_pipe.student.distil.trainer import DistillTrainer, distill
@@ -104,7 +105,8 @@ def test_a_head_for_other_classes_is_new(set_up: SetUp, tiny_models: dict[str, s
 
 
 def test_arguments_reach_the_trainer_as_they_were_given(set_up: SetUp) -> None:
-    trainer = set_up(**GIVEN)
+    with pytest.warns(MochaWarning, match="hsv_h=0.02, hsv_s=0.5, hsv_v=0.3 changes the colours"):
+        trainer = set_up(**GIVEN)
     found = vars(trainer.args)
     assert {name: found[name] for name in GIVEN} == GIVEN
     # and they are what it works with

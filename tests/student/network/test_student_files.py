@@ -177,8 +177,9 @@ def test_a_model_that_is_no_detector_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudentModelError) as error:
         load_student(tmp_path / "linear.pt")
     assert str(error.value) == (
-        f"{tmp_path / 'linear.pt'}: the student must be a YOLO detector, this is another kind of model (Linear); "
-        "name the weights of a detector, such as yolov8n.pt."
+        f"{tmp_path / 'linear.pt'}: the student must be a YOLO detector that needs no text (v3, v5, v6, v8, v9, v10, "
+        "11, 12 or 26), this is another kind of model (another purpose; its last layer is Linear); name the weights of "
+        "a detector, such as yolov8n.pt."
     )
 
 

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError, TrainArgumentError
-from mocha_pipe.student.training.arguments import checked_arguments, find_model
+from mocha_pipe.student.training.arguments import (
+    DEEP_ARGUMENTS,
+    DEFAULT_TRAIN_ARGUMENTS,
+    FROZEN_ARGUMENTS,
+    checked_arguments,
+    colour_warning,
+    find_model,
+)
 
 
 def test_a_bare_name_of_weights_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +49,49 @@ def test_an_unknown_yaml_is_refused() -> None:
 def test_a_yaml_for_another_task_is_refused() -> None:
     with pytest.raises(StudentModelError) as error:
         find_model("yolov8n-seg.yaml")
-    assert str(error.value) == "yolov8n-seg.yaml: the student must be a YOLO detector, this is a model for 'segment'."
+    assert str(error.value) == (
+        "yolov8n-seg.yaml: the student must be a YOLO detector that needs no text (v3, v5, v6, v8, v9, v10, 11, 12 or "
+        "26), this is another kind of model (segmentation; its last layer is Segment); for example --student "
+        "yolov8n.yaml."
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("yolov8s-world.yaml", "YOLO-World, which is asked by texts; its last layer is WorldDetect"),
+        ("yolov8s-worldv2.yaml", "YOLO-World, which is asked by texts; its last layer is WorldDetect"),
+        ("yoloe-11s.yaml", "YOLOE, which is asked by texts; its last layer is YOLOEDetect"),
+        ("yoloe-26n-seg.yaml", "segmentation; its last layer is YOLOESegment26"),
+        ("rtdetr-l.yaml", "RT-DETR, a transformer; its last layer is RTDETRDecoder"),
+        ("yolov8n-rtdetr.yaml", "RT-DETR, a transformer; its last layer is RTDETRDecoder"),
+        ("yolo11n-cls.yaml", "classification; its last layer is Classify"),
+    ],
+)
+def test_detectors_that_cannot_be_students_are_refused_in_one_line(model: str, kind: str) -> None:
+    with pytest.raises(StudentModelError) as error:
+        find_model(model)
+    assert f"this is another kind of model ({kind})" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_yaml_that_describes_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("nc: 3\n")
+    with pytest.raises(StudentModelError, match=r"another kind of model \(another purpose; its last layer is none\)"):
+        find_model(str(tmp_path / "empty.yaml"))
+
+
+@pytest.mark.parametrize("given", [{"hsv_s": 0.7}, {"hsv_h": 0.01, "bgr": 0.5}])
+def test_changed_colours_are_said(given: dict[str, float]) -> None:
+    told = str(colour_warning({**DEFAULT_TRAIN_ARGUMENTS, **given}))
+    assert told.startswith(", ".join(f"{name}={value}" for name, value in given.items()) + " changes the colours of")
+
+
+@pytest.mark.parametrize("given", [{}, DEEP_ARGUMENTS, FROZEN_ARGUMENTS, {"hsv_s": 0.0}])
+def test_no_recipe_of_distillation_changes_colours(given: dict[str, Any]) -> None:
+    arguments = {**DEFAULT_TRAIN_ARGUMENTS, **given}
+    assert colour_warning(arguments) is None
+    assert {arguments[name] for name in ("hsv_h", "hsv_s", "hsv_v")} == {0.0}
 
 
 def test_models_are_found_where_they_are(tiny_models: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
