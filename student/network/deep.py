@@ -24,8 +24,16 @@ MARGIN = 0.2
 
 
 def deep_layers(detector: nn.Module) -> list[int]:
-    """Indexes of the layers at which the backbone's last three stages end."""
+    """Indexes of the layers at which the backbone's last three stages end.
+
+    Raises:
+        StudentModelError: it has fewer.
+    """
     last = {stride: index for index, stride in layer_strides(_backbone(detector))}
+    if len(last) < 3:
+        raise StudentModelError(
+            f"Features 'deep' need a backbone of three stages, found {len(last)}; pass --features paper."
+        )
     return [last[stride] for stride in sorted(last)[-3:]]
 
 
@@ -36,6 +44,8 @@ def layer_strides(layers: Iterable[nn.Module]) -> Iterator[tuple[int, int]]:
         for part in layer.modules():
             if isinstance(part, nn.Conv2d):
                 stride *= part.stride[0]
+            elif isinstance(part, nn.MaxPool2d):  # of v3-tiny
+                stride *= int(part.stride)
         yield index, stride
 
 

@@ -49,6 +49,14 @@ def test_the_copied_stage_gives_at_first_what_the_detectors_own_gives(detectors:
         assert torch.equal(copied, maps.deep[2])
 
 
+def test_a_backbone_of_two_stages_is_refused(tiny_models: dict[str, str]) -> None:
+    detector = DetectionModel(tiny_models["v8"], nc=3, verbose=False)
+    detector.yaml["backbone"] = detector.yaml["backbone"][:2]
+    with pytest.raises(StudentModelError) as error:
+        last_stage(detector)
+    assert str(error.value) == ("Features 'deep' need a backbone of three stages, found 2; pass --features paper.")
+
+
 def test_a_backbone_that_branches_is_refused(tiny_models: dict[str, str]) -> None:
     detector = DetectionModel(tiny_models["v8"], nc=3, verbose=False)
     detector.model[8].f = [-1, 4]
