@@ -45,7 +45,7 @@ def layer_strides(layers: Iterable[nn.Module]) -> Iterator[tuple[int, int]]:
             if isinstance(part, nn.Conv2d):
                 stride *= part.stride[0]
             elif isinstance(part, nn.MaxPool2d):  # of v3-tiny
-                stride *= int(part.stride)
+                stride *= part.stride if isinstance(part.stride, int) else part.stride[0]
         yield index, stride
 
 
