@@ -33,6 +33,11 @@ def clip_boxes(boxes: ArrayLike, width: int, height: int) -> Boxes:  # (N, 4) ->
     return np.clip(np.stack(_columns(boxes), axis=1), 0.0, limits)
 
 
+def in_hundredths(boxes: ArrayLike) -> NDArray[np.int64]:  # (..., 4) -> (..., 4)
+    """Corners in whole 1/100 px, halves upward: the precision of a region's key and of its crop, which must be one."""
+    return np.floor(np.asarray(boxes, dtype=np.float64) * 100 + 0.5).astype(np.int64)
+
+
 def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:  # (N, 4), (M, 4) -> (N, M)
     """Intersection over union of every pair of pixel xyxy boxes; 0 where both have no area."""
     a_N4, b_M4 = np.stack(_columns(first), axis=1), np.stack(_columns(second), axis=1)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from mocha_pipe.data.boxes import in_hundredths
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.files import write_parquet
 from mocha_pipe.data.images import image_digest
@@ -188,7 +189,7 @@ def recompute_keys(table: RegionTable) -> NDArray[np.bytes_]:  # (N,) S32
     a class may move in the list.
     """
     images = np.repeat(np.arange(len(table.image_names)), np.diff(table.first_row)).tolist()
-    boxes = np.floor(table.xyxy.astype(np.float64) * 100 + 0.5).astype("<i8").tobytes()
+    boxes = in_hundredths(table.xyxy).astype("<i8").tobytes()
     names = [name.encode() for name in table.class_names]
     digests = [bytes.fromhex(digest) for digest in table.image_digests]
     ids = table.class_ids.tolist()

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mocha_pipe.data.boxes import in_hundredths
+
 
 def squash(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:  # (H, W, 3) -> (size, size, 3)
     """The whole picture on a square, aspect not kept, by Pillow's bicubic filter (antialiased when it shrinks)."""
@@ -33,7 +35,7 @@ def cut_crop(
         (size, size, 3) uint8 RGB.
     """
     height, width = image.shape[:2]
-    left, top, right, bottom = np.rint(np.asarray(xyxy, dtype=np.float64) * 100) / 100
+    left, top, right, bottom = in_hundredths(xyxy) / 100
     margin_x, margin_y = margin * (right - left), margin * (bottom - top)
     x1, x2 = _whole_pixels(left - margin_x, right + margin_x, width)
     y1, y2 = _whole_pixels(top - margin_y, bottom + margin_y, height)

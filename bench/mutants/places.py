@@ -14,7 +14,7 @@ MUTANTS = (
     Mutant(
         name="key-rounding",
         breaks="a region's key takes its box rounded down, so that equal boxes get other keys on another machine",
-        file="data/regions.py",
+        file="data/boxes.py",
         old="* 100 + 0.5)",
         new="* 100)",
         tests=("tests/data/test_regions.py",),

@@ -1,5 +1,7 @@
 """Crops: which pixels are cut, and how they land on the square."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.data.types import DetectionSource, ImageRecord
 from mocha_pipe.teacher_cache.crops import cut_crop, squash
 
 
@@ -88,14 +92,41 @@ def test_every_box_gives_a_square(box: tuple[float, ...], margin: float, size: i
     assert crop.dtype == np.uint8
 
 
-@settings(max_examples=50)
+def key_of(box: NDArray[np.float32]) -> bytes:
+    """The key of a box in a region table."""
+    record = ImageRecord(
+        path=Path("a.png"), name="a.png", width=60, height=40, xyxy=box[None].astype(np.float64),
+        class_ids=np.zeros(1, np.int64),
+    )  # fmt: skip
+    source = DetectionSource(root=Path(), split="train", class_names=("mug",), records=(record,))
+    return bytes(RegionTable.of(source, ["00" * 16]).keys[0])
+
+
+eighths = st.integers(0, 25 * 8).map(lambda number: number / 8)  # which binary numbers hold exactly: .125 is a half
+thousandths = st.integers(0, 25 * 1000).map(lambda number: number / 1000)
+
+
+@settings(max_examples=300)
 @given(
-    corner=st.tuples(st.integers(0, 30), st.integers(0, 20)),
-    side=st.tuples(st.integers(1, 20), st.integers(1, 15)),
-    noise=st.tuples(*[st.floats(-0.0049, 0.0049)] * 4),
+    corners=st.tuples(*[eighths | thousandths] * 4),
+    noise=st.tuples(*[st.sampled_from([0, 0.005, -0.005, 0.0049, 0.001])] * 4),
+    margin=st.sampled_from([0, 0.1, 0.0715]) | st.floats(0, 2),
+    pixel=st.none() | st.integers(0, 30),
 )
 def test_boxes_with_one_key_give_one_crop(
-    corner: tuple[int, int], side: tuple[int, int], noise: tuple[float, ...], image: NDArray[np.uint8]
+    corners: tuple[float, ...], noise: tuple[float, ...], margin: float, pixel: int | None, image: NDArray[np.uint8]
 ) -> None:
-    box = np.array([*corner, corner[0] + side[0], corner[1] + side[1]], np.float64)
-    assert np.array_equal(cut_crop(image, box, 0, 12), cut_crop(image, box + noise, 0, 12))
+    left, top, width, height = corners
+    box = np.array([left, top, left + width, top + height], np.float32)
+    other = (box + np.array(noise)).astype(np.float32)
+    if pixel is not None and width:  # the hardest margin: the crop begins at the very edge of a pixel
+        margin = max(0.0, round(left + 0.001, 2) - pixel) / width
+    if key_of(box) == key_of(other):
+        assert np.array_equal(cut_crop(image, box, margin, 12), cut_crop(image, other, margin, 12))
+
+
+def test_a_box_on_a_half_is_cut_like_its_neighbour_with_the_same_key(image: NDArray[np.uint8]) -> None:
+    half, above = (np.array([x1, 5, 21.35, 13], np.float32) for x1 in (10.125, 10.13))
+    assert key_of(half) == key_of(above)
+    assert np.array_equal(cut_crop(image, half, 0.1, 24), cut_crop(image, above, 0.1, 24))
+    assert key_of(half) == b"e05d664eaf6a36238959fdf4286fa67f", "caches that are there keep opening"
