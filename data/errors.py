@@ -1,11 +1,21 @@
 """Errors that a user can mend. Each text is one line: the rule, what was found, and what mends it."""
 
+import re
+
+_SECRETS = (
+    (re.compile(r"(https?://)[^/\s@]+@"), r"\1...@"),  # a token may stand where a name would
+    (re.compile(r"(://[^/\s:@]*):(?!\d+(?:/|\s|$))\S*@"), r"\1@"),  # a password, but no port
+    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s?'\"<>]*)\?[^\s'\"<>()]*[^\s'\"<>():;,.]", re.IGNORECASE), r"\1?..."),
+    (re.compile(r"\b((?:sig|signature|token|password|secret|x-amz-[a-z-]+)=)[^&\s'\"]+", re.IGNORECASE), r"\1..."),
+)
+
 
 class MochaError(Exception):
     """Base of every error that the command line shows without a traceback (exit code 2)."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        """The text in one encoding that can be printed, without passwords, tokens and signatures of URLs."""
+        return without_secrets(printable(super().__str__()))
 
 
 class MochaWarning(UserWarning):
@@ -36,3 +46,10 @@ def printable(text: object) -> str:
 def first_line(error: BaseException) -> str:
     """First line of the text of another library's error; the name of its class where it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def without_secrets(text: str) -> str:
+    """The text with `...` in place of what follows `?` in a URL, and URLs without passwords and tokens."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text

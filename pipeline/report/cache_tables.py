@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 from rich import filesize
 from rich.table import Table
 
+from mocha_pipe.data.errors import without_secrets
 from mocha_pipe.pipeline.report.tables import plain_table, values_table
 
 if TYPE_CHECKING:
-    from mocha_pipe.pipeline.rundir import Completion
+    from mocha_pipe.pipeline.markers import Completion
     from mocha_pipe.teacher_cache.building.plan import BuildPlan
     from mocha_pipe.teacher_cache.checking.audit import AuditReport
     from mocha_pipe.teacher_cache.checking.verify import VerifyReport
@@ -101,9 +102,8 @@ def audit_table(report: "AuditReport") -> Table:
 
 def listings_table(place: str, listings: Iterable["CacheListing"]) -> Table:
     """Caches below a place."""
-    table = plain_table(
-        "cache", "teacher", "regions", "hidden", "visual", "targets", "size", title=f"caches at {place}"
-    )
+    title = f"caches at {without_secrets(place)}"
+    table = plain_table("cache", "teacher", "regions", "hidden", "visual", "targets", "size", title=title)
     for found in listings:
         done = [
             f"{found.done[name]}/{found.shards}" if name in found.done else "-"

@@ -2,7 +2,6 @@
 
 import copy
 import errno
-import re
 import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from mocha_pipe.data.errors import MochaError, first_line
+from mocha_pipe.data.errors import MochaError, first_line, without_secrets
 from mocha_pipe.teacher_cache.errors import TransferError
 from mocha_pipe.teacher_cache.sharing.drivers import find_driver
 
@@ -47,8 +46,8 @@ class Place:
         Raises:
             TransferError: the URL's protocol is unknown, or its package is not installed.
         """
-        self.url = re.sub("(://[^/:@]*):[^/@]*@", r"\1@", url.rstrip("/") or url)
-        """As messages show it: without a password."""
+        self.url = without_secrets(url.rstrip("/") or url)
+        """As messages show it: without a password or a signature."""
         self.protocol = url.partition("://")[0] if "://" in url else "file"
         self._kind = find_driver(self.protocol)
         self.root: str = self._kind._strip_protocol(url).rstrip("/")
