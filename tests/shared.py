@@ -2,7 +2,9 @@
 
 import hashlib
 import inspect
+import os
 import shutil
+import time
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
@@ -12,6 +14,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 _KEPT = ROOT / ".pytest_cache" / "made"
+_UNUSED_SECONDS = 24 * 3600
 _PRODUCT = ("data", "teacher_cache", "student", "pipeline")
 _LIBRARIES = ("numpy", "torch", "transformers", "ultralytics", "zarr")
 
@@ -20,7 +23,8 @@ def made_once(name: str, make: Callable[[Path], object]) -> Path:
     """The folder that `make` filled, in this run or in an earlier one of the same code.
 
     The first worker that asks makes it under a lock, in a folder that gets its name when it is complete. Another digest
-    of the product's code, of the file that defines `make`, or of the libraries' versions means another folder.
+    of the product's code, of the file that defines `make`, or of the libraries' versions means another folder; one that
+    nobody asked for since a day goes.
 
     Args:
         name: what is made, in words that a folder can be called.
@@ -31,12 +35,14 @@ def made_once(name: str, make: Callable[[Path], object]) -> Path:
     with FileLock(_KEPT / f"{name}.lock"):
         if not folder.is_dir():
             for old in _KEPT.glob(f"{name}-*"):
-                shutil.rmtree(old)
+                if time.time() - old.stat().st_mtime > _UNUSED_SECONDS:  # a run of other code may be reading it
+                    shutil.rmtree(old)
             partial = folder.with_name(f"partial-{folder.name}")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             make(partial)
             partial.rename(folder)
+        os.utime(folder)
     return folder
 
 

@@ -1,6 +1,7 @@
 """Shared things are made once, and again when what makes them changes."""
 
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,21 @@ def test_several_processes_make_it_once(kept: Path) -> None:
     assert (made_once("thing", make) / "file").read_text() == "content"
 
 
-def test_other_code_makes_it_again_and_drops_the_old_one(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_code_makes_it_again_and_drops_only_what_nobody_uses_any_more(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = made_once("thing", make)
+    os.utime(first, (0, 0))
+    assert made_once("thing", make) == first, "asked for again, and so in use"
     monkeypatch.setattr(tests.shared, "_product_digest", lambda: b"other code")
     second = made_once("thing", make)
     assert (kept / "calls").read_text() == "xx"
-    assert second.is_dir()
-    assert not first.exists()
+    assert second != first
+    assert first.is_dir(), "a run of the first code may be reading it"
+    os.utime(first, (0, 0))
+    monkeypatch.setattr(tests.shared, "_product_digest", lambda: b"third code")
+    third = made_once("thing", make)
+    assert [path.is_dir() for path in (first, second, third)] == [False, True, True]
 
 
 def test_what_fails_leaves_nothing_that_counts(kept: Path) -> None:

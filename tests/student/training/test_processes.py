@@ -167,6 +167,9 @@ def folder(train_source: DetectionSource, val_source: DetectionSource, tiny_mode
         with pytest.raises(TrainingProcessError) as error:
             run_in_processes(partial(work, setup, tiny_models, folder), 2)
         assert dict(os.environ) == environment
+        # They end with an error on purpose; any other one must not be kept as if it were that.
+        assert (folder / "errors.txt").read_text().rstrip().endswith("ValueError: no")
+        assert all((folder / f"{rank}.pt").is_file() for rank in range(2))
         (folder / "error.txt").write_text(str(error.value))
 
     return made_once(f"two-processes-on-{cpu_threads()}", make)
