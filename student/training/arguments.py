@@ -30,7 +30,7 @@ _COLOURS = ("hsv_h", "hsv_s", "hsv_v", "bgr")
 
 _OURS = frozenset(
     {"model", "data", "task", "mode", "cfg", "project", "name", "exist_ok", "save_dir", "resume", "single_cls"}
-    | {"compile", "distill_model"}
+    | {"compile", "distill_model", "split"}
 )
 
 

@@ -120,7 +120,8 @@ def train_to_end(
             return folder
         if checkpoint["epoch"] == _FINISHED:
             return folder
-        overrides.update(resume=str(last), save_dir=str(folder))
+        # The device is asked for anew: the checkpoint names one that this machine may not have.
+        overrides.update(resume=str(last), save_dir=str(folder), device=arguments.get("device", ""))
     else:
         overrides["model"] = find_model(model)
     run_one = partial(_train, make_trainer, overrides)

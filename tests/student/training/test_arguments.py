@@ -105,6 +105,7 @@ def test_models_are_found_where_they_are(tiny_models: dict[str, str], monkeypatc
     ("arguments", "message"),
     [
         ({"data": "x.yaml"}, "Training argument 'data' is set by mocha-pipe; leave it out."),
+        ({"split": "test"}, "Training argument 'split' is set by mocha-pipe; leave it out."),
         ({"epoch": 3}, "Training argument 'epoch' is not one of ultralytics'; did you mean 'epochs'?"),
         ({"zzzzz": 3}, "Training argument 'zzzzz' is not one of ultralytics'; `yolo cfg` lists them."),
     ],

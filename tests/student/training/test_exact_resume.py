@@ -127,23 +127,44 @@ def test_a_stopped_run_ends_like_an_uninterrupted_one(
         assert student_of(run)[0] == files
 
 
-def test_without_its_exact_state_a_run_goes_on_from_the_stock_checkpoint(
-    distil_tiny: Run, stopped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, trainers = tmp_path / "run", []
-    shutil.copytree(stopped("v8"), run, ignore=shutil.ignore_patterns("exact-*"))
+def resumed_trainer(distil_tiny: Run, run: Path, patch: pytest.MonkeyPatch) -> DistillTrainer:
+    """The trainer that goes on with a stopped run, before its first batch."""
+    trainers = []
 
-    def stop_before_the_first_batch(trainer: DistillTrainer) -> None:
+    def stop(trainer: DistillTrainer) -> None:
         trainers.append(trainer)
         raise Stopped
 
-    monkeypatch.setattr(DistillTrainer, "_begin_schedule", stop_before_the_first_batch)
+    patch.setattr(DistillTrainer, "_begin_schedule", stop)
     with pytest.raises(Stopped):
         distil_tiny(run, resume=True)
-    assert (trainers[0].start_epoch, trainers[0].exact_state) == (2, None)
+    return trainers[0]
+
+
+def test_without_its_exact_state_a_run_goes_on_from_the_stock_checkpoint(
+    distil_tiny: Run, stopped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(stopped("v8"), run, ignore=shutil.ignore_patterns("exact-*"))
+    trainer = resumed_trainer(distil_tiny, run, monkeypatch)
+    assert (trainer.start_epoch, trainer.exact_state) == (2, None)
     expected = load_checkpoint(run / "train/weights/last.pt")["ema"].float().state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in trainers[0].ema.ema.state_dict().items())
+    assert all(torch.equal(value, expected[name]) for name, value in trainer.ema.ema.state_dict().items())
     assert [row["epoch"] for row in results(run)] == ["1", "2"]
+
+
+def test_a_run_goes_on_where_its_device_is_not_there(
+    distil_tiny: Run, stopped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ultralytics notes the number of the GPU that `auto` was, and would ask for that one again."""
+    run = tmp_path / "run"
+    shutil.copytree(stopped("v8"), run)
+    last = run / "train/weights/last.pt"
+    checkpoint = torch.load(last, weights_only=False)
+    checkpoint["train_args"]["device"] = "3"
+    torch.save(checkpoint, last)
+
+    assert resumed_trainer(distil_tiny, run, monkeypatch).start_epoch == 2
 
 
 def test_without_resume_a_run_starts_anew_and_another_seed_gives_another(
