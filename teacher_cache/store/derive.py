@@ -22,7 +22,7 @@ from mocha_pipe.teacher_cache.store.layout import (
     write_shard,
 )
 from mocha_pipe.teacher_cache.store.projection import Projection, default_dim
-from mocha_pipe.teacher_cache.store.whitening import Moments, fit_projection, joint_embedding, whiten
+from mocha_pipe.teacher_cache.store.whitening import Moments, exact_device, fit_projection, joint_embedding, whiten
 
 
 def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, device: str, progress: bool) -> None:
@@ -57,6 +57,7 @@ def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, 
 
 def _fit(cache: RegionCache, dim: int | None, *, device: str, progress: bool) -> Projection:
     """Exact moments in one pass over the shards, always in their order, then the projection."""
+    device = exact_device(device)
     moments = Moments(sum(cache.spec.arrays.values()), device)
     for _, hidden, visual in _teacher_blocks(cache, tuple(range(len(cache.plan))), "projection", progress=progress):
         is_there = _is_there(hidden, visual)

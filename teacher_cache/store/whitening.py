@@ -32,6 +32,11 @@ def joint_embedding(hidden_nH: torch.Tensor, visual_nZ: torch.Tensor) -> torch.T
     return torch.cat([hidden_nH, visual_nZ * scale], dim=1)
 
 
+def exact_device(device: str) -> str:
+    """Where moments and eigenvectors are computed for a teacher on this device: MPS has no float64."""
+    return "cpu" if torch.device(device).type == "mps" else device
+
+
 class Moments:
     """Count, mean and scatter of joint embeddings, block by block; their order matters only in the last bits."""
 

@@ -58,6 +58,7 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
     image_tokens = _image_tokens(checkpoint.name, architecture, crop_size)
     prompts = PromptEncoder(processor, config.question, crop_size=crop_size, image_tokens=image_tokens)
     generates = config.mode == "generate"
+    _check_length(prompts, architecture, config.max_new_tokens if generates else 0)
     spec = TeacherSpec(
         model=checkpoint.name,
         revision=checkpoint.revision,
@@ -95,6 +96,17 @@ def _read_architecture(checkpoint: Checkpoint, layer: int) -> Any:
             f"the layer must be one that the teacher has, {-layers - 1}..{layers}; found {layer}; pass --layer -1"
         )
     return architecture
+
+
+def _check_length(prompts: PromptEncoder, architecture: Any, answer: int) -> None:
+    """Refuse a question that leaves no room: beyond its positions a model goes on without a word, and says nonsense."""
+    most, asked = getattr(architecture.text_config, "max_position_embeddings", None), len(prompts.encode("object"))
+    if most is not None and asked + answer > most:
+        with_answer = f", and {answer} of an answer (--max-new-tokens)" if answer else ""
+        raise TeacherError(
+            f"picture and question must fit into the {most} tokens that the teacher was made for; found {asked}"
+            f"{with_answer}; shorten --prompt"
+        )
 
 
 def _load_processor(checkpoint: Checkpoint) -> Any:

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from mocha_pipe.teacher_cache.errors import EmbeddingError, ProjectionError
 from mocha_pipe.teacher_cache.store import derive
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
-from mocha_pipe.teacher_cache.store.whitening import Moments, fit_projection, joint_embedding, whiten
+from mocha_pipe.teacher_cache.store.whitening import Moments, exact_device, fit_projection, joint_embedding, whiten
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 
 ASIDE = (0, 33, 34, 84)
@@ -46,6 +47,19 @@ def test_targets_of_rows_set_aside_are_nan_and_no_others(holed: Path) -> None:
     targets = RegionCache.open(holed).rows("targets").lookup(np.arange(85))
     assert np.isnan(targets[list(ASIDE)]).all()
     assert np.isfinite(targets[OTHERS]).all()
+
+
+def test_a_device_without_float64_leaves_the_projection_to_the_cpu(
+    holed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MPS has none; the error came after hours of embedding."""
+    folder = Path(shutil.copytree(holed, tmp_path / "cache"))
+    expected = (folder / "projection.safetensors").read_bytes()
+    (folder / "projection.safetensors").unlink()
+    with ShardClaims(folder) as claims:
+        derive.derive_targets(RegionCache.open(folder), claims, None, device="mps", progress=False)
+    assert (folder / "projection.safetensors").read_bytes() == expected
+    assert [exact_device(name) for name in ("mps", "cpu", "cuda:1")] == ["cpu", "cpu", "cuda:1"]
 
 
 def test_the_projection_is_that_of_the_other_rows_alone(holed: Path) -> None:

@@ -1,6 +1,7 @@
 """The spec that follows from a configuration, and checkpoints that cannot be teachers."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,25 @@ def test_the_layer_must_exist(layer: int, small_llava: Path) -> None:
     with pytest.raises(TeacherError) as caught:
         spec(small_llava, layer=layer)
     assert str(caught.value) == (f"the layer must be one that the teacher has, -4..3; found {layer}; pass --layer -1")
+
+
+def test_a_question_beyond_the_teachers_positions_is_refused(small_llava: Path) -> None:
+    most = json.loads((small_llava / "config.json").read_text())["text_config"]["max_position_embeddings"]
+    with pytest.raises(TeacherError) as caught:
+        spec(small_llava, prompt="{label} " + "word " * most)
+    found = re.fullmatch(
+        rf"picture and question must fit into the {most} tokens that the teacher was made for; found (\d+); "
+        "shorten --prompt",
+        str(caught.value),
+    )
+    assert found
+    assert int(found[1]) > most
+
+
+def test_an_answer_must_fit_too(small_llava: Path) -> None:
+    with pytest.raises(TeacherError, match=r"and 100000 of an answer \(--max-new-tokens\); shorten --prompt"):
+        spec(small_llava, mode="generate", max_new_tokens=100000)
+    spec(small_llava, mode="prompt", max_new_tokens=100000)
 
 
 def test_a_folder_without_tokenizer_is_refused(copy: Path) -> None:
