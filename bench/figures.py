@@ -10,8 +10,8 @@ from rich.text import Text
 
 from mocha_pipe.data.files import write_json
 from mocha_pipe.pipeline.cli.console import print_table
+from mocha_pipe.pipeline.markers import read_json, versions
 from mocha_pipe.pipeline.report.tables import plain_table
-from mocha_pipe.pipeline.rundir import read_json, versions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,9 @@ from bench.figures import Figure, exit_code, keep, show
 from mocha_pipe.data.images import read_image
 from mocha_pipe.pipeline.distillation import DistillInputs, distill_from
 from mocha_pipe.pipeline.evaluation.intervals import seed_mean
+from mocha_pipe.pipeline.markers import read_json
 from mocha_pipe.pipeline.report.tables import shots_in_words
 from mocha_pipe.pipeline.run.inputs import teacher_config
-from mocha_pipe.pipeline.rundir import read_json
 from mocha_pipe.pipeline.settings.recipes import demo
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache, distill_inputs, evaluate_fewshot

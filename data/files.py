@@ -5,9 +5,11 @@ A file is written beside its place, flushed to disk, and renamed; a folder likew
 
 import errno
 import functools
+import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,13 +17,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LOCK_NAME = ".mocha-pipe.lock"
+"""Of a lock file; locking empties a file, so that its name must be nobody else's."""
 _UMASK = os.umask(0)  # can only be read by setting it
 os.umask(_UMASK)
+_TEMPORARY = re.compile(r"\..*\.(?:[0-9]+-[0-9a-f]{8}\.partial(?:\.[^.]*)?|[0-9a-f]{32}\.partial)", re.DOTALL)
+"""Names that `atomic_path` and `temporary_folder` give, and hardly anybody else."""
 
 
 @contextmanager
@@ -52,17 +58,44 @@ def temporary_folder(target: Path, *, shared: bool = True) -> Iterator[Path]:
 
     Args:
         target: The folder to be made. Its parents are made where missing.
-        shared: Other processes may be making `target` at the same time, so the temporary gets a name of its own.
-            Otherwise the name is fixed, and what a killed process left under that name is removed first.
+        shared: Other processes may be making `target` at the same time. Otherwise what killed processes left of it is
+            removed first.
     """
-    temporary = target.with_name(f".{target.name}{f'.{secrets.token_hex(16)}' if shared else ''}.partial")
     if not shared:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+            if is_temporary(left.name):
+                shutil.rmtree(left, ignore_errors=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(16)}.partial")
     temporary.mkdir(parents=True)
     try:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of that name is what `atomic_path` or `temporary_folder` began."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+@contextmanager
+def appearing_folder(target: Path, in_use: Exception) -> Iterator[Path]:
+    """Yield a folder to be filled, which becomes `target` when the block ends well; nobody ever sees a part of it.
+
+    Args:
+        target: New or empty. Two that make it at once do so one after the other.
+        in_use: Raised where something is there, before anything is written, or when the block has ended.
+    """
+    target = target.resolve()
+    if not is_vacant(target):
+        raise in_use
+    with exclusive(target.with_name(f".{target.name}{LOCK_NAME}")):
+        if not is_vacant(target):
+            raise in_use
+        with temporary_folder(target, shared=False) as building:
+            yield building
+            if not publish(building, target, flush=False):
+                raise in_use
 
 
 def publish(temporary: Path, target: Path, *, flush: bool = True) -> bool:
@@ -131,15 +164,24 @@ def is_vacant(folder: Path) -> bool:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs; another process that wants it waits. A killed process holds it no longer.
+def exclusive(path: Path, *, busy: Exception | None = None) -> Iterator[None]:
+    """Hold a lock file while the block runs. A killed process holds it no longer.
 
     The file stays behind, empty. On a disk that knows no locks the block runs without one.
+
+    Args:
+        path: The lock file.
+        busy: Raised where another process holds it; None waits for that one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    with suppress(OSError, NotImplementedError):
-        lock.acquire()
+    try:
+        lock.acquire(timeout=-1 if busy is None else 0)
+    except Timeout:
+        assert busy is not None, "only who does not wait runs out of time"
+        raise busy from None
+    except (OSError, NotImplementedError):
+        pass
     try:
         yield
     finally:

@@ -3,7 +3,6 @@
 import csv
 import math
 import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from tqdm import tqdm
 
 from mocha_pipe.data.coarse import COARSE_NAMES, OPEN_IMAGES
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.files import is_vacant, publish, temporary_folder
+from mocha_pipe.data.files import appearing_folder
 from mocha_pipe.data.images import IMAGE_SUFFIXES
+from mocha_pipe.data.placing import is_rewritten, place_picture
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 """Open Images' name of a split -> the key in data.yaml."""
@@ -53,7 +53,8 @@ def import_openimages(
             published ones.
         out: New or empty folder for `data.yaml`, `images/<split>/` and `labels/<split>/`, which appear when all is
             written.
-        copy: Copy the images, so that `out` stands alone; otherwise symbolic links lead to them.
+        copy: Copy the images, so that `out` stands alone; otherwise symbolic links lead to them, save those that
+            `yolo train` would rewrite, which are copied.
         progress: Show a bar.
 
     Returns:
@@ -71,9 +72,7 @@ def import_openimages(
             "validation/, found no such pair; put both there"
         )
     in_use = DatasetError(f"{out}: must be a new or empty folder, found something there; name another one")
-    if not is_vacant(out):
-        raise in_use
-    with temporary_folder(out.resolve(), shared=False) as building:
+    with appearing_folder(out, in_use) as building:
         imported = tuple(
             _import_split(source / split, file, building, _SPLITS[split], coarse_of, copy, progress)
             for split, file in splits.items()
@@ -86,8 +85,6 @@ def import_openimages(
         keys = {part.split: f"images/{part.split}" for part in imported if part.images}
         content = yaml.safe_dump({**keys, "names": list(COARSE_NAMES)}, sort_keys=False)
         (building / "data.yaml").write_text(content, encoding="utf-8")
-        if not publish(building, out.resolve(), flush=False):
-            raise in_use
     return imported
 
 
@@ -143,10 +140,7 @@ def _import_split(
     for image in tqdm(sorted(lines), f"images of {split}", unit="image", disable=not progress):
         (out / "labels" / split / f"{image}.txt").write_text("".join(lines[image]), encoding="utf-8")
         original, place = folder.resolve() / images[image], out / "images" / split / images[image]
-        if copy:
-            shutil.copyfile(original, place)
-        else:
-            place.symlink_to(original)
+        place_picture(original, place, may_link=not copy and not is_rewritten(original), link=os.symlink)
     return ImportedSplit(
         split=split,
         images=len(lines),

@@ -5,17 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mocha_pipe.pipeline.errors import ConfigError
+from mocha_pipe.pipeline.markers import is_complete
 from mocha_pipe.pipeline.run.datasets import named, training_regions
 from mocha_pipe.pipeline.run.devices import torch_device
-from mocha_pipe.pipeline.run.inputs import teacher_config, teacher_of_cache
+from mocha_pipe.pipeline.run.inputs import WORLD, teacher_config, teacher_of_cache
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache
 from mocha_pipe.teacher_cache.building.plan import BuildPlan, plan_build
 from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
 if TYPE_CHECKING:
-    from mocha_pipe.pipeline.rundir import Completion
+    from mocha_pipe.pipeline.markers import Completion
     from mocha_pipe.teacher_cache.checking.audit import AuditReport
     from mocha_pipe.teacher_cache.checking.verify import VerifyReport
     from mocha_pipe.teacher_cache.sharing import TransferReport
@@ -39,6 +42,8 @@ def plan_cache(config: RunConfig, sample: int) -> BuildPlan:
 def repair_cache(config: RunConfig, report: "VerifyReport", teacher: str | None) -> "Completion":
     """Delete the files at fault and build again, which computes just these, in the widths that are there.
 
+    Nothing is deleted before data set and teacher are known to be the cache's, and the teacher is loaded if need be.
+
     Args:
         config: resolved; names the cache, its data set, and the teacher's device and batch.
         report: what is at fault.
@@ -46,13 +51,18 @@ def repair_cache(config: RunConfig, report: "VerifyReport", teacher: str | None)
 
     Raises:
         CacheCorruptError: something is at fault that cannot be computed again.
+        CacheMismatchError: the data set or the teacher is another one.
+        ConfigError: no data set was named, and there is no miniature world.
     """
-    from mocha_pipe.teacher_cache.checking.verify import remove_faults
+    from mocha_pipe.teacher_cache.checking.verify import remove_faults, require_mendable
 
     folder = named(config.cache.folder)
     loadable = _teacher(config, RegionCache.open(folder), teacher)
-    remove_faults(folder, report)
-    return build_teacher_cache(replace(config, teacher=loadable, cache=replace(config.cache, dim=None)))
+    require_mendable(folder, report)
+    _require_data(config)
+    build = replace(config, teacher=loadable, cache=replace(config.cache, dim=None))
+    with_teacher = any(finding.array in TEACHER_ARRAYS for finding in report.findings)
+    return build_teacher_cache(build, mend=lambda: remove_faults(folder, report), mend_with_teacher=with_teacher)
 
 
 def audit(config: RunConfig, rows: int, seed: int, teacher: str | None) -> "AuditReport":
@@ -70,10 +80,20 @@ def audit(config: RunConfig, rows: int, seed: int, teacher: str | None) -> "Audi
     from mocha_pipe.teacher_cache.checking.audit import audit_cache
     from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
+    _require_data(config)
     source, table = training_regions(config)
     cache = RegionCache.open(named(config.cache.folder), expect_table=table)
     live = load_teacher(teacher_config(_teacher(config, cache, teacher)))
     return audit_cache(cache, source, live, rows=rows, seed=seed, progress=True)
+
+
+def _require_data(config: RunConfig) -> None:
+    """Refuse to make the miniature world for a cache that is there: it is of other data, or its world is gone."""
+    if config.uses_miniature and not is_complete(config.miniature_folder, stage=WORLD):
+        raise ConfigError(
+            f"the pictures that {named(config.cache.folder)} was made from are needed, found no data set at "
+            f"{named(config.data.path)}: name it with --data"
+        )
 
 
 def _teacher(config: RunConfig, cache: RegionCache, name: str | None) -> TeacherConfig:

@@ -10,6 +10,7 @@ from ultralytics.utils import LOGGER
 from mocha_pipe.data.packing.remote import RemoteShard
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource, RegionTargets
+from mocha_pipe.pipeline.markers import Completion, Identity, is_complete, told_path
 from mocha_pipe.pipeline.run.datasets import distill_data, named, seen_in_training
 from mocha_pipe.pipeline.run.inputs import (
     BASE,
@@ -20,7 +21,7 @@ from mocha_pipe.pipeline.run.inputs import (
     train_arguments,
     weights_digest,
 )
-from mocha_pipe.pipeline.rundir import Completion, Identity, is_complete, run_stage, told_path
+from mocha_pipe.pipeline.rundir import run_stage
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.student.choices import BEST_OBJECTIVE
 from mocha_pipe.student.distil.settings import DistillSettings

@@ -13,3 +13,7 @@ class StageMismatchError(MochaError, ValueError):
 
 class StageMissingError(MochaError, FileNotFoundError):
     """A stage needs what an earlier stage makes, and it is not there."""
+
+
+class StageBusyError(MochaError, BlockingIOError):
+    """Another process is at work in the folder of a stage."""

@@ -15,30 +15,51 @@ Each stage takes a resolved `RunConfig`, makes what it needs and nobody named, w
 are made in run/datasets.py.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mocha_pipe.pipeline.errors import ConfigError
+from mocha_pipe.pipeline.markers import Completion, Identity, read_completion
 from mocha_pipe.pipeline.run import inputs
 from mocha_pipe.pipeline.run.datasets import make_world, named, splits, training_regions
 from mocha_pipe.pipeline.run.devices import torch_device
-from mocha_pipe.pipeline.rundir import COMPLETE, Completion, Identity, read_completion, run_stage
+from mocha_pipe.pipeline.rundir import require_own, run_shared_stage, run_stage
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.distillation import DistillInputs
+    from mocha_pipe.teacher_cache.teachers.base import Teacher
+
+
+_REPORTS = ("report.json", "report.html")
 
 
 def run_demo(config: RunConfig) -> list[Completion]:
     """Every stage in order on the miniature world; what each did."""
+    # A device that is not there, or a folder of somebody else's, should not show after minutes.
+    inputs.teacher_config(config.teacher)
+    torch_device(config.fewshot.device)
+    for stage, training in ((inputs.BASE, config.pretrain), (inputs.DISTILL, config.distill)):
+        inputs.device_argument(training)
+        require_own(named(training.folder), stage, flag="--root")
+    inputs.require_own_note(config.root)
+    require_own(named(config.fewshot.folder), inputs.FEWSHOT, flag="--root", only=_shared_names(config))
     stages = (make_world, build_teacher_cache, pretrain_base, distill_student, evaluate_fewshot)
-    return [stage(config) for stage in stages]
+    return [make(config) for make in stages]
 
 
-def build_teacher_cache(config: RunConfig) -> Completion:
+def build_teacher_cache(
+    config: RunConfig, *, mend: Callable[[], object] | None = None, mend_with_teacher: bool = False
+) -> Completion:
     """Phase 1: embed every ground-truth box of the training split, shard by shard, and project to targets.
+
+    Args:
+        config: resolved.
+        mend: deletes files at fault from a cache that is there. It is called when that was found to be of these very
+            boxes and this teacher, and not before.
+        mend_with_teacher: load the teacher first, as what is deleted takes it to compute.
 
     Raises:
         CacheMismatchError: the folder holds another teacher's embeddings, or those of other boxes.
@@ -51,11 +72,16 @@ def build_teacher_cache(config: RunConfig) -> Completion:
     settings, folder, part = config.cache, named(config.cache.folder), config.cache.part_numbers
     source, table = training_regions(config)
     teacher = inputs.teacher_config(config.teacher)
-    spec = describe_teacher(teacher)
+    spec, load = describe_teacher(teacher), partial(load_teacher, teacher)
+    if mend:
+        RegionCache.open(folder, expect_spec=spec, expect_table=table)
+        if mend_with_teacher:
+            load = partial(_itself, load())
+        mend()
 
     def work() -> Mapping[str, Any]:
         report = build_cache(
-            source, table, folder, spec=spec, load_teacher=partial(load_teacher, teacher), dim=settings.dim,
+            source, table, folder, spec=spec, load_teacher=load, dim=settings.dim,
             batch=teacher.batch, device=torch_device(teacher.device), reuse=settings.reuse, part=part,
             retry_failed=settings.retry_failed, engine=settings.engine, progress=inputs.is_first_rank(),
         )  # fmt: skip
@@ -63,16 +89,20 @@ def build_teacher_cache(config: RunConfig) -> Completion:
         digest = None if report.missing_shards else inputs.cache_digest(RegionCache.open(folder))
         return {**asdict(report), "set_aside": len(report.set_aside), "teacher": spec.model, "digest": digest}
 
-    if settings.retry_failed:
-        (folder / COMPLETE).unlink(missing_ok=True)
     identity = Identity(
         stage=inputs.CACHE, config={"teacher": spec.to_json(), "dim": settings.dim}, inputs={"regions": table.digest}
     )
     # build_cache itself refuses, resumes or adapts what lies in the folder, and it sees a shard that is gone.
-    return run_stage(
-        folder, identity, work, flag="--cache", replace=True,
+    done = run_shared_stage(
+        folder, identity, work, again=settings.retry_failed,
         is_whole=lambda: inputs.is_first_rank() and RegionCache.open(folder).is_complete,
     )  # fmt: skip
+    nothing = dict.fromkeys(("embedded", "reused", "duplicates", "computed_shards"), 0) | {"forecast": None}
+    return replace(done, outputs={**done.outputs, **nothing}) if done.skipped else done
+
+
+def _itself(teacher: "Teacher") -> "Teacher":
+    return teacher
 
 
 def pretrain_base(config: RunConfig) -> Completion:
@@ -92,10 +122,11 @@ def pretrain_base(config: RunConfig) -> Completion:
         )
     sources = splits(config)
     settings, folder = config.pretrain, named(config.pretrain.folder)
+    device = inputs.device_argument(settings)
     model, arguments = find_model(settings.model), inputs.train_arguments(settings)
 
     def work() -> Mapping[str, Any]:
-        result = pretrain(model, sources, folder, {**arguments, **inputs.device_argument(settings)}, resume=True)
+        result = pretrain(model, sources, folder, {**arguments, **device}, resume=True)
         weights = result.weights.resolve().relative_to(folder.resolve())
         return {"weights": str(weights), "map50_95": inputs.map50_95(result.metrics), "curves": "train/results.csv"}
 
@@ -116,6 +147,7 @@ def distill_student(config: RunConfig) -> Completion:
     """
     from mocha_pipe.pipeline.distillation import distill_from
 
+    inputs.require_own_note(config.root)
     done = distill_from(distill_inputs(config), config, flag="--run")
     inputs.remember_distillation(config.root, done.folder)
     return done
@@ -144,10 +176,17 @@ def evaluate_fewshot(config: RunConfig) -> Completion:
     from mocha_pipe.pipeline.evaluation.fewshot import evaluate, fewshot_identity
 
     distilled = config.fewshot.run or inputs.last_distillation(config.root)
-    run = read_completion(distilled, stage=inputs.DISTILL, command=inputs.DISTILL_COMMAND)
+    run = read_completion(
+        distilled, stage=inputs.DISTILL, command=inputs.DISTILL_COMMAND, outputs=inputs.DISTILL_OUTPUTS
+    )
     folder, identity = named(config.fewshot.folder), fewshot_identity(config, run)
     # Evaluating costs seconds, so another question replaces the last answer instead of refusing.
     return run_stage(
         folder, identity, lambda: evaluate(config, run, identity.inputs), flag="--out", replace=True,
-        is_whole=lambda: all((folder / name).is_file() for name in ("report.json", "report.html")),
+        is_whole=lambda: all((folder / name).is_file() for name in _REPORTS), only=_shared_names(config),
     )  # fmt: skip
+
+
+def _shared_names(config: RunConfig) -> tuple[str, ...]:
+    """What the few-shot stage writes, where that lies in the root, beside the folders of other stages."""
+    return _REPORTS if named(config.fewshot.folder).resolve() == config.root.resolve() else ()

@@ -22,9 +22,10 @@ from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
 from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes, student_digests
 from mocha_pipe.pipeline.evaluation.intervals import seed_mean
 from mocha_pipe.pipeline.evaluation.methods import pool_pass, with_learner
+from mocha_pipe.pipeline.markers import Completion, Identity, versions
 from mocha_pipe.pipeline.run.datasets import make_validation_world, named
-from mocha_pipe.pipeline.run.inputs import EVALUATION, cache_digest, weights_digest
-from mocha_pipe.pipeline.rundir import Completion, Identity, run_stage, versions
+from mocha_pipe.pipeline.run.inputs import EVALUATION, SWEEP, cache_digest, weights_digest
+from mocha_pipe.pipeline.rundir import claim_folder, run_stage
 from mocha_pipe.pipeline.settings.loading import is_miniature
 from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig
 from mocha_pipe.pipeline.settings.variants import Variant
@@ -66,13 +67,14 @@ def run_sweep(config: RunConfig, variants: Sequence[Variant], *, announce: Calla
         CacheNotFoundError, CacheMismatchError, CacheIncompleteError: no cache of these very boxes.
         DatasetError: the data set lacks one of the benchmark's coarse classes.
         EpisodeError: the benchmark has too few images for so many shots.
-        StageMismatchError: a run's folder was made with other settings or other inputs.
+        StageMismatchError: the folder holds something else, or a run's was made with other settings or other inputs.
     """
     settings, folder = config.sweep, named(config.sweep.folder)
     benchmark = open_benchmark(_benchmark_folder(config), progress=True)
     question = replace(config.fewshot, shots=settings.shots)
     episodes = {shots: drawn_episodes(benchmark, question, shots) for shots in question.shots}
     inputs = distill_inputs(config)
+    claim_folder(folder, SWEEP, flag=_FLAG)
     benchmark = with_coarse_classes(
         benchmark, inputs.train.class_names, "the data set", "name another benchmark with --benchmark"
     )

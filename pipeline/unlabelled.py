@@ -5,20 +5,21 @@ alone; asked for with other settings or other pictures, it is refused.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mocha_pipe.data.errors import DatasetError
-from mocha_pipe.data.files import exclusive, file_digest, is_vacant, json_digest, publish, temporary_folder
+from mocha_pipe.data.files import file_digest, json_digest
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 from mocha_pipe.data.unlabelled.mixing import Detect, Mixture, RegionChoice, Regions, mix
 from mocha_pipe.data.unlabelled.pictures import Pictures, find_pictures
 from mocha_pipe.data.unlabelled.writing import DATA_FILE, write_dataset
 from mocha_pipe.pipeline.errors import ConfigError
-from mocha_pipe.pipeline.rundir import Completion, Identity, is_complete, run_stage
+from mocha_pipe.pipeline.markers import Completion, Identity
+from mocha_pipe.pipeline.rundir import run_whole_stage
 
 REGIONS = "regions"
 """Name of the stage."""
@@ -62,17 +63,7 @@ def make_regions(
         )  # fmt: skip
         return _write(folder, mixed, found, choice, progress)
 
-    with exclusive(out.with_name(f".{out.name}.lock")):
-        if is_complete(out, stage=REGIONS):
-            return run_stage(out, identity, lambda: work(out), flag="--out")  # it skips or refuses, and never works
-        in_use = DatasetError(f"{out}: must be a new or empty folder, found something there; name another with --out")
-        if not is_vacant(out):
-            raise in_use
-        with temporary_folder(out.resolve(), shared=False) as building:
-            done = run_stage(building, identity, lambda: work(building), flag="--out", replace=True)
-            if not publish(building, out.resolve(), flush=False):
-                raise in_use
-    return replace(done, folder=out)
+    return run_whole_stage(out, identity, work, flag="--out")
 
 
 def load_detector(path: Path, confidence: float, device: str) -> tuple[tuple[str, ...], Detect]:

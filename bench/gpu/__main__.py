@@ -22,7 +22,7 @@ from bench.gpu.training import Pair
 from bench.gpu.watched_steps import Window
 from bench.teachers.random_llava import Geometry
 from mocha_pipe.data.files import write_json
-from mocha_pipe.pipeline.rundir import read_json
+from mocha_pipe.pipeline.markers import read_json
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
 

@@ -26,7 +26,7 @@ from mocha_pipe.data.benchmarks.photos import read_photos
 from mocha_pipe.data.files import write_json
 from mocha_pipe.data.types import PersonalBenchmark
 from mocha_pipe.pipeline.cli.console import print_table
-from mocha_pipe.pipeline.rundir import read_json
+from mocha_pipe.pipeline.markers import read_json
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
 

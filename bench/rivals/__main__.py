@@ -42,10 +42,10 @@ from mocha_pipe.pipeline.cli.console import print_table
 from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
 from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes
 from mocha_pipe.pipeline.evaluation.methods import base_weights, pool_passes
+from mocha_pipe.pipeline.markers import Completion, read_completion, versions
 from mocha_pipe.pipeline.report.tables import interval, plain_table, shots_in_words
 from mocha_pipe.pipeline.run.devices import torch_device
 from mocha_pipe.pipeline.run.inputs import DISTILL, last_distillation, teacher_config, teacher_of_cache
-from mocha_pipe.pipeline.rundir import Completion, read_completion, versions
 from mocha_pipe.pipeline.settings.recipes import demo
 from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig
 from mocha_pipe.student.fewshot.bootstrap import mean_interval

@@ -4,7 +4,6 @@
 """
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from tqdm import tqdm
 
 from mocha_pipe.data.boxes import xyxy_to_cxcywhn
 from mocha_pipe.data.config import WorldSize
-from mocha_pipe.data.files import temporary_folder
+from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.files import is_vacant
 from mocha_pipe.data.miniature.objects import SHAPES, PersonalObject, Split, personal_objects, random_object
 from mocha_pipe.data.miniature.scenes import SCENE_SIZE, render_scene
 
@@ -45,13 +45,16 @@ def scene_seed(seed: int, part: Part, index: int) -> tuple[int, int, int]:
 def make_miniature(root: Path, size: WorldSize, *, seed: int = 0, progress: bool = True) -> None:
     """Write `root/data.yaml` (train and val, classes = shapes) and `root/benchmark/data.yaml` (personal objects).
 
-    The same size and seed write the same bytes. An earlier world in `root` is replaced as a whole.
+    The same size and seed write the same bytes; the files data.yaml come last.
 
     Args:
-        root: Folder to write.
+        root: New or empty folder.
         size: Numbers of scenes and objects.
         seed: Any whole number; every scene derives its own seed from it.
         progress: Show a bar.
+
+    Raises:
+        DatasetError: There is something in the folder.
     """
     scenes = [*_detection_scenes(size, seed), *_personal_scenes("benchmark", size, seed)]
     detection = {"train": "images/train", "val": "images/val", "names": list(SHAPES)}
@@ -62,13 +65,16 @@ def make_validation(root: Path, size: WorldSize, *, seed: int = 0, progress: boo
     """Write `root/data.yaml`, laid out like the benchmark's: a personal benchmark of objects of the validation split.
 
     Neither training nor the benchmark shows one of its objects, so that settings can be chosen on it. The same size and
-    seed write the same bytes. An earlier world in `root` is replaced as a whole.
+    seed write the same bytes.
 
     Args:
-        root: Folder to write.
+        root: New or empty folder.
         size: Only the numbers of objects and of scenes per object matter.
         seed: Any whole number; equal to that of the miniature, the scenes still differ.
         progress: Show a bar.
+
+    Raises:
+        DatasetError: There is something in the folder.
     """
     scenes = list(_personal_scenes("validation", size, seed))
     _write_world(root, scenes, {".": _personal_keys("validation", size, seed)}, progress)
@@ -148,15 +154,14 @@ def _personal_keys(part: Personal, size: WorldSize, seed: int) -> dict[str, obje
 def _write_world(
     root: Path, scenes: Sequence[_PlannedScene], keys: Mapping[str, Mapping[str, object]], progress: bool
 ) -> None:
-    """Write scenes, and a data.yaml with these keys for each folder; all of it takes the place of `root` at the end."""
-    with temporary_folder(root, shared=False) as building:
-        write = partial(_PlannedScene.write, root=building)
-        with ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
-            few = len(scenes) < _WORTH_PROCESSES
-            done = map(write, scenes) if few else pool.map(write, scenes, chunksize=32)
-            for _ in tqdm(done, "scenes", len(scenes), unit="scene", disable=not progress):
-                pass
-        for folder, content in keys.items():
-            (building / folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-        shutil.rmtree(root, ignore_errors=True)
-        building.rename(root)
+    """Write scenes, and then a data.yaml with these keys for each folder."""
+    if not is_vacant(root):
+        raise DatasetError(f"{root}: a world is written to a new or empty folder, found something there; name another")
+    write = partial(_PlannedScene.write, root=root)
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
+        few = len(scenes) < _WORTH_PROCESSES
+        done = map(write, scenes) if few else pool.map(write, scenes, chunksize=32)
+        for _ in tqdm(done, "scenes", len(scenes), unit="scene", disable=not progress):
+            pass
+    for folder, content in keys.items():
+        (root / folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

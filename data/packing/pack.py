@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.files import atomic_path, bytes_digest, exclusive
+from mocha_pipe.data.files import LOCK_NAME, atomic_path, bytes_digest, exclusive, is_temporary
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.shards import layout
 from mocha_pipe.data.shards.tars import BLOCK, END, TarMember, member_header, padding
@@ -71,7 +71,8 @@ def pack(
         raise DatasetError(f"{data}: is one split, found {len(named)} names for it; pass --split once")
     for split in named:
         layout.check_split_name(split)
-    with exclusive(out / ".pack.lock"):
+    _require_ours(out)
+    with exclusive(out / LOCK_NAME):
         return tuple(_pack_split(data, out, split, int(shard_mb * 1e6), recipe, progress) for split in named)
 
 
@@ -86,14 +87,16 @@ def _pack_split(data: Path, out: Path, split: str, shard_bytes: int, recipe: str
     plan = _Plan.make(split, source, table, shard_bytes)
     manifest = _claim(out, plan, recipe)
     for left in out.glob(f".{split}-*.partial.tar"):  # by a pack that was killed; nobody else writes here now
-        left.unlink()
+        if is_temporary(left.name):
+            left.unlink()
     written = 0
     for number in tqdm(range(len(plan.shards)), f"pack {split}", unit="shard", delay=2, disable=not progress):
         if not plan.is_written(out, number):
             plan.write_shard(out, number)
             written += 1
-    for stale in _shards_beyond(out, split, len(plan.shards)):
-        stale.unlink()
+    if split not in manifest.splits:  # else no pack that was killed can have left a shard
+        for stale in _shards_beyond(out, split, len(plan.shards)):
+            stale.unlink()
     entry = layout.Split(
         images=len(source.records),
         regions=len(table),
@@ -114,16 +117,31 @@ def _pack_split(data: Path, out: Path, split: str, shard_bytes: int, recipe: str
     )
 
 
+def _require_ours(out: Path) -> None:
+    """Refuse a folder with things of others: only dataset.json says that what lies beside it may be replaced.
+
+    Raises:
+        DatasetError: As said.
+    """
+    if (out / layout.MANIFEST).exists():
+        layout.Manifest.read(out, out)
+        return
+    entries = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if others := [name for name in entries if name != LOCK_NAME and not is_temporary(name)]:
+        raise DatasetError(
+            f"{out}: holds something that `data pack` did not write ({others[0]}); name a new or empty folder with "
+            "--out"
+        )
+
+
 def _claim(out: Path, plan: "_Plan", recipe: str | None) -> layout.Manifest:
     """The folder's dataset.json. It is written at once where there is none, so that the folder is known as ours.
 
     Raises:
-        DatasetError: The folder holds tars of others, or another packing.
+        DatasetError: The folder holds another packing.
     """
     another = f"name another folder with --out, or delete it with: rm -r {shlex.quote(str(out))}"
     if not (out / layout.MANIFEST).exists():
-        if found := next(_shards_beyond(out, plan.split, 0), None):
-            raise DatasetError(f"{found}: was not written by `data pack`, and would be replaced; {another}")
         manifest = layout.Manifest(class_names=plan.table.class_names, splits={}, recipe=recipe)
         manifest.write(out)
         return manifest

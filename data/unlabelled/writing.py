@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mocha_pipe.data.boxes import Boxes, xyxy_to_cxcywhn
+from mocha_pipe.data.placing import place_picture
 from mocha_pipe.data.unlabelled.pictures import Look, Picture
 
 DATA_FILE, ORIGINS_FILE = "data.yaml", "pictures.csv"
@@ -59,7 +60,7 @@ def write_dataset(
             name = each.picture.digest + each.picture.file.suffix.lower()
             origins.writerow((f"images/{split}/{name}", os.path.abspath(each.picture.file)))  # noqa: PTH100
             (folder / "labels" / split / f"{each.picture.digest}.txt").write_text(_label(each), encoding="utf-8")
-            how = _place(each, folder / "images" / split / name)
+            how = place_picture(each.picture.file, folder / "images" / split / name, may_link=each.look.sound)
             counts[split] += 1
             counts[how] += 1
     keys = {split: f"images/{split}" for split in _SPLITS}
@@ -92,16 +93,3 @@ def _rows(each: Labelled) -> NDArray[np.float64]:  # (n, 5)
 def _label(each: Labelled) -> str:
     """All digits, so that a reader finds the very boxes again and with them their keys."""
     return "".join(f"{int(row[0])} {' '.join(map(repr, row[1:]))}\n" for row in _rows(each).tolist())
-
-
-def _place(each: Labelled, target: Path) -> str:
-    """Put the picture there; whether it was linked or copied."""
-    file = each.picture.file
-    if isinstance(file, Path) and each.look.sound:
-        try:
-            os.link(file.resolve(), target)
-            return "linked"
-        except OSError:  # another disk, a disk without links, or a file that only its owner may link
-            pass
-    target.write_bytes(file.read_bytes())
-    return "copied"

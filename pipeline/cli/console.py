@@ -16,7 +16,7 @@ from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.pipeline.report.tables import legend, results_tables, values_table
 
 if TYPE_CHECKING:
-    from mocha_pipe.pipeline.rundir import Completion
+    from mocha_pipe.pipeline.markers import Completion
 
 
 @contextmanager

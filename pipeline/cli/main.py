@@ -3,6 +3,7 @@
 The file of a command is imported when that command is asked for, so that `--help` answers at once.
 """
 
+import errno
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -40,6 +41,24 @@ COMMANDS = {
 """By name: the module of this folder that holds the command, or group of commands, under its name; what it does."""
 
 
+_OF_THE_DISK = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC,
+    errno.ENOTDIR, errno.EPERM, errno.EROFS,
+}  # fmt: skip
+"""What a path or a disk is at fault for, and not this program."""
+
+
+def _in_words(error: OSError) -> str:
+    """Which path cannot be used, why, and what to do."""
+    place = error.filename2 or error.filename or "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{place} cannot be written ({error.strerror}): free some space and run the same command again"
+    return (
+        f"{place} cannot be used ({error.strerror}): name another place for it; --root names the folder for whatever "
+        "has no place of its own"
+    )
+
+
 class _Commands(Group):
     """Imports a command when it is asked for; ends a user's mistake in one line, and an interruption in another."""
 
@@ -74,6 +93,11 @@ class _Commands(Group):
                 raise
             for line in _lines(error):
                 typer.echo(f"error: {line}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if ctx.params.get("debug") or error.errno not in _OF_THE_DISK:
+                raise
+            typer.echo(f"error: {_in_words(error)}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("stopped; the same command goes on where this one was", err=True)

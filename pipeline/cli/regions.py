@@ -10,7 +10,7 @@ from mocha_pipe.pipeline.cli.console import print_json, print_values
 from mocha_pipe.pipeline.cli.options import DetectionConfidence, Device, Json
 
 if TYPE_CHECKING:
-    from mocha_pipe.pipeline.rundir import Completion
+    from mocha_pipe.pipeline.markers import Completion
 
 
 def data_regions(
@@ -45,11 +45,12 @@ def data_regions(
     from mocha_pipe.pipeline.run.devices import torch_device
     from mocha_pipe.pipeline.unlabelled import make_regions
 
+    place = torch_device(device)
     choice = RegionChoice(
         ground_truth=ground_truth, detector=detector, confidence=confidence, most=most, whole=whole, crops=crops,
         seed=seed, val_share=val_share,
     )  # fmt: skip
-    done = make_regions(pictures, out, choice, device=torch_device(device) if detector else "cpu", progress=True)
+    done = make_regions(pictures, out, choice, device=place if detector else "cpu", progress=True)
     if as_json:
         print_json({"data": str(done.path("data")), "already_complete": done.skipped, **_without_data(done)})
     else:

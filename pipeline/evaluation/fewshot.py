@@ -17,10 +17,10 @@ from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import PersonalBenchmark
 from mocha_pipe.pipeline.evaluation.methods import base_weights, pool_passes, with_learner
 from mocha_pipe.pipeline.evaluation.results import STUDENT, shot_result, unknown_figures
+from mocha_pipe.pipeline.markers import COMPLETE, Completion, Identity, is_complete, read_json, versions
 from mocha_pipe.pipeline.report.page import NamedBox, Scene, read_curves, write_html
 from mocha_pipe.pipeline.run.datasets import named
 from mocha_pipe.pipeline.run.inputs import BASE, CACHE, DISTILL, FEWSHOT, WORLD
-from mocha_pipe.pipeline.rundir import COMPLETE, Completion, Identity, is_complete, read_json, versions
 from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig
 from mocha_pipe.student.errors import StudentModelError
 from mocha_pipe.student.fewshot.episodes import name_detections, source_regions

@@ -18,9 +18,9 @@ from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
 from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
 from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
 from mocha_pipe.pipeline.evaluation.heads import tune_heads
+from mocha_pipe.pipeline.markers import Completion
 from mocha_pipe.pipeline.run.devices import torch_device
 from mocha_pipe.pipeline.run.inputs import teacher_config, teacher_of_cache
-from mocha_pipe.pipeline.rundir import Completion
 from mocha_pipe.pipeline.settings.sections import FewshotConfig
 from mocha_pipe.student.choices import default_learner
 from mocha_pipe.student.fewshot.histogram import colour_histogram

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mocha_pipe.data.images import read_image
 from mocha_pipe.data.names import file_part
+from mocha_pipe.pipeline.markers import read_completion
 from mocha_pipe.pipeline.personal.photos import PersonalizeError, Shown, find_object
 from mocha_pipe.pipeline.run.inputs import DISTILL, DISTILL_COMMAND, last_distillation
-from mocha_pipe.pipeline.rundir import read_completion
 from mocha_pipe.student.choices import default_learner
 from mocha_pipe.student.fewshot.learner import UNKNOWN
 from mocha_pipe.student.fewshot.strangers import DEFAULT_RATE, load_strangers
@@ -163,7 +163,7 @@ def student_folder(root: Path, named: Path | None) -> Path:
     if named:
         return named
     run = last_distillation(root, "a student's folder with --student")
-    return read_completion(run, stage=DISTILL, command=DISTILL_COMMAND).path("student")
+    return read_completion(run, stage=DISTILL, command=DISTILL_COMMAND, outputs=("student",)).path("student")
 
 
 def _open_profile(path: Path, fresh: Profile, learner: str | None) -> Profile:

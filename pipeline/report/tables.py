@@ -12,7 +12,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from mocha_pipe.data.check import SplitReport
     from mocha_pipe.pipeline.doctor import Check
-    from mocha_pipe.pipeline.rundir import Completion
+    from mocha_pipe.pipeline.markers import Completion
 
 METHOD_TITLES = {
     "histogram": "colour histogram of the crop",

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mocha_pipe.data.errors import DatasetError
-from mocha_pipe.data.files import exclusive
 from mocha_pipe.data.miniature import make_miniature, make_validation
 from mocha_pipe.data.packing.pack import DEFAULT_SHARD_MB, PackedSplit, pack
 from mocha_pipe.data.packing.remote import RemoteShard, copy_split, open_shards
@@ -19,14 +17,14 @@ from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.shards.layout import recipe_of
 from mocha_pipe.data.source import open_source
 from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.pipeline.markers import Completion, Identity
 from mocha_pipe.pipeline.run.inputs import VALIDATION, WORLD, is_first_rank
-from mocha_pipe.pipeline.rundir import BEGUN, COMPLETE, Completion, Identity, run_stage
+from mocha_pipe.pipeline.rundir import run_whole_stage
 from mocha_pipe.pipeline.settings.loading import is_miniature
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
 _Setting = TypeVar("_Setting")
 _open_validation = partial(open_source, keep_unreadable=True, progress=True)
-_WORLD_ENTRIES = {"images", "labels", "data.yaml", "benchmark", BEGUN, COMPLETE}
 
 
 def make_world(config: RunConfig) -> Completion:
@@ -54,17 +52,11 @@ def _make_world(
 ) -> Completion:
     settings = {"size": asdict(config.miniature.size), "seed": config.miniature.seed}
 
-    def work() -> Mapping[str, Any]:
-        make(folder, config.miniature.size, seed=config.miniature.seed)
+    def work(building: Path) -> Mapping[str, Any]:
+        make(building, config.miniature.size, seed=config.miniature.seed)
         return outputs
 
-    with exclusive(folder.with_name(f".{folder.name}.lock")):  # the processes of one job all start here
-        strangers = sorted({entry.name for entry in folder.iterdir()} - _WORLD_ENTRIES) if folder.is_dir() else []
-        if strangers:
-            raise DatasetError(
-                f"{folder} holds something else than a {stage} world ({strangers[0]}): name an empty or new folder"
-            )
-        return run_stage(folder, Identity(stage=stage, config=settings, inputs={}), work, flag="--root")
+    return run_whole_stage(folder, Identity(stage=stage, config=settings, inputs={}), work, flag="--root")
 
 
 def data_path(config: RunConfig) -> Path:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from mocha_pipe.data.files import bytes_digest, file_digest, write_json
-from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
+from mocha_pipe.pipeline.errors import ConfigError, StageMismatchError, StageMissingError
+from mocha_pipe.pipeline.markers import COMPLETE, read_json
 from mocha_pipe.pipeline.run.devices import torch_device, trainer_device
-from mocha_pipe.pipeline.rundir import COMPLETE, read_json
 from mocha_pipe.pipeline.settings.sections import TrainingConfig
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from mocha_pipe.teacher_cache.store.cache import RegionCache
 
 WORLD, CACHE, BASE, DISTILL, FEWSHOT = "miniature", "cache", "base", "distill", "fewshot"
-VALIDATION, EVALUATION = "validation", "evaluation"
+VALIDATION, EVALUATION, SWEEP = "validation", "evaluation", "sweep"
 """Names of the stages, and of their folders."""
 MINIATURE_TEACHER = "miniature"
 TEACHER_NOTE = "teacher.json"
 LAST_DISTILL = "last-distill.json"
 """Says, below a root, which distillation completed last: what `fewshot` and `personalize` take if none is named."""
 DISTILL_COMMAND = "mocha-pipe distill"
+DISTILL_OUTPUTS = ("student", "base", "base_run", "cache", "curves", "map50_95")
+"""What a completed distillation tells of itself."""
 _METRIC = "metrics/mAP50-95(B)"
 
 
@@ -103,6 +105,17 @@ def cache_digest(cache: "RegionCache") -> str:
 def weights_digest(model: str) -> dict[str, str]:
     """Digest of the weights that a run starts from; the name itself where it starts from none."""
     return {"model": file_digest(Path(model)) if Path(model).is_file() else model}
+
+
+def require_own_note(root: Path) -> None:
+    """Refuse a root where the note of the last distillation would take the place of another program's file.
+
+    Raises:
+        StageMismatchError: there is such a file.
+    """
+    path = root / LAST_DISTILL
+    if path.exists() and "run" not in read_json(path):
+        raise StageMismatchError(f"{path} was not written by mocha-pipe: name another folder with --root")
 
 
 def remember_distillation(root: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ from mocha_pipe.data.errors import first_line
 from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.shards.layout import recipe_of
 from mocha_pipe.pipeline.errors import ConfigError
-from mocha_pipe.pipeline.rundir import is_complete
+from mocha_pipe.pipeline.markers import is_complete
 from mocha_pipe.pipeline.settings.recipes import miniature, photographs
 from mocha_pipe.pipeline.settings.sections import RunConfig
 

@@ -5,6 +5,7 @@ Inputs and outputs of such a file are those of `PersonalGraph.forward`. docs/onn
 
 import io
 import json
+import mmap
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -49,7 +50,7 @@ def export_student(
     learner: str | None = None,
     false_accept_rate: float = 0.05,
 ) -> dict[str, str]:
-    """Write a student as one file; an existing one is replaced whole.
+    """Write a student as one file; an earlier one is replaced whole.
 
     Args:
         folder: of the distilled student.
@@ -66,7 +67,7 @@ def export_student(
         `thresholds` (json, `accept_thresholds`).
 
     Raises:
-        ExportError: there is no such format or learner, or a package is missing.
+        ExportError: there is no such format or learner, a package is missing, or `path` is another kind of file.
         StudentModelError, StudentModelNotFoundError: the student cannot be read.
         CalibrationError: the rate makes no sense.
     """
@@ -78,6 +79,7 @@ def export_student(
         )
     if file_format == "onnx" and find_spec("onnx") is None:
         raise ExportError("--format onnx needs the package onnx, found none; run: pip install 'mocha-pipe[onnx]'")
+    require_replaceable(path)
     digest = student_digest(folder)
     strangers_U = load_strangers(folder)
     thresholds = accept_thresholds(strangers_U, false_accept_rate)
@@ -99,6 +101,24 @@ def export_student(
     with atomic_path(path) as temporary, torch.no_grad(), warnings.catch_warnings(action="ignore"):
         FILE_FORMATS[file_format](graph, temporary, about)
     return about
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse to write over what is no exported file.
+
+    Raises:
+        ExportError: something else is there.
+    """
+    if not path.exists():
+        return
+    is_ours = path.is_file() and path.stat().st_size > 0
+    if is_ours:  # both formats hold what the file says about itself uncompressed
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            is_ours = any(content.find(word) >= 0 for word in (b"mocha-pipe-1", _FORMAT.encode()))
+    if not is_ours:
+        raise ExportError(
+            f"{path}: was not written by `mocha-pipe export`, and would be replaced; name another file with --out"
+        )
 
 
 def accept_thresholds(strangers_U: NDArray[np.floating], false_accept_rate: float) -> list[float]:

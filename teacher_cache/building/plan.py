@@ -17,7 +17,7 @@ from mocha_pipe.teacher_cache.building.shard_order import check_regions, rows_to
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_bytes
 from mocha_pipe.teacher_cache.store.projection import default_dim
-from mocha_pipe.teacher_cache.store.whitening import Moments
+from mocha_pipe.teacher_cache.store.whitening import Moments, exact_device
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.loading import describe_teacher, load_teacher
@@ -95,7 +95,7 @@ def plan_build(
         sample=sum(regions for regions, _ in windows),
         device=device,
         teacher_time=Forecast.of(to_embed, windows),
-        projection_seconds=time_projection(len(table), joint_dim, device),
+        projection_seconds=time_projection(len(table), joint_dim, exact_device(device)),
     )
 
 

@@ -19,7 +19,7 @@ from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, recompute_keys
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, PROJECTION_NAME, RegionCache, folder_bytes
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan, shard_path
+from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan, done_shards, shard_path
 from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_quarantine_file
 from mocha_pipe.teacher_cache.store.reader import is_described
@@ -89,13 +89,11 @@ def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
     )
 
 
-def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
-    """Delete just the faulty files that a build then computes again; returns them.
-
-    Where a file of `hidden` or `visual` is at fault, all files of its shard go: its rows must come from one teacher.
+def require_mendable(folder: Path, report: VerifyReport) -> None:
+    """Refuse faults that no build mends.
 
     Raises:
-        CacheCorruptError: the region table or the cache's description is at fault; nothing is deleted then.
+        CacheCorruptError: the region table or the cache's description is at fault.
     """
     given = {IMAGES_FILE, REGIONS_FILE, "zarr.json", *(f"{name}/zarr.json" for name in TEACHER_ARRAYS)}
     beyond = [finding for finding in report.findings if finding.file in given]
@@ -104,13 +102,25 @@ def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
             f"{folder / beyond[0].file} cannot be computed again ({beyond[0].message}); fetch it from a copy with "
             f"`mocha-pipe cache pull`, or build in another folder with --reuse {folder}"
         )
+
+
+def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
+    """Delete just the faulty files that a build then computes again; returns them.
+
+    Where a file of `hidden` or `visual` is at fault, all files of its shard go: its rows must come from one teacher.
+
+    Raises:
+        CacheCorruptError: as `require_mendable`; nothing is deleted then.
+    """
+    require_mendable(folder, report)
     doomed: set[Path] = set()
     for finding in report.findings:
         if finding.kind == "missing":
             continue
         doomed.add(folder / finding.file)
         if finding.file == "targets/zarr.json":
-            doomed |= set((folder / "targets").iterdir())  # the array is made anew, description first
+            # The array is made anew, description first.
+            doomed |= {shard_path(folder / "targets", shard) for shard in done_shards(folder / "targets")}
         if finding.shard is not None and finding.array != "targets":
             doomed |= {shard_path(folder / name, finding.shard) for name in ARRAYS}
             doomed.add(quarantine_path(folder, finding.shard))

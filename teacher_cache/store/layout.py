@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from mocha_pipe.data.files import atomic_path, file_digest, json_digest, publish, temporary_folder
+from mocha_pipe.data.files import atomic_path, file_digest, is_temporary, json_digest, publish, temporary_folder
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
+from mocha_pipe.teacher_cache.errors import CacheFormatError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 
 if TYPE_CHECKING:
@@ -143,11 +144,18 @@ def create_group(folder: Path, *, plan: ShardPlan, spec: TeacherSpec, table: Reg
 
 
 def create_array_atomically(folder: Path, name: str, plan: ShardPlan, dim: int, attributes: dict[str, Any]) -> None:
-    """Add an array without shards to a cache; the caller holds the cache's lock and knows that there is none yet."""
+    """Add an array without shards to a cache; the caller holds the cache's lock and knows that there is none yet.
+
+    Raises:
+        CacheFormatError: something else has its place.
+    """
     with temporary_folder(folder / name) as temporary:
         _create_array(temporary.parent, temporary.name, plan, dim, attributes)
         published = publish(temporary, folder / name)
-    assert published
+    if not published:
+        raise CacheFormatError(
+            f"{folder / name} holds something else than an array; move that away and run the same command again"
+        )
 
 
 def attributes_digest(attributes: Mapping[str, Any]) -> str:
@@ -162,13 +170,16 @@ def remove_array(folder: Path, name: str) -> None:
 
 
 def sweep_stale(folder: Path) -> None:
-    """Remove temporary files that a killed build left in a cache, or beside it, more than an hour ago."""
+    """Remove temporary files that a killed build left in a cache, or beside it, more than an hour ago.
+
+    They are known by names as only we give them; the folder must have been opened as a cache before.
+    """
     left_over = [
         *folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"),
         *folder.glob(".*.partial*"),
         *folder.glob("*/.*.partial*"),
     ]
-    for path in left_over:
+    for path in filter(lambda path: is_temporary(path.name), left_over):
         with contextlib.suppress(FileNotFoundError):  # another build sweeps too
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

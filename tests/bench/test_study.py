@@ -14,7 +14,7 @@ from bench.study import RECIPES, RunFigures, measure, mirror_cosine, recipe_figu
 from bench.synthetic import CheapTeacher
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.pipeline.evaluation import fewshot
-from mocha_pipe.pipeline.rundir import read_json
+from mocha_pipe.pipeline.markers import read_json
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.student.fewshot.episodes import source_regions
 from mocha_pipe.student.network.embedder import RegionEmbedder

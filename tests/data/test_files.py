@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from mocha_pipe.data.files import atomic_path, exclusive, json_digest, publish, temporary_folder, write_json
+from mocha_pipe.data.files import (
+    appearing_folder,
+    atomic_path,
+    exclusive,
+    is_temporary,
+    json_digest,
+    publish,
+    temporary_folder,
+    write_json,
+)
 
 
 def test_file_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> None:
@@ -114,13 +123,47 @@ def test_a_folder_takes_the_place_of_an_empty_one_and_of_nothing_else(tmp_path: 
 def test_two_makers_of_one_folder_do_not_share_a_temporary_unless_one_is_alone(tmp_path: Path) -> None:
     with temporary_folder(tmp_path / "a") as first, temporary_folder(tmp_path / "a") as second:
         assert first != second
-    left = tmp_path / ".a.partial"
-    left.mkdir()
-    (left / "of a killed process").touch()
+    left, strangers = tmp_path / f".a.{'0f' * 16}.partial", tmp_path / ".a.tar.partial"
+    for folder in (left, strangers):
+        folder.mkdir()
+        (folder / "of a killed process").touch()
     with temporary_folder(tmp_path / "a", shared=False) as alone:
-        assert alone == left
+        assert not left.exists()
         assert list(alone.iterdir()) == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [strangers], "another program's download"
+
+
+def test_temporaries_are_known_by_names_that_only_we_give(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a.b.tar") as file, atomic_path(tmp_path / "none") as bare:
+        with temporary_folder(tmp_path / "c") as folder:
+            assert all(map(is_temporary, (file.name, bare.name, folder.name)))
+        file.touch()
+        bare.touch()
+    for name in (".a.partial", ".a.tar.partial", "a.1-00ff00ff.partial.tar", ".part.partial.jpg", ".1-2.partial", "a"):
+        assert not is_temporary(name)
+
+
+def test_who_does_not_wait_for_a_lock_is_told(tmp_path: Path) -> None:
+    held, asked = (exclusive(tmp_path / "lock", busy=MemoryError("busy")) for _ in range(2))
+    with held, pytest.raises(MemoryError, match="busy"), asked:
+        pass
+    with exclusive(tmp_path / "lock", busy=MemoryError("busy")):
+        pass
+
+
+def test_an_appearing_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    with pytest.raises(OSError, match="full"), appearing_folder(target, MemoryError()) as building:  # noqa: PT012
+        (building / "part").touch()
+        raise OSError("full")
+    assert not target.exists()
+    target.mkdir()
+    with appearing_folder(target, MemoryError()) as building:
+        (building / "part").touch()
+        assert not list(target.iterdir())
+    assert [path.name for path in target.iterdir()] == ["part"]
+    with pytest.raises(MemoryError, match="in use"), appearing_folder(target, MemoryError("in use")):
+        pytest.fail("nothing is begun")
 
 
 def test_the_digest_of_a_json_value_is_blind_to_the_order_of_keys_and_stays() -> None:

@@ -2,9 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,17 @@ def command() -> Callable[..., Result]:
     from mocha_pipe.pipeline.cli.main import app
 
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def one_teacher() -> Iterator[None]:
+    """The shipped teacher is described once and loaded once for all tests of a file."""
+    from mocha_pipe.teacher_cache.teachers import loading
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("describe_teacher", "load_teacher"):
+            patch.setattr(loading, name, cache(getattr(loading, name)))
+        yield
 
 
 def write_tiny_detector(path: Path) -> Path:

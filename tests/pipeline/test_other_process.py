@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import mocha_pipe.teacher_cache.teachers
+from mocha_pipe.pipeline.markers import Completion
 from mocha_pipe.pipeline.run.datasets import pack_shards
-from mocha_pipe.pipeline.rundir import Completion
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import distill_student
 from mocha_pipe.student.distil.stream.dataset import ShardStream

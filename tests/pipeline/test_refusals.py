@@ -1,5 +1,7 @@
 """What the stages refuse, word for word, and what an interruption says."""
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,8 @@ from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
 from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
 from mocha_pipe.pipeline.evaluation import methods
+from mocha_pipe.pipeline.markers import Completion
 from mocha_pipe.pipeline.run import datasets
-from mocha_pipe.pipeline.rundir import Completion
 from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig
 
 
@@ -37,6 +39,37 @@ def test_an_interruption_is_one_line_and_exit_code_130(
     assert result.stderr == "stopped; the same command goes on where this one was\n"
 
 
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (errno.ENOSPC, "error: a/b cannot be written (No space left on device): free some space and run the same "
+         "command again\n"),
+        (errno.EROFS, "error: a/b cannot be used (Read-only file system): name another place for it; --root names the "
+         "folder for whatever has no place of its own\n"),
+    ],
+)  # fmt: skip
+def test_what_a_disk_refuses_is_one_line(
+    command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, number: int, line: str
+) -> None:
+    def refuse(_config: RunConfig) -> None:
+        raise OSError(number, os.strerror(number), "a/b")
+
+    monkeypatch.setattr(datasets, "make_world", refuse)
+    result = command("data", "miniature", "world")
+    assert (result.exit_code, result.stderr) == (2, line)
+    assert isinstance(command("--debug", "data", "miniature", "world").exception, OSError)
+
+
+def test_an_error_that_no_disk_is_at_fault_for_is_not_hidden(
+    command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_config: RunConfig) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(datasets, "make_world", fail)
+    assert isinstance(command("data", "miniature", "world").exception, OSError)
+
+
 def test_a_folder_with_other_things_is_not_overwritten_by_a_world(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     config = RunConfig()
@@ -44,7 +77,7 @@ def test_a_folder_with_other_things_is_not_overwritten_by_a_world(tmp_path: Path
     with pytest.raises(DatasetError) as refused:
         datasets.make_world(config)
     assert str(refused.value) == (
-        f"{tmp_path} holds something else than a miniature world (thesis.tex): name an empty or new folder"
+        f"{tmp_path}: must be a new or empty folder, found something there; name another with --root"
     )
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 

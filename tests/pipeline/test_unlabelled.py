@@ -77,7 +77,7 @@ def test_the_folder_is_a_data_set_and_tells_what_it_holds(pictures: Path, tmp_pa
         "complete.json", "data.yaml", "images", "labels", "pictures.csv",
     ]  # fmt: skip
     left = {path.name for path in tmp_path.iterdir()}
-    assert left <= {"pictures", "out", ".out.lock"}
+    assert left <= {"pictures", "out", ".out.mocha-pipe.lock"}
 
 
 def test_equal_calls_write_equal_bytes_and_the_second_is_skipped(pictures: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from bench.photos import finding, recognition, training
 from bench.photos.finding import Sight
 from bench.photos.recipe import FEATURES, Study
 from bench.photos.recognition import MOCHA
-from mocha_pipe.pipeline.rundir import read_json
+from mocha_pipe.pipeline.markers import read_json
 from tests.bench.photos.conftest import draw_subjects
 from tests.bench.photos.test_recognition import flat
 

@@ -27,8 +27,8 @@ from mocha_pipe.data.images import read_image
 from mocha_pipe.pipeline.errors import StageMissingError
 from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes
 from mocha_pipe.pipeline.evaluation.methods import pool_passes
+from mocha_pipe.pipeline.markers import Completion, read_completion, read_json
 from mocha_pipe.pipeline.run.inputs import DISTILL, last_distillation
-from mocha_pipe.pipeline.rundir import Completion, read_completion, read_json
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.student.fewshot.episodes import Question, evaluate_episodes, source_regions
 from mocha_pipe.student.fewshot.metrics import NamedBoxes

@@ -6,9 +6,11 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mocha_pipe.data.benchmarks.opening import open_benchmark
 from mocha_pipe.data.config import WorldSize
+from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.miniature.objects import SHAPES, Split
 from mocha_pipe.data.miniature.world import (
     _detection_scenes,
@@ -33,18 +35,27 @@ def test_the_readers_accept_it(world: Path) -> None:
     assert list(benchmark.coarse_of) == [index for index in range(len(SHAPES)) for _ in range(2)]
 
 
-def test_the_same_seed_writes_the_same_bytes_over_an_earlier_world_and_leaves_nothing_behind(
+def test_the_same_seed_writes_the_same_bytes_and_another_one_others(
     world: Path, tmp_path: Path, small: WorldSize, tiny: WorldSize, content: Content
 ) -> None:
-    root = tmp_path / "again"
-    make_miniature(root, tiny, seed=5, progress=False)
-    other = content(root)
-    make_miniature(root, small, seed=4, progress=False)
-    assert content(root) == content(world)
-    assert [path.name for path in tmp_path.iterdir()] == ["again"]
+    make_miniature(tmp_path / "other", tiny, seed=5, progress=False)
+    other = content(tmp_path / "other")
+    make_miniature(tmp_path / "again", small, seed=4, progress=False)
+    assert content(tmp_path / "again") == content(world)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "other"]
     same_names = other.keys() & content(world).keys()
     assert len(same_names) > 20
     assert all(other[name] != content(world)[name] for name in same_names if name.startswith("images"))
+
+
+def test_nothing_is_written_where_something_is(tmp_path: Path, tiny: WorldSize) -> None:
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DatasetError) as refused:
+        make_miniature(tmp_path, tiny, progress=False)
+    assert str(refused.value) == (
+        f"{tmp_path}: a world is written to a new or empty folder, found something there; name another"
+    )
+    assert [path.name for path in tmp_path.rglob("*")] == ["labels"]
 
 
 def test_it_is_the_one_that_it_was(world: Path, content: Content) -> None:

@@ -277,17 +277,42 @@ def test_another_packing_is_not_replaced(folder: Path, tmp_path: Path) -> None:
     assert contents(out) == before
 
 
-def test_tars_of_others_are_not_replaced(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["train-000007.tar", "holiday.jpg", ".train-000000.partial.tar", ".git"])
+def test_a_folder_with_things_of_others_is_left_alone(folder: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "train-000007.tar").write_bytes(b"precious")
+    (out / name).write_bytes(b"precious")
     with pytest.raises(DatasetError) as caught:
         pack(folder, out)
     assert str(caught.value) == (
-        f"{out}/train-000007.tar: was not written by `data pack`, and would be replaced; name another folder with "
-        f"--out, or delete it with: rm -r {out}"
+        f"{out}: holds something that `data pack` did not write ({name}); name a new or empty folder with --out"
     )
-    assert (out / "train-000007.tar").read_bytes() == b"precious"
+    assert [path.read_bytes() for path in out.iterdir()] == [b"precious"]
+
+
+def test_a_dataset_json_of_others_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/dataset.json").write_text("{}")
+    with pytest.raises(DatasetError, match=r"dataset.json: is not a dataset.json of `mocha-pipe data pack`"):
+        pack(folder, tmp_path / "out")
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["{}"]
+
+
+def test_a_shard_of_others_behind_a_whole_packing_stays(folder: Path, tmp_path: Path) -> None:
+    pack(folder, tmp_path / "out")
+    (tmp_path / "out/train-000009.tar").write_bytes(b"precious")
+    pack(folder, tmp_path / "out")
+    assert (tmp_path / "out/train-000009.tar").read_bytes() == b"precious"
+
+
+def test_what_a_killed_pack_left_goes_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pack(folder, out)
+    ours, other = out / ".train-000000.77-00ff00ff.partial.tar", out / ".train-000000.partial.tar"
+    for path in (ours, other):
+        path.touch()
+    pack(folder, out)
+    assert (ours.exists(), other.exists()) == (False, True)
 
 
 @pytest.mark.parametrize("split", ["../x", "", ".x", "a/b"])

@@ -2,8 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,13 @@ from typer.testing import Result
 from mocha_pipe.pipeline.cli.main import app
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import shard_path
-from mocha_pipe.teacher_cache.teachers import loading
 
 Command = Callable[..., Result]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _teacher_of_all_tests() -> Iterator[None]:
-    """The shipped teacher is described once and loaded once."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("describe_teacher", "load_teacher"):
-            patch.setattr(loading, name, cache(getattr(loading, name)))
-        yield
+pytestmark = pytest.mark.usefixtures("one_teacher")
 
 
 @pytest.fixture(scope="module")
-def built(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(one_teacher: None, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of the world, 8 wide."""
     from typer.testing import CliRunner
 
@@ -97,7 +87,33 @@ def test_build_says_what_it_did_and_skips_what_is_there(command: Command, world:
     again = command("cache", "build", *on(world, copied), "--dim", 8)
     assert again.exit_code == 0, again.stderr
     assert "already complete" in again.stdout
+    assert "(0 embedded here, 0 reused, 0 equal to others, 0 set aside)" in again.stdout, "by this call"
+    assert "(0 computed now, 0 left to others)" in again.stdout
+    values = json.loads(command("cache", "build", *on(world, copied), "--dim", 8, "--json").stdout)
+    assert (values["skipped"], values["embedded"], values["computed_shards"]) == (True, 0, 0)
     assert files_of(copied) == before
+
+
+@pytest.mark.parametrize("verb", ["plan", "build"])
+def test_a_data_set_without_boxes_is_one_line(command: Command, world: Path, tmp_path: Path, verb: str) -> None:
+    root = Path(shutil.copytree(world, tmp_path / "empty"))
+    for label in (root / "labels/train").iterdir():
+        label.write_text("")
+    result = command("cache", verb, *on(root, tmp_path / "c"))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        f"error: a teacher cache needs at least one region; {root} has none; pass other data: --data"
+    )
+    assert not (tmp_path / "c").exists()
+
+
+def test_no_marker_goes_before_the_cache_is_known(command: Command, world: Path, copied: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "complete.json").write_text('{"stage": "distill"}')
+    result = command("cache", "build", *on(world, run), "--retry-failed")
+    assert result.exit_code == 2
+    assert (run / "complete.json").read_text() == '{"stage": "distill"}'
 
 
 def test_only_the_first_process_of_a_job_speaks_and_marks_the_end(

@@ -52,7 +52,7 @@ def test_a_mistake_ends_in_one_line(command: Command, data: Path, tmp_path: Path
     (tmp_path / "train-000000.tar").write_bytes(b"precious")
     result = command("data", "pack", "--data", data, "--out", tmp_path)
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"error: {tmp_path}/train-000000.tar: was not written by `data pack`")
+    assert result.stderr.startswith(f"error: {tmp_path}: holds something that `data pack` did not write (train-0000")
     assert len(result.stderr.splitlines()) == 1
 
 

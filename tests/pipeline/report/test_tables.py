@@ -11,8 +11,8 @@ from mocha_pipe.data.check import SplitReport
 from mocha_pipe.data.types import Problem
 from mocha_pipe.pipeline.cli.console import print_values
 from mocha_pipe.pipeline.doctor import Check
+from mocha_pipe.pipeline.markers import Completion
 from mocha_pipe.pipeline.report import tables
-from mocha_pipe.pipeline.rundir import Completion
 
 
 def printed(table: Table) -> str:

@@ -1,6 +1,7 @@
 """Names of devices: one language for every command, checked before anything is computed."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_every_one_of_several_is_there(two_gpus: None) -> None:
     "arguments",
     [
         "cache plan", "cache build", "cache verify x", "cache audit x", "pretrain", "distill", "fewshot", "sweep",
-        "personalize mug photo.jpg --student x", "detect photo.jpg",
+        "personalize mug photo.jpg --student x", "detect photo.jpg", "data regions album --crops 1 --out x",
     ],
 )  # fmt: skip
 def test_every_command_refuses_a_wrong_device_before_it_starts(command: Callable[..., Result], arguments: str) -> None:
@@ -93,3 +94,15 @@ def test_every_command_refuses_a_device_that_is_not_there(
         assert (result.exit_code, result.stderr) == (
             2, f"error: this machine has 0 cuda devices, asked for {name!r}: pass --device auto\n"
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("section", ["teacher", "pretrain", "distill", "fewshot"])
+def test_the_demo_refuses_the_device_of_its_last_stage_before_the_first(
+    command: Callable[..., Result], no_gpu: None, tmp_path: Path, section: str
+) -> None:
+    (tmp_path / "run.toml").write_text(f'[{section}]\ndevice = "cuda:1"\n')
+    result = command("demo", "--root", tmp_path / "work", "--config", tmp_path / "run.toml")
+    assert (result.exit_code, result.stderr) == (
+        2, "error: this machine has 0 cuda devices, asked for 'cuda:1': pass --device auto\n"
+    )  # fmt: skip
+    assert not (tmp_path / "work").exists()

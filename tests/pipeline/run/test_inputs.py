@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import mocha_pipe.pipeline.run.inputs as inputs
-from mocha_pipe.pipeline.errors import ConfigError
+from mocha_pipe.pipeline.errors import ConfigError, StageMismatchError
 from mocha_pipe.pipeline.run.inputs import is_first_rank, teacher_config, teacher_of_cache
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
@@ -47,3 +47,16 @@ def test_a_teacher_that_no_version_could_ask_for_is_one_line(tmp_path: Path) -> 
     )
     spec.dtype = "float16"
     assert teacher_of_cache(cache, None, device="cpu").max_new_tokens == 1
+
+
+@pytest.mark.parametrize("content", ["{}", '{"run of": "another program"}', "[]", "text"])
+def test_a_note_of_another_program_is_not_replaced(tmp_path: Path, content: str) -> None:
+    note = tmp_path / inputs.LAST_DISTILL
+    note.write_text(content)
+    with pytest.raises(StageMismatchError, match=r"last-distill\.json (was not written by mocha-pipe|cannot|must)"):
+        inputs.require_own_note(tmp_path)
+    assert note.read_text() == content
+    note.unlink()
+    inputs.require_own_note(tmp_path)
+    inputs.remember_distillation(tmp_path, tmp_path / "distill")
+    inputs.require_own_note(tmp_path)

@@ -526,6 +526,23 @@ def test_the_documented_resizing_is_opencvs_to_within_one_level() -> None:
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
+def test_only_an_exported_file_is_replaced(folder: Path, made: Path, tmp_path: Path) -> None:
+    for name in ("photo.onnx", "empty.onnx", "folder.onnx"):
+        path = tmp_path / name
+        if name == "folder.onnx":
+            path.mkdir()
+        else:
+            path.write_bytes(b"years of work" * (name == "photo.onnx"))
+        with pytest.raises(ExportError) as refused:
+            export_student(folder, path)
+        assert str(refused.value) == (
+            f"{path}: was not written by `mocha-pipe export`, and would be replaced; name another file with --out"
+        )
+    assert (tmp_path / "photo.onnx").read_bytes() == b"years of work"
+    for form in FILE_FORMATS:
+        export_module.require_replaceable(made / f"v8.{form}")
+
+
 def test_an_unknown_format_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError) as raised:
         export_student(folder, tmp_path / "student.engine", file_format="engine")

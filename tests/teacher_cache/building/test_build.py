@@ -311,7 +311,7 @@ def test_damaged_shard_stops_the_projection(copied: Path, source: DetectionSourc
 
 
 def test_old_temporaries_are_swept(copied: Path, source: DetectionSource, helpers: SimpleNamespace) -> None:
-    stale = copied / "hidden" / ".c.0.99-00.partial.0"
+    stale = copied / "hidden" / ".c.0.99-00ff00ff.partial.0"
     stale.write_bytes(b"half a shard")
     os.utime(stale, (0, 0))
     helpers.build(source, copied, None)

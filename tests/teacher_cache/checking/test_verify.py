@@ -21,7 +21,13 @@ from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.checking.verify import Finding, VerifyReport, remove_faults, verify_cache
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache, parse_attributes
-from mocha_pipe.teacher_cache.store.layout import ShardPlan, attributes_digest, encode_shard, shard_path
+from mocha_pipe.teacher_cache.store.layout import (
+    ShardPlan,
+    attributes_digest,
+    create_array_atomically,
+    encode_shard,
+    shard_path,
+)
 from mocha_pipe.teacher_cache.store.quarantine import quarantine_path, read_quarantine_file, write_set_aside
 from mocha_pipe.teacher_cache.store.reader import ShardRows, is_described
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
@@ -481,6 +487,20 @@ def test_repair_removes_and_computes_just_what_is_at_fault(
     assert sum(teacher.calls) == embedded
     assert helpers.file_tree(copied) == helpers.file_tree(small.folder)
     assert verify_cache(copied).findings == ()
+
+
+def test_a_file_of_others_in_a_damaged_array_stays(copied: Path) -> None:
+    notes = copied / "targets/notes.txt"
+    notes.write_text("mine")
+    (copied / "targets/zarr.json").write_bytes(b"{")
+    removed = {path.name for path in remove_faults(copied, report_of(copied))}
+    assert removed == {"zarr.json", "c.0.0", "c.1.0"}
+    with pytest.raises(CacheFormatError) as refused:
+        create_array_atomically(copied, "targets", PLAN, DIMS["targets"], {})
+    assert str(refused.value) == (
+        f"{copied}/targets holds something else than an array; move that away and run the same command again"
+    )
+    assert notes.read_text() == "mine"
 
 
 def test_without_findings_nothing_is_removed(copied: Path) -> None:

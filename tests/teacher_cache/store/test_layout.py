@@ -226,15 +226,17 @@ def test_creation_follows_the_umask(group: Path) -> None:
 
 def test_sweep_removes_only_old_temporaries_of_this_cache(group: Path) -> None:
     old = [
-        group / ".projection.12-ab.partial.safetensors",
-        group / "hidden" / ".c.0.12-ab.partial.0",
-        group / ".targets.0123.partial" / "zarr.json",
-        group.parent / ".cache.0123.partial" / "zarr.json",
+        group / ".projection.12-00ff00ff.partial.safetensors",
+        group / "hidden" / ".c.0.12-00ff00ff.partial.0",
+        group / f".targets.{'0f' * 16}.partial" / "zarr.json",
+        group.parent / f".cache.{'0f' * 16}.partial" / "zarr.json",
     ]
     kept = [
-        group / "hidden" / ".c.1.12-ab.partial.0",
-        group.parent / ".other.0123.partial" / "zarr.json",
+        group / "hidden" / ".c.1.12-00ff00ff.partial.0",
+        group.parent / f".other.{'0f' * 16}.partial" / "zarr.json",
         group / "hidden" / "notes.partial",
+        group / "hidden" / ".film.partial.mp4",
+        group.parent / ".cache.tar.partial",
     ]
     for path in [*old, *kept]:
         path.parent.mkdir(exist_ok=True)
