@@ -380,7 +380,7 @@ def test_a_folder_with_other_things_is_not_overwritten_by_a_validation_world(con
     with pytest.raises(DatasetError) as refused:
         make_validation_world(replace(config, root=tmp_path))
     assert str(refused.value) == (
-        f"{tmp_path}/validation holds something else than a validation world (thesis.tex): name an empty or new folder"
+        f"{tmp_path}/validation: must be a new or empty folder, found something there; name another with --root"
     )
 
 
