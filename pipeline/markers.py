@@ -128,7 +128,9 @@ def completion_of(folder: Path, marker: Mapping[str, Any], *, skipped: bool) -> 
     Raises:
         StageMismatchError: another version made it, and told less.
     """
-    kinds = {"stage": str, "config": dict, "inputs": dict, "outputs": dict, "versions": dict, "seconds": (int, float)}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "stage": str, "config": dict, "inputs": dict, "outputs": dict, "versions": dict, "seconds": (int, float),
+    }  # fmt: skip
     if lacking := [name for name, kind in kinds.items() if not isinstance(marker.get(name), kind)]:
         raise _other_version(folder, marker, lacking)
     return Completion(folder=folder, skipped=skipped, **{name: marker[name] for name in kinds})
