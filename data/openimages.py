@@ -140,7 +140,7 @@ def _import_split(
     for image in tqdm(sorted(lines), f"images of {split}", unit="image", disable=not progress):
         (out / "labels" / split / f"{image}.txt").write_text("".join(lines[image]), encoding="utf-8")
         original, place = folder.resolve() / images[image], out / "images" / split / images[image]
-        place_picture(original, place, may_link=not copy and not is_rewritten(original), link=os.symlink)
+        place_picture(original, place, may_link=not copy and not is_rewritten(original), symbolic=True)
     return ImportedSplit(
         split=split,
         images=len(lines),

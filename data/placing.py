@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from mocha_pipe.data.images import inspect_image
@@ -14,16 +13,14 @@ def is_rewritten(file: Path) -> bool:
     return bool(inspect_image(file)[1])
 
 
-def place_picture(
-    file: ImageFile, target: Path, *, may_link: bool, link: Callable[[Path, Path], None] = os.link
-) -> str:
+def place_picture(file: ImageFile, target: Path, *, may_link: bool, symbolic: bool = False) -> str:
     """Link a picture, or copy it.
 
     Args:
         file: The picture; a member of a tar is always copied.
         target: Its new name.
         may_link: False where a training would write through the link (`is_rewritten`).
-        link: `os.link` or `os.symlink`, called with the original and the new name.
+        symbolic: Whether the link is a symbolic one.
 
     Returns:
         `linked` or `copied`; the second also where the disk allows no link.
@@ -33,7 +30,7 @@ def place_picture(
         return "copied"
     if may_link:
         try:
-            link(file.resolve(), target)
+            (os.symlink if symbolic else os.link)(file.resolve(), target)
             return "linked"
         except OSError:  # another disk, a disk without links, or a file that only its owner may link
             pass
