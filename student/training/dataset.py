@@ -20,8 +20,7 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_file_speeds
 from ultralytics.utils import LOGGER, NUM_THREADS
 
-from mocha_pipe.data.errors import DatasetError
-from mocha_pipe.data.images import image_digest, is_decodable, read_image
+from mocha_pipe.data.images import image_digest, is_decodable
 from mocha_pipe.data.types import DetectionSource, ImageRecord, RegionTargets
 from mocha_pipe.student.errors import TrainArgumentError
 from mocha_pipe.student.training import decoding  # noqa: F401  (ultralytics then reads by our decoder, from tars too)
