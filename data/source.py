@@ -134,7 +134,7 @@ def has_label_files(data: Path) -> bool:
 def _yaml_in(folder: Path) -> Path:
     """The one .yaml in a folder, or else below it, as ultralytics looks for it."""
     tried = ((folder.glob, "*.yaml"), (folder.rglob, "*.yaml"), (folder.glob, "*.yml"), (folder.rglob, "*.yml"))
-    files = next((found for look, pattern in tried if (found := sorted(look(pattern)))), [])
+    files = next((there for look, pattern in tried if (there := sorted(look(pattern)))), [])
     if len(files) > 1:
         files = [file for file in files if file.stem == folder.resolve().name] or files
     if len(files) != 1:
