@@ -25,7 +25,7 @@ DETECTOR_FLAG = $(if $(DETECTOR),--detector '$(DETECTOR)')
 COCO_FLAG    = $(if $(COCO),--coco '$(COCO)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study study-photos test test-newest mutants lint format coverage miniature-teacher clean
+.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study study-photos test test-newest test-families mutants lint format coverage miniature-teacher clean
 
 # ---- Getting started ------------------------------------------------------------------------------------------------
 
@@ -84,6 +84,9 @@ test-newest: ## run the suite with the newest release of every dependency, in wo
 	$(PYTHON) -m venv work/newest
 	work/newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	OMP_NUM_THREADS=1 work/newest/bin/python -m pytest -n auto --dist loadfile
+
+test-families: $(STAMP) ## the contract of teachers for all families of vision-language models; counts them into work/bench.json
+	$(BIN)/python -m bench families
 
 mutants: $(STAMP) ## break twenty-two places of the product, one by one: the tests must go red for each
 	$(BIN)/python -m bench.mutants

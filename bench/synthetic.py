@@ -151,6 +151,10 @@ class CheapTeacher:
         hidden, visual = ([cells_C @ weights for cells_C in cells_nC] for weights in (hidden_CH, visual_CZ))
         return RegionEmbeddings(hidden=np.tanh(hidden), visual=np.tanh(visual))
 
+    def tokens(self, class_name: str) -> int:
+        """One for each word."""
+        return len(class_name.split())
+
     def _note(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> None:
         assert self.log is not None
         stamp = f"{time.monotonic_ns()} {os.getpid()}"

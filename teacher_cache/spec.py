@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -58,7 +58,10 @@ class TeacherSpec:
     visual_dim: int
     """Width of the visual embedding."""
     sees: str = ""
-    """What of a crop reaches an image encoder, in words; empty for a LLaVA, which sees all of it."""
+    """What of a crop reaches the model, in words; empty for a LLaVA-1.5, which sees all of it."""
+    image_tokens: int = 0
+    """Tokens that a language model reads of one crop; 0 for a LLaVA-1.5, where they follow from `crop_size`, and for an
+    image encoder."""
 
     @property
     def arrays(self) -> dict[str, int]:
@@ -67,9 +70,15 @@ class TeacherSpec:
         return {name: width for name, width in widths.items() if width}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict for a json file, fields in the order above; `sees` only where it says something."""
-        values = asdict(self)
-        return values if self.sees else {name: value for name, value in values.items() if name != "sees"}
+        """Plain dict for a json file, fields in the order above; those with a default only where they differ from it.
+
+        So a field that is added later changes no digest of a spec that does not need it.
+        """
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TeacherSpec":

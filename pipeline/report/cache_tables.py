@@ -32,10 +32,21 @@ def plan_table(plan: "BuildPlan") -> Table:
         "to embed": f"{plan.to_embed} ({plan.regions - plan.to_embed} are there, or equal to others)",
         "shards": f"{plan.shards} of {plan.rows_per_shard} rows",
         "size": f"{file_size(total)} ({sizes})",
+        "a region": _region_words(plan),
         "teacher's time": f"{plan.teacher_time}, from a sample of {plan.sample} regions",
         "projection": f"about {duration(plan.projection_seconds)}",
     }
     return values_table(f"plan of the teacher cache {plan.cache}", rows)
+
+
+def _region_words(plan: "BuildPlan") -> str:
+    """Tokens, operations and bytes of one region; an image encoder reads no tokens."""
+    cost = plan.region
+    words = [f"{cost.operations / 1e9:.3g} Gflop", file_size(cost.bytes)]
+    if cost.tokens:
+        picture = f", {cost.image_tokens} of them the picture's" if cost.image_tokens else ""
+        words.insert(0, f"{cost.tokens:.0f} tokens{picture}")
+    return "; ".join(words)
 
 
 def build_values(done: "Completion") -> dict[str, Any]:

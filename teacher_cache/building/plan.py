@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from mocha_pipe.data.files import is_vacant
 from mocha_pipe.data.regions import RegionTable
@@ -27,6 +29,20 @@ _PROJECTION_ROWS, _EIGEN_SIDE = 1024, 512
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegionCost:
+    """What a teacher spends on one region, and what it leaves on disk."""
+
+    tokens: float
+    """Mean over the regions of what the language model reads, picture and prompt together; 0 where there is none."""
+    image_tokens: int
+    """Of these the picture's, where the spec says them."""
+    operations: float
+    """Floating-point operations of one region alone, a multiplication and an addition being two."""
+    bytes: int
+    """Of its rows in the teacher's arrays."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BuildPlan:
     """What a build would do and cost."""
 
@@ -44,6 +60,8 @@ class BuildPlan:
     rows_per_shard: int
     bytes: dict[str, int]
     """Size of each array, and of the region table and the projection together (`other`)."""
+    region: RegionCost
+    """What one region costs."""
     sample: int
     """Regions that were timed."""
     device: str
@@ -73,7 +91,8 @@ def plan_build(
     if not is_vacant(folder):
         cache = RegionCache.open(folder, expect_spec=spec, expect_table=table)
         to_embed, shards = rows_to_embed(cache, table, None, ()), cache.plan
-    windows = time_teacher(source, table, load_teacher(teacher), sample=sample, batch=teacher.batch)
+    loaded = load_teacher(teacher)
+    windows = time_teacher(source, table, loaded, sample=sample, batch=teacher.batch)
     joint_dim = sum(spec.arrays.values())
     dim = dim or default_dim(joint_dim, len(table))
     return BuildPlan(
@@ -92,6 +111,7 @@ def plan_build(
             "targets": shard_bytes(shards, dim),
             "other": 64 * len(table) + 8 * joint_dim * (dim + 2),
         },
+        region=cost_of_region(table, loaded),
         sample=sum(regions for regions, _ in windows),
         device=device,
         teacher_time=Forecast.of(to_embed, windows),
@@ -137,6 +157,28 @@ def _embed(teacher: Teacher, table: RegionTable, window: Sequence[RegionCrop]) -
     if seen:
         names = [table.class_name(row) for _, row in seen]
         teacher.embed([pixels for pixels, _ in seen], names)
+
+
+def cost_of_region(table: RegionTable, teacher: Teacher) -> RegionCost:
+    """Tokens, operations and bytes of one region. The operations are counted while a blank crop is embedded.
+
+    They are those of the commonest class; others differ by the length of their names.
+    """
+    counts = np.bincount(table.class_ids, minlength=len(table.class_names))
+    lengths = np.array(
+        [teacher.tokens(name) if count else 0 for name, count in zip(table.class_names, counts, strict=True)]
+    )
+    commonest = table.class_names[int(counts.argmax())]
+    blank = np.zeros((teacher.spec.crop_size, teacher.spec.crop_size, 3), np.uint8)
+    # Fused attention has no rule in torch's counter on the CPU and would count nothing; plain products have one.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        teacher.embed([blank], [commonest])
+    return RegionCost(
+        tokens=float((lengths * counts).sum() / counts.sum()),
+        image_tokens=teacher.spec.image_tokens,
+        operations=counter.get_total_flops(),
+        bytes=2 * sum(teacher.spec.arrays.values()),
+    )
 
 
 def time_projection(rows: int, joint_dim: int, device: str) -> float:

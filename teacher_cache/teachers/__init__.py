@@ -1,1 +1,1 @@
-"""Teachers: frozen models that embed regions, LLaVA or an image encoder. The only package that imports transformers."""
+"""Teachers: frozen models that embed regions, with or without a language model. Nothing else imports transformers."""

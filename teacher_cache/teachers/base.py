@@ -37,3 +37,7 @@ class Teacher(Protocol):
             One row per crop, in the order given.
         """
         ...
+
+    def tokens(self, class_name: str) -> int:
+        """Tokens that its language model reads of one region, picture and prompt together; 0 where it has none."""
+        ...

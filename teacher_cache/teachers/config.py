@@ -33,8 +33,8 @@ class TeacherConfig:
     """
 
     model: Annotated[str, "--teacher"]
-    """Hugging Face hub id or folder of a LLaVA checkpoint, or of an image encoder (CLIP, SigLIP, DINOv2, ViT, ConvNeXt,
-    timm's ...), which gives image embeddings alone."""
+    """Hugging Face hub id or folder of a vision-language model (LLaVA, Qwen-VL, InternVL, Gemma, SmolVLM ...), or of an
+    image encoder (CLIP, SigLIP, DINOv2, ViT, ConvNeXt, timm's ...), which gives image embeddings alone."""
     revision: Annotated[str | None, "--teacher-revision"] = None
     """Branch, tag or commit of a hub id; its main branch when not given. A folder has none."""
     mode: EmbeddingMode = "prompt"
@@ -47,6 +47,9 @@ class TeacherConfig:
     """Context around the box, as a share of its width on the left and right and of its height above and below."""
     visual: str = "tower"
     """`tower`: the teacher's own vision tower. Otherwise hub id or folder of a CLIP checkpoint."""
+    image_tokens: AtLeastOne | None = None
+    """Image tokens that a crop may cost, where they grow with the picture: crops are as large as fits. When not given,
+    224 px without tiles, or the model's only size."""
     dtype: DtypeName = "auto"
     """Number type of the forward pass; `auto` is bfloat16 on CUDA and float32 elsewhere."""
     device: DeviceName = "auto"

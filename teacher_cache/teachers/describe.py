@@ -1,23 +1,28 @@
-"""A LLaVA without its weights: checkpoint, processor and device, and the spec that follows from them."""
+"""A LLaVA-1.5 without its weights: checkpoint, processor and device, and the spec that follows from them."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoProcessor, LlavaConfig, LlavaProcessor
+from transformers import LlavaConfig, LlavaProcessor
 
-from mocha_pipe.data.errors import first_line
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.pixels import square_size
+from mocha_pipe.teacher_cache.teachers.pixels import image_settings_file, square_size
 from mocha_pipe.teacher_cache.teachers.pooling import POOLING_NAMES
 from mocha_pipe.teacher_cache.teachers.prompt import PromptEncoder
-from mocha_pipe.teacher_cache.teachers.visual import clip_dim
+from mocha_pipe.teacher_cache.teachers.visual import TOWER, clip_dim
+from mocha_pipe.teacher_cache.teachers.vlm.describe import load_processor, require_layer
+from mocha_pipe.teacher_cache.teachers.vlm.sizes import refuse_budget
 from mocha_pipe.teacher_cache.teachers.weights import pick_device, pick_dtype
 
-TOWER = "tower"
+
+def is_llava(settings: dict[str, Any]) -> bool:
+    """Whether a config.json is of a LLaVA with a CLIP tower, such as LLaVA-1.5; other towers go the general way."""
+    tower = settings.get("vision_config", {}).get("model_type", "clip_vision_model")
+    return settings.get("model_type") == "llava" and tower == "clip_vision_model"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +48,7 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
         weights: download the weights of a hub id too, to be loaded next.
 
     Raises:
-        TeacherError: a checkpoint is missing or not of the right kind, or device, dtype or layer do not exist.
+        TeacherError: a checkpoint is missing or its files do not fit, or device, dtype, layer or budget do not exist.
     """
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
@@ -54,9 +59,17 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
         visual = find_checkpoint(config.visual, revision=None, weights=weights, flag="--visual")
         visual_dim = clip_dim(visual)
     processor = _load_processor(checkpoint)
-    crop_size = square_size(processor.image_processor, checkpoint.name)
-    image_tokens = _image_tokens(checkpoint.name, architecture, crop_size)
-    prompts = PromptEncoder(processor, config.question, crop_size=crop_size, image_tokens=image_tokens)
+    settings_file = image_settings_file(checkpoint.folder)
+    crop_size = square_size(processor.image_processor, checkpoint.name, settings_file)
+    image_tokens = _image_tokens(checkpoint.name, architecture, crop_size, settings_file)
+    refuse_budget(config.image_tokens, image_tokens, checkpoint.name)
+    prompts = PromptEncoder(
+        processor,
+        config.question,
+        crop_size=crop_size,
+        image_tokens=image_tokens,
+        vocabulary=architecture.text_config.vocab_size,
+    )
     generates = config.mode == "generate"
     _check_length(prompts, architecture, config.max_new_tokens if generates else 0)
     spec = TeacherSpec(
@@ -80,21 +93,9 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
 
 
 def _read_architecture(checkpoint: Checkpoint, layer: int) -> Any:
-    """The model's `LlavaConfig`; refuses what is not a LLaVA with a CLIP tower, and a layer that it does not have."""
-    kind = checkpoint.settings.get("model_type")
-    tower = checkpoint.settings.get("vision_config", {}).get("model_type", "clip_vision_model")
-    if kind != "llava" or tower != "clip_vision_model":
-        with_tower = f" with a '{tower}' tower" if kind == "llava" else ""
-        raise TeacherError(
-            f"the teacher must be a LLaVA model with a CLIP vision tower, or an image encoder; '{checkpoint.name}' is "
-            f"of type '{kind}'{with_tower}; pass --teacher llava-hf/llava-1.5-7b-hf"
-        )
+    """The model's `LlavaConfig`; refuses a layer that it does not have."""
     architecture: Any = LlavaConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-    layers = architecture.text_config.num_hidden_layers
-    if not -layers - 1 <= layer <= layers:
-        raise TeacherError(
-            f"the layer must be one that the teacher has, {-layers - 1}..{layers}; found {layer}; pass --layer -1"
-        )
+    require_layer(layer, architecture.text_config.num_hidden_layers)
     return architecture
 
 
@@ -110,14 +111,7 @@ def _check_length(prompts: PromptEncoder, architecture: Any, answer: int) -> Non
 
 
 def _load_processor(checkpoint: Checkpoint) -> Any:
-    loader: Any = AutoProcessor  # its methods are not typed
-    try:
-        processor = loader.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise TeacherError(
-            f"a teacher's folder must hold its processor and tokenizer; those of '{checkpoint.name}' cannot be loaded "
-            f"({first_line(error)}); fetch the files again or correct --teacher"
-        ) from error
+    processor = load_processor(checkpoint)
     if not isinstance(processor, LlavaProcessor) or processor.patch_size is None:
         raise TeacherError(
             f"a teacher needs LLaVA's processor with its patch_size; '{checkpoint.name}' has a "
@@ -126,13 +120,13 @@ def _load_processor(checkpoint: Checkpoint) -> Any:
     return processor
 
 
-def _image_tokens(name: str, architecture: Any, crop_size: int) -> int:
+def _image_tokens(name: str, architecture: Any, crop_size: int, settings_file: str) -> int:
     """Tokens that the model makes of one picture."""
     vision = architecture.vision_config
     if vision.image_size != crop_size:
         raise TeacherError(
             f"image processor and vision tower must agree on the picture's side; '{name}' has {crop_size} and "
-            f"{vision.image_size} pixels; correct crop_size in its preprocessor_config.json"
+            f"{vision.image_size} pixels; correct crop_size in its {settings_file}"
         )
     class_token = 0 if architecture.vision_feature_select_strategy == "default" else 1
     return int((crop_size // vision.patch_size) ** 2 + class_token)

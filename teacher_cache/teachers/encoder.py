@@ -23,7 +23,7 @@ from mocha_pipe.teacher_cache.teachers.pooled import blank_model, pool
 from mocha_pipe.teacher_cache.teachers.sight import measure, to_pixels
 from mocha_pipe.teacher_cache.teachers.weights import load_weights, pick_device, pick_dtype
 
-_QUESTION = {"mode": "prompt", "prompt": None, "layer": -1, "visual": "tower"}
+_QUESTION = {"mode": "prompt", "prompt": None, "layer": -1, "visual": "tower", "image_tokens": None}
 """Settings of a teacher with a language model, and the values that ask for nothing."""
 
 
@@ -148,6 +148,10 @@ class EncoderTeacher:
         visual = torch.cat([part.cpu() for part in done]).numpy()
         return RegionEmbeddings(np.zeros((len(crops), 0), np.float32), visual)
 
+    def tokens(self, class_name: str) -> int:  # noqa: ARG002 (the protocol's)
+        """None: there is no language model."""
+        return 0
+
     def _require_repeatable(self) -> None:
         """Refuse a model that draws lots, such as ViT-MAE, which hides patches at random."""
         size = self.spec.crop_size
@@ -164,8 +168,8 @@ def _refuse_questions(config: TeacherConfig, checkpoint: Checkpoint) -> None:
     for name, silent in _QUESTION.items():
         if (value := getattr(config, name)) != silent:
             raise TeacherError(
-                f"an image encoder is asked nothing; '{checkpoint.name}' is one, and found --{name} {value}; leave "
-                "that out, or name a LLaVA: --teacher llava-hf/llava-1.5-7b-hf"
+                f"an image encoder is asked nothing; '{checkpoint.name}' is one, and found --{name.replace('_', '-')} "
+                f"{value}; leave that out, or name a LLaVA: --teacher llava-hf/llava-1.5-7b-hf"
             )
 
 

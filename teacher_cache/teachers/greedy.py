@@ -3,6 +3,8 @@
 Letters: N regions still at it, L tokens of a padded prompt, D width of a hidden state, V size of the vocabulary.
 """
 
+import functools
+import inspect
 from typing import Any
 
 import torch
@@ -91,6 +93,12 @@ def greedy_answers(
     return result, answers
 
 
+@functools.cache
+def _cache_argument(model_class: type) -> str:
+    """How this version of transformers calls the argument: `past_key_values`, which goes in 5.40, or `cache`."""
+    return "cache" if "cache" in inspect.signature(model_class.forward).parameters else "past_key_values"
+
+
 def _step(
     model: Any, inputs_NLD: Tensor, mask_NL: Tensor, position_NL: Tensor, cache: DynamicCache, layer: int | None
 ) -> tuple[Tensor, Tensor]:  # (N, D) float32, (N, V)
@@ -99,9 +107,9 @@ def _step(
         inputs_embeds=inputs_NLD,
         attention_mask=mask_NL,
         position_ids=position_NL,
-        past_key_values=cache,
         use_cache=True,
         output_hidden_states=layer is not None,
+        **{_cache_argument(type(model.model)): cache},
     )
     last_ND = output.last_hidden_state[:, -1]
     pooled_ND = last_ND if layer is None else output.hidden_states[layer][:, -1]

@@ -1,4 +1,8 @@
-"""LlavaTeacher: a LLaVA checkpoint of Hugging Face transformers, unmodified, embeds regions in batches.
+"""LlavaTeacher: LLaVA-1.5, the teacher of the paper, by a shorter way than `vlm/teacher.py` to the same embeddings.
+
+Crops travel to the device as bytes and are rescaled there, a prompt is tokenized once for each class name, and rows
+whose answer is complete leave the batch. Its caches are older than the general teacher: this way keeps their very bits
+(that of the general one differs by rounding, tested), and `visual` is the state of CLIP's tower before the projector.
 
 The vision tower sees every picture once; its states serve both the language model and `visual`. The language model's
 head runs only where a description is generated, and there only at the last position.
@@ -16,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
+from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.describe import TeacherDescription, describe
 from mocha_pipe.teacher_cache.teachers.greedy import end_tokens, greedy_answers, is_plain_greedy
@@ -98,8 +102,13 @@ class LlavaTeacher:
             dtype=described.dtype,
             device=described.device,
             flag="--teacher",
+            options={},  # each part chooses its attention: fused where it can
         )
         return cls(described, model, batch=config.batch, compiled=config.compile)
+
+    def tokens(self, class_name: str) -> int:
+        """Tokens that the language model reads of one region."""
+        return len(self._prompts.encode(class_name))
 
     def embed(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> RegionEmbeddings:
         """Embed regions; see `Teacher.embed`.
@@ -107,21 +116,7 @@ class LlavaTeacher:
         Raises:
             TeacherError: a class name contains the image token, or a batch does not fit into the device's memory.
         """
-        hidden = torch.empty(len(crops), self.spec.hidden_dim)
-        visual = torch.empty(len(crops), self.spec.visual_dim)
-        done = []
-        for batch in self.prepare(crops, class_names):
-            try:
-                done.append((batch.picks, *self.forward(batch)))
-            except torch.OutOfMemoryError as error:
-                raise TeacherError(
-                    f"a batch must fit into the device's memory; {len(batch.picks)} regions do not; "
-                    f"pass --batch {max(len(batch.picks) // 2, 1)}"
-                ) from error
-        # A copy waits for the GPU. All batches are queued before the first copy, so that the GPU never idles.
-        for picks, hidden_ND, visual_ND in done:
-            hidden[picks], visual[picks] = hidden_ND.cpu(), visual_ND.cpu()
-        return RegionEmbeddings(hidden.numpy(), visual.numpy())
+        return embed_batches(self.prepare(crops, class_names), self.forward, len(crops), self.spec)
 
     def prepare(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> list[PreparedBatch]:
         """Batches for `forward`, each of regions whose prompts have about the same length.
@@ -129,15 +124,11 @@ class LlavaTeacher:
         Raises:
             TeacherError: a class name contains the image token.
         """
-        assert len(crops) == len(class_names), f"{len(crops)} crops, {len(class_names)} class names"
-        square = (self.spec.crop_size, self.spec.crop_size, 3)
-        assert all(crop.shape == square and crop.dtype == np.uint8 for crop in crops), f"crops must be uint8 {square}"
+        check_regions(crops, class_names, self.spec)
         prompts = [self._prompts.encode(name) for name in class_names]
-        by_length = sorted(range(len(crops)), key=lambda index: len(prompts[index]))
         return [
             self._prepare_batch(picks, [crops[i] for i in picks], [prompts[i] for i in picks])
-            for start in range(0, len(crops), self._batch)
-            for picks in [by_length[start : start + self._batch]]
+            for picks in by_length([len(prompt) for prompt in prompts], self._batch)
         ]
 
     def _prepare_batch(

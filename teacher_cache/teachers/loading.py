@@ -14,16 +14,20 @@ def load_teacher(config: TeacherConfig) -> Teacher:
     """Load the teacher that a configuration names, ready to embed.
 
     Raises:
-        TeacherError: the checkpoint cannot be found or read, is neither a LLaVA model nor an image encoder, or does not
-            run on this machine, or the packages of the extra `[teacher]` are not installed.
+        TeacherError: the checkpoint cannot be found or read, is neither a vision-language model nor an image encoder,
+            or does not run on this machine, or the packages of the extra `[teacher]` are not installed.
     """
     with _extra_required():
+        from mocha_pipe.teacher_cache.teachers.describe import is_llava
         from mocha_pipe.teacher_cache.teachers.encoder import EncoderTeacher
         from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
         from mocha_pipe.teacher_cache.teachers.pooled import is_encoder
+        from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher
 
     settings = read_settings(config.model, revision=config.revision, flag="--teacher")
-    return EncoderTeacher.load(config) if is_encoder(settings) else LlavaTeacher.load(config)
+    if is_encoder(settings):
+        return EncoderTeacher.load(config)
+    return LlavaTeacher.load(config) if is_llava(settings) else VlmTeacher.load(config)
 
 
 def describe_teacher(config: TeacherConfig) -> TeacherSpec:
@@ -33,12 +37,15 @@ def describe_teacher(config: TeacherConfig) -> TeacherSpec:
         TeacherError: as `load_teacher`, apart from what only the weights can tell.
     """
     with _extra_required():
-        from mocha_pipe.teacher_cache.teachers.describe import describe
+        from mocha_pipe.teacher_cache.teachers.describe import describe, is_llava
         from mocha_pipe.teacher_cache.teachers.encoder import describe_encoder
         from mocha_pipe.teacher_cache.teachers.pooled import is_encoder
+        from mocha_pipe.teacher_cache.teachers.vlm.describe import describe_vlm
 
     settings = read_settings(config.model, revision=config.revision, flag="--teacher")
-    return describe_encoder(config).spec if is_encoder(settings) else describe(config).spec
+    if is_encoder(settings):
+        return describe_encoder(config).spec
+    return describe(config).spec if is_llava(settings) else describe_vlm(config).spec
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """From crops to the numbers that a vision tower takes, as the checkpoint's own image processor says."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,8 +10,22 @@ from torch import Tensor
 from mocha_pipe.teacher_cache.errors import TeacherError
 
 
-def square_size(image_processor: Any, name: str) -> int:
+def image_settings_file(folder: Path) -> str:
+    """Which file of a checkpoint holds the settings of its image processor: the newer one goes first."""
+    try:
+        settings = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        settings = {}
+    return "processor_config.json" if "image_processor" in settings else "preprocessor_config.json"
+
+
+def square_size(image_processor: Any, name: str, settings_file: str) -> int:
     """Side in pixels of the square that an image processor hands to its model.
+
+    Args:
+        image_processor: of a checkpoint.
+        name: of the checkpoint, for messages.
+        settings_file: `image_settings_file` of its folder.
 
     Raises:
         TeacherError: it hands over something else than a square of one size.
@@ -19,7 +35,7 @@ def square_size(image_processor: Any, name: str) -> int:
     if set(sides) != {"height", "width"} or sides["height"] != sides["width"]:
         raise TeacherError(
             f"a teacher's image processor must make squares of one size; that of '{name}' makes {sides}; "
-            "set crop_size in preprocessor_config.json to equal height and width"
+            f"set crop_size in its {settings_file} to equal height and width"
         )
     return int(sides["height"])
 

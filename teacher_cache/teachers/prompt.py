@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 
+from mocha_pipe.data.errors import first_line
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.teachers.config import LABEL_FIELD
 
@@ -11,10 +13,67 @@ RELEASED_FORMAT = "USER: <image>\n{question} ASSISTANT:"
 """How LLaVA-1.5 was trained to be asked; used where a checkpoint brings no chat template of its own."""
 
 
+def chat_text(processor: Any, question: str, class_name: str) -> str:
+    """The prompt as text: one turn of the user with one picture and the question, in the checkpoint's chat format.
+
+    Raises:
+        TeacherError: its chat template cannot be applied.
+    """
+    content = [{"type": "image"}, {"type": "text", "text": question.replace(LABEL_FIELD, class_name)}]
+    turns = [{"role": "user", "content": content}]
+    try:
+        return str(processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise TeacherError(
+            f"the teacher's chat template must make a prompt of a picture and a question; it fails "
+            f"({first_line(error)}); correct its chat_template.jinja or --teacher"
+        ) from error
+
+
+def refuse_special_tokens(processor: Any, text: str, what: str, remedy: str) -> None:
+    """Special tokens in a text of the user's would be read as what they stand for: the picture, the end of the turn.
+
+    Raises:
+        TeacherError: the text holds one.
+    """
+    tokenizer = processor.tokenizer
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    special = {*added, *tokenizer.all_special_tokens, str(getattr(processor, "image_token", None) or "<image>")}
+    # The longest one says most: of '<|image_pad|>' and '|' it is the first that was meant.
+    if found := max((token for token in special if token in text), key=len, default=None):
+        raise TeacherError(
+            f"{what} must not contain a special token of the teacher's such as '{found}'; found '{text}'; {remedy}"
+        )
+
+
+def check_layout(tails: tuple[tuple[int, ...], tuple[int, ...]], highest: int, vocabulary: int) -> None:
+    """What every prompt must be like.
+
+    Args:
+        tails: tokens after the picture in the prompts of two class names.
+        highest: largest token id of a prompt.
+        vocabulary: ids that the model knows.
+
+    Raises:
+        TeacherError: the question does not follow the picture, or the model lacks a token of the prompt.
+    """
+    if tails[0] == tails[1]:
+        found = "the question before it" if tails[0] else "none"
+        raise TeacherError(
+            "the teacher's chat template must put the question after the picture, for what follows the picture gets "
+            f"pooled; found {found}; correct chat_template.jinja"
+        )
+    if highest >= vocabulary:
+        raise TeacherError(
+            f"every token of a prompt must be in the model's vocabulary of {vocabulary}; found the id {highest}; "
+            "correct image_token_index (or image_token_id) and vocab_size in config.json, or the tokenizer's files"
+        )
+
+
 class PromptEncoder:
     """Token ids of the whole prompt, one class name at a time: chat format, image placeholders, question."""
 
-    def __init__(self, processor: Any, question: str, *, crop_size: int, image_tokens: int) -> None:
+    def __init__(self, processor: Any, question: str, *, crop_size: int, image_tokens: int, vocabulary: int) -> None:
         """Prepare to encode.
 
         Args:
@@ -22,9 +81,11 @@ class PromptEncoder:
             question: text with `{label}`.
             crop_size: side of the pictures, in pixels.
             image_tokens: how many tokens the model makes of one picture.
+            vocabulary: token ids that the model knows.
 
         Raises:
-            TeacherError: processor and model disagree about the image tokens, or no text follows the picture.
+            TeacherError: processor and model disagree about the image tokens, the question does not follow the picture,
+                or holds a special token.
         """
         self.processor = processor
         self.question = question
@@ -32,29 +93,23 @@ class PromptEncoder:
         self.image_token_id: int = processor.image_token_id
         self._blank = np.zeros((crop_size, crop_size, 3), np.uint8)
         self._encoded: dict[str, tuple[int, ...]] = {}
-        self._check_layout(self.encode("object"))
+        refuse_special_tokens(processor, question, "a prompt", "pass another one with --prompt")
+        self._check_layout(vocabulary)
 
     def text(self, class_name: str) -> str:
         """The prompt as text, with one `<image>` where the picture goes."""
-        question = self.question.replace(LABEL_FIELD, class_name)
         if self.processor.chat_template is None:
-            return RELEASED_FORMAT.replace("{question}", question)
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        turns = [{"role": "user", "content": content}]
-        return str(self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+            return RELEASED_FORMAT.replace("{question}", self.question.replace(LABEL_FIELD, class_name))
+        return chat_text(self.processor, self.question, class_name)
 
     def encode(self, class_name: str) -> tuple[int, ...]:
         """Token ids of the prompt for one class name, image placeholders expanded, not padded.
 
         Raises:
-            TeacherError: the class name contains the image placeholder.
+            TeacherError: the class name contains a special token, such as the image placeholder.
         """
         if class_name not in self._encoded:
-            if self.processor.image_token in class_name:
-                raise TeacherError(
-                    f"a class name must not contain the teacher's image token '{self.processor.image_token}'; "
-                    f"found '{class_name}'; rename the class in data.yaml"
-                )
+            refuse_special_tokens(self.processor, class_name, "a class name", "rename the class in data.yaml")
             text = self.text(class_name)
             # A chat template may already have written the start token.
             start = self.processor.tokenizer.bos_token
@@ -63,16 +118,16 @@ class PromptEncoder:
             self._encoded[class_name] = tuple(ids[0])
         return self._encoded[class_name]
 
-    def _check_layout(self, ids: tuple[int, ...]) -> None:
-        found = ids.count(self.image_token_id)
+    def _check_layout(self, vocabulary: int) -> None:
+        one, other = self.encode("object"), self.encode("thing")
+        found = one.count(self.image_token_id)
         if found != self.image_tokens:
             raise TeacherError(
                 f"processor and model must agree on the tokens of one picture; the processor makes {found}, the model "
                 f"{self.image_tokens}; correct patch_size, vision_feature_select_strategy and "
                 "num_additional_image_tokens in processor_config.json"
             )
-        if ids[-1] == self.image_token_id:
-            raise TeacherError(
-                "the teacher's chat template must put text after the picture, which is what gets pooled; "
-                "found none; correct chat_template.jinja"
-            )
+        check_layout((self._tail(one), self._tail(other)), max(one), vocabulary)
+
+    def _tail(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return ids[len(ids) - ids[::-1].index(self.image_token_id) :]

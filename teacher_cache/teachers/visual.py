@@ -12,8 +12,11 @@ from transformers import AutoImageProcessor, CLIPConfig, CLIPModel
 from mocha_pipe.teacher_cache.crops import squash
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint
-from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler, square_size
+from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler, image_settings_file, square_size
 from mocha_pipe.teacher_cache.teachers.weights import load_weights
+
+TOWER = "tower"
+"""The value of --visual that asks for the teacher's own picture."""
 
 
 def mean_patch(tower: torch.nn.Module, states_NTD: Tensor) -> Tensor:  # (N, 1 + patches, D) -> (N, D) float32
@@ -35,7 +38,7 @@ class ClipEncoder:
         """
         loader: Any = AutoImageProcessor  # its methods are not typed
         self._processor = loader.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-        self._size = square_size(self._processor, checkpoint.name)
+        self._size = square_size(self._processor, checkpoint.name, image_settings_file(checkpoint.folder))
         self._scale_pixels = PixelScaler(self._processor)
         self._model = load_weights(CLIPModel, checkpoint, device=device, dtype=dtype, flag="--visual")
 

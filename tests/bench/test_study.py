@@ -75,6 +75,9 @@ def test_one_seed_has_no_interval() -> None:
 class Brightness:
     """Embeds a crop by the brightness of its left and of its right half."""
 
+    def tokens(self, class_name: str) -> int:
+        return 0
+
     def embed(self, crops: list[NDArray[np.uint8]], class_names: list[str]) -> RegionEmbeddings:
         assert len(crops) == len(class_names)
         halves = np.array([[crop[:, :2].mean(), crop[:, 2:].mean()] for crop in crops], np.float32)

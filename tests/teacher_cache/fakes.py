@@ -101,6 +101,9 @@ class FakeTeacher:
         self.calls.append(len(crops))
         return self.damage(embeddings, first) if self.damage else embeddings
 
+    def tokens(self, class_name: str) -> int:
+        return len(class_name)
+
     def _embed_one(self, crop: NDArray[np.uint8], class_name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         size = self.spec.crop_size
         assert crop.shape == (size, size, 3)

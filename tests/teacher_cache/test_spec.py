@@ -27,6 +27,7 @@ CHANGES: dict[str, Any] = {
     "hidden_dim": 25,
     "visual_dim": 9,
     "sees": "the middle 14 x 14 of 16 x 16 pixels, 87.5 % of each side",
+    "image_tokens": 64,
 }
 
 
@@ -52,10 +53,11 @@ def test_digest_is_pinned(helpers: SimpleNamespace) -> None:
     assert helpers.spec.digest() == "65cb43a7ced70e9880c442c8111939f7"
 
 
-def test_what_an_encoder_sees_is_no_field_of_a_llava(helpers: SimpleNamespace) -> None:
-    """Caches that were written before there were image encoders have no such field."""
-    assert "sees" not in helpers.spec.to_json()
-    assert replace(helpers.spec, sees="the whole crop").to_json()["sees"] == "the whole crop"
+@pytest.mark.parametrize("name", ["sees", "image_tokens"])
+def test_a_later_field_is_none_of_a_llava(helpers: SimpleNamespace, name: str) -> None:
+    """Caches that were written before there were other teachers have no such field."""
+    assert name not in helpers.spec.to_json()
+    assert replace(helpers.spec, **{name: CHANGES[name]}).to_json()[name] == CHANGES[name]
 
 
 def test_arrays_are_those_that_have_a_width(helpers: SimpleNamespace) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.checkpoint import folder_digest
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
 from mocha_pipe.teacher_cache.teachers.describe import describe
-from mocha_pipe.teacher_cache.teachers.loading import describe_teacher, load_teacher
 
 
 @pytest.fixture
@@ -68,27 +66,6 @@ def test_a_clip_checkpoint_is_named_with_its_revision(small_llava: Path, toy_cli
 
 def test_speed_settings_do_not_change_the_spec(small_llava: Path) -> None:
     assert spec(small_llava, batch=1) == spec(small_llava, batch=64)
-
-
-@pytest.mark.parametrize("use", [describe, describe_teacher, load_teacher])
-def test_another_model_is_no_teacher(copy: Path, use: Callable[[TeacherConfig], object]) -> None:
-    edit(copy / "config.json", model_type="bert")
-    with pytest.raises(TeacherError) as caught:
-        use(TeacherConfig(model=str(copy), device="cpu"))
-    assert str(caught.value) == (
-        "the teacher must be a LLaVA model with a CLIP vision tower, or an image encoder; 'my-llava' is of type "
-        "'bert'; pass --teacher llava-hf/llava-1.5-7b-hf"
-    )
-
-
-def test_another_tower_is_no_teacher(copy: Path) -> None:
-    edit(copy / "config.json", vision_config={"model_type": "siglip_vision_model"})
-    with pytest.raises(TeacherError) as caught:
-        spec(copy)
-    assert str(caught.value) == (
-        "the teacher must be a LLaVA model with a CLIP vision tower, or an image encoder; 'my-llava' is of type "
-        "'llava' with a 'siglip_vision_model' tower; pass --teacher llava-hf/llava-1.5-7b-hf"
-    )
 
 
 def test_visual_must_be_clip(small_llava: Path, toy_llava: Path) -> None:
@@ -152,5 +129,21 @@ def test_crop_and_tower_must_have_one_size(copy: Path) -> None:
         spec(copy)
     assert str(caught.value) == (
         "image processor and vision tower must agree on the picture's side; 'my-llava' has 42 and 28 pixels; "
-        "correct crop_size in its preprocessor_config.json"
+        "correct crop_size in its processor_config.json"
+    )
+
+
+def test_an_image_token_beyond_the_vocabulary_is_refused(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    edit(copy / "config.json", text_config={**config["text_config"], "vocab_size": config["image_token_index"]})
+    with pytest.raises(TeacherError, match=r"^every token of a prompt must be in the model's vocabulary of \d+; found"):
+        spec(copy)
+
+
+def test_one_size_of_pictures_takes_no_budget(small_llava: Path) -> None:
+    with pytest.raises(TeacherError) as caught:
+        spec(small_llava, image_tokens=64)
+    assert str(caught.value) == (
+        "--image-tokens is for models whose tokens grow with the picture; 'small-llava' makes 4 of every crop, and "
+        "found 64; leave out --image-tokens"
     )

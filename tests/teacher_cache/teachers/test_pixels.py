@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPImageProcessor
 
 from mocha_pipe.teacher_cache.errors import TeacherError
-from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler, square_size
+from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler, image_settings_file, square_size
 
 
 def scaled(processor: Any, crops: list[NDArray[np.uint8]], dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -40,9 +40,9 @@ def test_what_the_processor_leaves_out_is_left_out(
 
 
 def test_size_is_that_of_the_square() -> None:
-    assert square_size(CLIPImageProcessor(crop_size={"height": 24, "width": 24}), "m") == 24
+    assert square_size(CLIPImageProcessor(crop_size={"height": 24, "width": 24}), "m", "x.json") == 24
     whole = CLIPImageProcessor(do_center_crop=False, size={"height": 32, "width": 32})
-    assert square_size(whole, "m") == 32
+    assert square_size(whole, "m", "x.json") == 32
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,16 @@ def test_size_is_that_of_the_square() -> None:
 )
 def test_other_shapes_are_refused(options: dict[str, object], found: str) -> None:
     with pytest.raises(TeacherError) as caught:
-        square_size(CLIPImageProcessor(**options), "my-llava")
+        square_size(CLIPImageProcessor(**options), "my-llava", "processor_config.json")
     assert str(caught.value) == (
         f"a teacher's image processor must make squares of one size; that of 'my-llava' makes {found}; "
-        "set crop_size in preprocessor_config.json to equal height and width"
+        "set crop_size in its processor_config.json to equal height and width"
     )
+
+
+def test_the_file_that_is_read_is_the_one_that_is_named(tmp_path: Path) -> None:
+    assert image_settings_file(tmp_path) == "preprocessor_config.json"
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "LlavaProcessor"}')
+    assert image_settings_file(tmp_path) == "preprocessor_config.json"
+    (tmp_path / "processor_config.json").write_text('{"image_processor": {"crop_size": 24}}')
+    assert image_settings_file(tmp_path) == "processor_config.json"

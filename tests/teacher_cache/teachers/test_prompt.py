@@ -19,7 +19,7 @@ def processor(small_llava: Path) -> Any:
 
 
 def encoder(processor: Any) -> PromptEncoder:
-    return PromptEncoder(processor, QUESTION, crop_size=28, image_tokens=4)
+    return PromptEncoder(processor, QUESTION, crop_size=28, image_tokens=4, vocabulary=1000)
 
 
 def test_the_default_prompt_names_the_class_once() -> None:
@@ -66,7 +66,7 @@ def test_the_image_token_is_no_class_name(processor: Any) -> None:
     with pytest.raises(TeacherError) as caught:
         encoder(processor).encode("my <image>")
     assert str(caught.value) == (
-        "a class name must not contain the teacher's image token '<image>'; found 'my <image>'; "
+        "a class name must not contain a special token of the teacher's such as '<image>'; found 'my <image>'; "
         "rename the class in data.yaml"
     )
 
@@ -81,11 +81,68 @@ def test_processor_and_model_must_agree_on_image_tokens(processor: Any) -> None:
     )
 
 
-def test_text_must_follow_the_picture(processor: Any) -> None:
-    processor.chat_template = "{{ messages[0]['content'][1]['text'] }}<image>"
+@pytest.mark.parametrize("name", ["</s>", "a <s> b", "<pad>", "<unk>"])
+def test_no_special_token_is_a_class_name(name: str, processor: Any) -> None:
+    """It would be read as the end of the answer, or as nothing."""
+    token = name.strip("ab ")
+    with pytest.raises(TeacherError) as caught:
+        encoder(processor).encode(name)
+    assert str(caught.value) == (
+        f"a class name must not contain a special token of the teacher's such as '{token}'; found '{name}'; "
+        "rename the class in data.yaml"
+    )
+
+
+def test_no_special_token_is_in_the_prompt(processor: Any) -> None:
+    with pytest.raises(TeacherError) as caught:
+        PromptEncoder(processor, "<image> {label}?", crop_size=28, image_tokens=4, vocabulary=1000)
+    assert str(caught.value) == (
+        "a prompt must not contain a special token of the teacher's such as '<image>'; found '<image> {label}?'; "
+        "pass another one with --prompt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "found"),
+    [
+        ("{{ messages[0]['content'][1]['text'] }}<image>", "none"),
+        ("{{ messages[0]['content'][1]['text'] }}<image> ASSISTANT:", "the question before it"),
+    ],
+)
+def test_the_question_must_follow_the_picture(template: str, found: str, processor: Any) -> None:
+    processor.chat_template = template
     with pytest.raises(TeacherError) as caught:
         encoder(processor)
     assert str(caught.value) == (
-        "the teacher's chat template must put text after the picture, which is what gets pooled; found none; "
-        "correct chat_template.jinja"
+        "the teacher's chat template must put the question after the picture, for what follows the picture gets "
+        f"pooled; found {found}; correct chat_template.jinja"
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{{ raise_exception('system turns only') }}", "system turns only"),
+        ("{% for message in messages %}", "Unexpected end of template."),
+        ("{{ messages[3]['content'] }}", "list object has no element 3"),
+    ],
+)
+def test_a_broken_chat_template_ends_in_one_line(template: str, problem: str, processor: Any) -> None:
+    processor.chat_template = template
+    with pytest.raises(TeacherError) as caught:
+        encoder(processor)
+    assert str(caught.value).startswith(
+        f"the teacher's chat template must make a prompt of a picture and a question; it fails ({problem}"
+    )
+    assert str(caught.value).endswith("; correct its chat_template.jinja or --teacher")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_token_is_in_the_vocabulary(processor: Any) -> None:
+    highest = max(encoder(processor).encode("object"))
+    with pytest.raises(TeacherError) as caught:
+        PromptEncoder(processor, QUESTION, crop_size=28, image_tokens=4, vocabulary=highest)
+    assert str(caught.value) == (
+        f"every token of a prompt must be in the model's vocabulary of {highest}; found the id {highest}; correct "
+        "image_token_index (or image_token_id) and vocab_size in config.json, or the tokenizer's files"
     )

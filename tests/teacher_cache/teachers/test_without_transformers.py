@@ -19,7 +19,7 @@ MESSAGE = "a teacher needs the package transformers; install it with: pip instal
 @pytest.mark.parametrize("use", [load_teacher, describe_teacher])
 def test_the_missing_package_is_named(use: Callable[[TeacherConfig], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    for name in ("describe", "llava"):
+    for name in ("describe", "llava", "vlm.describe", "vlm.teacher"):
         monkeypatch.delitem(sys.modules, f"mocha_pipe.teacher_cache.teachers.{name}", raising=False)
     with pytest.raises(TeacherError) as missing:
         use(TeacherConfig(model="none"))
@@ -82,7 +82,7 @@ def test_all_else_runs_without_them(finished: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", CODE], input="\n".join(lines), capture_output=True, text=True, check=True, cwd=tmp_path
     )
     needing, answers = json.loads(done.stdout.splitlines()[-1])
-    assert needing == ["describe", "encoder", "greedy", "llava", "pooled", "visual"]
+    assert needing == ["describe", "encoder", "greedy", "llava", "pooled", "visual", "describe", "teacher"]
     assert [code for code, _ in answers.values()] == [0, 0, 0, 0, 0, 0, 2, 2], answers
     for line in lines[-2:]:
         assert MESSAGE in answers[line][1].splitlines()[-1]

@@ -1,0 +1,61 @@
+"""Batches of regions: which go together, and how their embeddings come back in the order in which they were given."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
+
+
+class Batch(Protocol):
+    """Regions of one forward pass."""
+
+    @property
+    def picks(self) -> list[int]:
+        """Places of these regions among those that were given."""
+
+
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+def check_regions(crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str], spec: TeacherSpec) -> None:
+    """Assert that there is a name for each crop, and that crops are what `Teacher.embed` says."""
+    assert len(crops) == len(class_names), f"{len(crops)} crops, {len(class_names)} class names"
+    square = (spec.crop_size, spec.crop_size, 3)
+    assert all(crop.shape == square and crop.dtype == np.uint8 for crop in crops), f"crops must be uint8 {square}"
+
+
+def by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
+    """Places of regions in batches of that size, each of prompts of about the same length, so that few are padded."""
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    return [order[start : start + batch] for start in range(0, len(order), batch)]
+
+
+def embed_batches(
+    batches: Iterable[BatchT], forward: Callable[[BatchT], tuple[Tensor, Tensor]], count: int, spec: TeacherSpec
+) -> RegionEmbeddings:
+    """Embeddings of `count` regions, each at its place.
+
+    Raises:
+        TeacherError: a batch does not fit into the device's memory.
+    """
+    hidden, visual = torch.empty(count, spec.hidden_dim), torch.empty(count, spec.visual_dim)
+    done = []
+    for batch in batches:
+        try:
+            done.append((batch.picks, *forward(batch)))
+        except torch.OutOfMemoryError as error:
+            raise TeacherError(
+                f"a batch must fit into the device's memory; {len(batch.picks)} regions do not; "
+                f"pass --batch {max(len(batch.picks) // 2, 1)}"
+            ) from error
+    # A copy waits for the GPU. All batches are queued before the first copy, so that the GPU never idles.
+    for picks, hidden_ND, visual_ND in done:
+        hidden[picks], visual[picks] = hidden_ND.cpu(), visual_ND.cpu()
+    return RegionEmbeddings(hidden.numpy(), visual.numpy())

@@ -1,0 +1,1 @@
+"""Any vision-language model of transformers as a teacher: `teacher.py` shows the whole of it."""

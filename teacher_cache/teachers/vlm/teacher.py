@@ -1,0 +1,221 @@
+"""VlmTeacher: a vision-language model of Hugging Face transformers, unmodified, embeds regions in batches.
+
+The model is asked as its authors meant it: one chat turn with the crop and the question, through the checkpoint's own
+processor. All that the processor returns goes to the model and nothing else does: every family has its own way to count
+positions and to mark the picture, and what is left out changes embeddings by up to a third without a word.
+
+    crops, class names -> processor -> model: states of the text after the picture -> mean: `hidden`
+                                              the picture as the language model receives it -> mean: `visual`
+
+Letters: N regions, L tokens of a padded prompt, T steps of an answer, B all beams, P places of a picture, D width.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mocha_pipe.data.errors import first_line
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
+from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches
+from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.greedy import end_tokens
+from mocha_pipe.teacher_cache.teachers.pooling import answer_lengths, masked_mean, text_after_image
+from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder
+from mocha_pipe.teacher_cache.teachers.vlm.describe import VlmDescription, describe_vlm
+from mocha_pipe.teacher_cache.teachers.vlm.questions import FAULTS, to_device
+from mocha_pipe.teacher_cache.teachers.weights import load_weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AskedBatch:
+    """Regions of one forward pass. Tensors are on the device."""
+
+    picks: list[int]
+    """Places of these regions among those that were given."""
+    crops: Sequence[NDArray[np.uint8]]
+    inputs: dict[str, Any]
+    """What the processor made of them."""
+
+
+class VlmTeacher:
+    """A teacher of any family. See `Teacher` for the contract.
+
+    The other regions of a batch move an embedding only by rounding: at most by 1e-5 of its norm in float32 (tested for
+    each family in docs/teachers.md). In `generate` mode rounding can also decide between two words of nearly equal
+    score, and then the rest of the answer differs; this is rare in float32.
+    """
+
+    spec: TeacherSpec
+
+    def __init__(self, described: VlmDescription, model: Any, *, batch: int, compiled: bool = False) -> None:
+        """A teacher of a model that is in memory already; `load` reads one from its checkpoint.
+
+        Args:
+            described: all but the weights, as `describe_vlm` finds it.
+            model: of the class that it names, frozen, on the device.
+            batch: regions per forward pass.
+            compiled: compile the layers of the language model.
+        """
+        self.spec = described.spec
+        self._model, self._questions, self._batch = model, described.questions, batch
+        self._decoder = model.model.get_decoder()
+        self._clip = None
+        if described.visual is not None:
+            self._clip = ClipEncoder(described.visual, device=described.device, dtype=described.dtype)
+        if compiled:
+            for layer in getattr(self._decoder, "layers", [self._decoder]):
+                layer.compile()
+
+    @classmethod
+    def load(cls, config: TeacherConfig) -> "VlmTeacher":
+        """Load the checkpoint that a configuration names, from its folder or from the hub.
+
+        Raises:
+            TeacherError: the checkpoint cannot be found or read, cannot be a teacher, or does not run here.
+        """
+        described = describe_vlm(config, weights=True)
+        model = load_weights(
+            described.model_class,
+            described.checkpoint,
+            dtype=described.dtype,
+            device=described.device,
+            flag="--teacher",
+            options={},  # each part chooses its attention: Gemma 2 and some towers refuse what others are fastest with
+        )
+        teacher = cls(described, model, batch=config.batch, compiled=config.compile)
+        teacher._require_running()
+        return teacher
+
+    def tokens(self, class_name: str) -> int:
+        """Tokens that the language model reads of one region."""
+        return self._questions.length(class_name, self.spec.crop_size)
+
+    def embed(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> RegionEmbeddings:
+        """Embed regions; see `Teacher.embed`.
+
+        Raises:
+            TeacherError: a class name contains a special token, or a batch does not fit into the device's memory.
+        """
+        return embed_batches(self.prepare(crops, class_names), self.forward, len(crops), self.spec)
+
+    def prepare(self, crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str]) -> Iterator[AskedBatch]:
+        """Batches for `forward`, each of regions whose prompts have about the same length.
+
+        Raises:
+            TeacherError: a class name contains a special token.
+        """
+        check_regions(crops, class_names, self.spec)
+        # An answer goes on at the end of its prompt.
+        side: Any = "left" if self.spec.mode == "generate" else "right"
+        for picks in by_length([self.tokens(name) for name in class_names], self._batch):
+            picked = [crops[i] for i in picks]
+            inputs = self._questions.ask(picked, [class_names[i] for i in picks], side=side)
+            yield AskedBatch(picks, picked, to_device(inputs, self._model.device, self._model.dtype))
+
+    @torch.inference_mode()
+    def forward(self, batch: AskedBatch) -> tuple[Tensor, Tensor]:  # (N, Dh) float32, (N, Dv) float32
+        """`hidden` and `visual` of one batch."""
+        answers = self.spec.mode == "generate"
+        with self._seen_pictures(batch.inputs) as pictures:
+            hidden_ND = self._describe(batch.inputs) if answers else self._read(batch.inputs)
+        return hidden_ND, pictures[0] if self._clip is None else self._clip.embed(batch.crops)
+
+    @torch.inference_mode()
+    def _require_running(self) -> None:
+        """One region, so that a model which does not work here is refused in words before the work begins."""
+        blank = np.zeros((self.spec.crop_size, self.spec.crop_size, 3), np.uint8)
+        inputs = to_device(self._questions.ask([blank], ["object"]), self._model.device, self._model.dtype)
+        try:
+            with self._seen_pictures(inputs):
+                self._read(inputs)
+        except FAULTS as error:
+            raise TeacherError(
+                f"a teacher must embed a picture; '{self.spec.model}' of type '{self._model.config.model_type}' fails "
+                f"({first_line(error)}); name another with --teacher"
+            ) from error
+
+    @property
+    def _pooled_layer(self) -> int | None:
+        """Index of the hidden state that is pooled; None for the last one, which the model returns anyway."""
+        is_last = self.spec.layer in (-1, self._model.config.get_text_config().num_hidden_layers)
+        return None if is_last else self.spec.layer
+
+    def _read(self, inputs: dict[str, Any]) -> Tensor:  # (N, D) float32
+        """Mean of the states of the text after the picture: one pass, without the language model's head."""
+        layer = self._pooled_layer
+        output = self._model.model(**inputs, use_cache=False, output_hidden_states=layer is not None)
+        states_NLD = output.last_hidden_state if layer is None else output.hidden_states[layer]
+        ids_NL, mask_NL = inputs["input_ids"], inputs["attention_mask"]
+        return masked_mean(states_NLD, text_after_image(ids_NL, mask_NL, self._questions.image_token_id))
+
+    def _describe(self, inputs: dict[str, Any]) -> Tensor:  # (N, D) float32
+        """Let the model answer by transformers' own search, and pool the states that chose the answer's tokens.
+
+        The first and the last step do not count where there are at least three.
+        """
+        layer, steps = self._pooled_layer, []
+
+        def keep(_module: Any, _arguments: Any, output: Any) -> None:
+            states = output.last_hidden_state if layer is None else output.hidden_states[layer]
+            steps.append(states[:, -1].to(torch.float32))
+
+        hook = self._model.model.register_forward_hook(keep)
+        try:
+            found = self._model.generate(
+                **inputs,
+                do_sample=False,
+                num_beams=self.spec.num_beams,
+                max_new_tokens=self.spec.max_new_tokens,
+                pad_token_id=self._questions.pad_id,
+                return_dict_in_generate=True,
+                output_hidden_states=layer is not None,
+                disable_compile=True,
+            )
+        finally:
+            hook.remove()
+        answers_NT = found.sequences[:, inputs["input_ids"].shape[1] :]
+        lengths_N1 = answer_lengths(answers_NT, end_tokens(self._model.generation_config))[:, None]
+        states_TBD = torch.stack(steps)
+        rows_NT = torch.arange(len(answers_NT), device=answers_NT.device)[:, None].expand_as(answers_NT)
+        if self.spec.num_beams > 1:  # beams change places on their way
+            rows_NT = found.beam_indices[:, : answers_NT.shape[1]].clamp(min=0)
+        step_1T = torch.arange(answers_NT.shape[1], device=answers_NT.device)[None]
+        states_NTD = states_TBD[step_1T.expand_as(rows_NT), rows_NT]
+        is_long_N1 = lengths_N1 >= 3
+        first_N1, stop_N1 = is_long_N1.int(), lengths_N1 - is_long_N1.int()
+        return masked_mean(states_NTD, (step_1T >= first_N1) & (step_1T < stop_N1))
+
+    @contextmanager
+    def _seen_pictures(self, inputs: dict[str, Any]) -> Iterator[list[Tensor]]:
+        """A list that gets, within the block, the mean of what the language model receives of each picture: (N, D).
+
+        That is one pass of the vision tower for both embeddings, and exists in every family, whatever its tower and
+        its projector return.
+        """
+        pictures: list[Tensor] = []
+        is_picture_NL = inputs["input_ids"] == self._questions.image_token_id
+
+        def keep(_module: Any, _arguments: Any, named: dict[str, Any]) -> None:
+            if pictures:
+                return  # later steps of an answer see no picture
+            # Mllama's language model reads the picture through cross-attention: at its token stands nothing of it.
+            if (states := named.get("cross_attention_states")) is not None:
+                tiles_NM = inputs["aspect_ratio_mask"].flatten(1)  # 1 where the picture fills a tile
+                states_NPD = states.unflatten(0, (-1, tiles_NM.shape[1])).flatten(1, 2)[:: self.spec.num_beams]
+                pictures.append(masked_mean(states_NPD, tiles_NM.repeat_interleave(states.shape[1], dim=1) == 1))
+            else:
+                pictures.append(masked_mean(named["inputs_embeds"][:: self.spec.num_beams], is_picture_NL))
+
+        hook = self._decoder.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            yield pictures
+        finally:
+            hook.remove()
