@@ -1,10 +1,12 @@
 """The shipped miniature teacher: small, a real LLaVA, at home in its world, and made by the script beside it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import mocha_pipe.teacher_cache.teachers
 from bench.teachers.miniature_model import build_model, build_processor
@@ -14,7 +16,7 @@ from mocha_pipe.data.miniature.scenes import render_scene
 from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
-from mocha_pipe.teacher_cache.teachers.loading import load_teacher
+from mocha_pipe.teacher_cache.teachers.loading import describe_teacher, load_teacher
 
 FOLDER = Path(mocha_pipe.teacher_cache.teachers.__file__).parent / "miniature"
 
@@ -77,6 +79,44 @@ def test_training_repeats_bitwise_and_what_it_writes_loads(tmp_path: Path) -> No
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "again")]
     assert weights[0] == weights[1]
     assert load_teacher(TeacherConfig(model=str(tmp_path / "first"))).spec.hidden_dim == 128
+
+
+@pytest.mark.parametrize(
+    ("mode", "digest"),
+    [("prompt", "937475c80cb2c72e57b0c132a90d2c57"), ("generate", "9535ffa458e7be214b299b8e596b2855")],
+)
+def test_its_spec_is_that_of_the_caches_that_exist(mode: Any, digest: str) -> None:
+    """Another digest would close every cache that was built so far."""
+    assert describe_teacher(TeacherConfig(model=str(FOLDER), mode=mode, dtype="float32")).digest() == digest
+
+
+@torch.inference_mode()
+def test_its_embeddings_are_those_of_the_caches_that_exist(miniature: Teacher) -> None:
+    """Pixels scaled by hand, picture states merged into the prompt's, positions counted, padding on the right."""
+    names = ["mug", "a very long class name of many words", "book"]
+    crops = list(np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8))
+    model = LlavaForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(FOLDER)
+    tokenizer, images = processor.tokenizer, processor.image_processor
+    mean, std = (np.array(values)[:, None, None] for values in (images.image_mean, images.image_std))
+    scale, shift = (torch.tensor(values, dtype=torch.float32) for values in (images.rescale_factor / std, -mean / std))
+    pixels = torch.addcmul(shift, torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float(), scale)
+    pictures = model.model.get_image_features(pixel_values=pixels.contiguous())
+    rows = [
+        tokenizer(f"USER: {'<image>' * 64}\n{DEFAULT_PROMPT.format(label=name)} ASSISTANT:").input_ids for name in names
+    ]
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    merged = model.get_input_embeddings()(ids)
+    merged = merged.masked_scatter((ids == processor.image_token_id)[..., None], torch.stack(list(pictures.pooler_output)))
+    place = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    states = model.model(inputs_embeds=merged, attention_mask=mask, position_ids=place).last_hidden_state
+    found = miniature.embed(crops, names)
+    for row, (state, tokens) in enumerate(zip(states, rows, strict=True)):
+        first = len(tokens) - tokens[::-1].index(processor.image_token_id)
+        expected = state[first : len(tokens)].mean(dim=0).numpy()
+        np.testing.assert_allclose(found.hidden[row], expected, rtol=0, atol=1e-6 * np.linalg.norm(expected))
 
 
 def test_it_tells_objects_apart_that_share_colours(miniature: Teacher) -> None:

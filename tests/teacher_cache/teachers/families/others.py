@@ -156,7 +156,7 @@ def save_granite_docling(folder: Path) -> None:
         image_token_id=token(tokenizer, "<image>"),
     )
     processor = hf.GraniteDoclingProcessor(
-        image_processor=hf.GraniteDoclingImageProcessor(**_IDEFICS3),
+        image_processor=hf.GraniteDoclingImageProcessor(size=square(32)),
         tokenizer=tokenizer,
         image_seq_len=16,
         chat_template=chat("<image>"),
@@ -276,6 +276,7 @@ def save_ovis2(folder: Path) -> None:
         image_token="<image>", atom="<IMG_ATOM>", **{f"mark{index}": name for index, name in enumerate(_OVIS_MARKS)}
     )
     config = hf.Ovis2Config(
+        hidden_size=WIDTH,
         vision_config={
             **VISION,
             "image_size": 32,
