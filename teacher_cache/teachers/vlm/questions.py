@@ -48,6 +48,7 @@ class Questions:
         options = [option for option in TILING if hasattr(processor.image_processor, option)]
         self.can_tile = bool(options)
         self._tiling = dict.fromkeys(options, tiled)
+        self._texts: dict[str, str] = {}
         self._lengths: dict[str, int] = {}
 
     def ask(
@@ -100,8 +101,11 @@ class Questions:
         return int((ids == self.image_token_id).sum())
 
     def _text(self, class_name: str) -> str:
-        refuse_special_tokens(self._processor, class_name, "a class name", "rename the class in data.yaml")
-        return chat_text(self._processor, self._question, class_name)
+        """The prompt of a class name in the chat format, made once."""
+        if class_name not in self._texts:
+            refuse_special_tokens(self._processor, class_name, "a class name", "rename the class in data.yaml")
+            self._texts[class_name] = chat_text(self._processor, self._question, class_name)
+        return self._texts[class_name]
 
 
 def to_device(inputs: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

@@ -72,6 +72,10 @@ def test_plan_counts_what_a_build_does_and_times_it(command: Command, world: Pat
     assert json.loads(empty.stdout)["to_embed"] == rows, "an empty folder is as good as none"
     done = command("cache", "plan", *on(world, built), "--sample", 8)
     assert "0 (" in next(line for line in done.stdout.splitlines() if line.startswith("to embed"))
+    cost = plan["region"]
+    assert cost["bytes"] == 2 * (128 + 128)
+    assert cost["tokens"] > 64, "the picture's and the prompt's"
+    assert f"{cost['tokens']:.0f} tokens; {cost['operations'] / 1e9:.3g} Gflop; 512 B" in done.stdout
 
 
 def test_the_plan_foretells_the_bytes_of_the_arrays(command: Command, world: Path, built: Path, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 import itertools
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building import plan
 from mocha_pipe.teacher_cache.building.build import build_cache, open_or_create
 from mocha_pipe.teacher_cache.building.forecast import Forecast, Tally, duration
-from mocha_pipe.teacher_cache.building.plan import time_projection, time_teacher
+from mocha_pipe.teacher_cache.building.plan import cost_of_region, time_projection, time_teacher
 from mocha_pipe.teacher_cache.building.reuse import Donor
 from mocha_pipe.teacher_cache.building.shard_order import rows_to_embed
 from mocha_pipe.teacher_cache.store.cache import RegionCache
@@ -211,3 +213,19 @@ def test_what_the_teacher_will_see_is_counted_without_copies_and_by_part(
     assert [rows_to_embed(cache, table, (index, 3), []) for index in range(3)] == [32, 32, 21]
     assert rows_to_embed(cache, table, None, [Donor(finished, helpers.spec)]) == 0
     assert rows_to_embed(RegionCache.open(finished), table, None, []) == 0
+
+
+def test_the_cost_of_a_region_counts_tokens_operations_and_bytes(table: RegionTable, helpers: SimpleNamespace) -> None:
+    class Multiplying(helpers.Teacher):  # type: ignore[misc, name-defined]
+        def embed(self, *regions: object) -> object:
+            _ = torch.ones(4, 8) @ torch.ones(8, 16)
+            queries = torch.ones(1, 2, 5, 8)
+            torch.nn.functional.scaled_dot_product_attention(queries, queries, queries)
+            return super().embed(*regions)
+
+    teacher = Multiplying(spec=replace(helpers.spec, image_tokens=3))
+    cost = cost_of_region(table, teacher)
+    assert cost.operations == 2 * 4 * 8 * 16 + 2 * 2 * (2 * 5 * 5 * 8), "the product, and the two of the attention"
+    names = [table.class_name(row) for row in range(len(table))]
+    assert cost.tokens == pytest.approx(sum(map(teacher.tokens, names)) / len(names))
+    assert (cost.image_tokens, cost.bytes) == (3, 2 * (24 + 8))

@@ -109,7 +109,9 @@ def test_its_embeddings_are_those_of_the_caches_that_exist(miniature: Teacher) -
     ids = torch.tensor([row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
     merged = model.get_input_embeddings()(ids)
-    merged = merged.masked_scatter((ids == processor.image_token_id)[..., None], torch.stack(list(pictures.pooler_output)))
+    merged = merged.masked_scatter(
+        (ids == processor.image_token_id)[..., None], torch.stack(list(pictures.pooler_output))
+    )
     place = (mask.cumsum(dim=1) - 1).clamp(min=0)
     states = model.model(inputs_embeds=merged, attention_mask=mask, position_ids=place).last_hidden_state
     found = miniature.embed(crops, names)

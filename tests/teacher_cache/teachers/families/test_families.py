@@ -59,7 +59,12 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         # SmolVLM's processor wants the package num2words, which it uses for videos alone.
         patch.setattr(processing_smolvlm, "num2words", str)
-        {**OFTEN, **SELDOM}[name](folder)
+        try:
+            {**OFTEN, **SELDOM}[name](folder)
+        except AttributeError as error:
+            if "module transformers has no attribute" not in str(error):
+                raise
+            pytest.skip(f"this transformers is older than the family ({error})")
         yield Family(folder)
 
 
