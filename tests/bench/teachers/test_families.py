@@ -5,7 +5,7 @@ from pathlib import Path
 from bench.teachers.families import SUITE, count_families
 
 REPORT = """<testsuites><testsuite>
-<testcase name="test_one[qwen2_vl]"/><testcase name="test_two[qwen2_vl-8-8]"/>
+<testcase name="test_one[qwen2_vl]"/><testcase name="test_two[8-8-qwen2_vl]"/>
 <testcase name="test_one[llava]"/><testcase name="test_two[llava-8-8]"><failure message="no"/></testcase>
 <testcase name="test_one[smolvlm]"><skipped message="num2words is not installed"/></testcase>
 <testcase name="test_of_no_family"/>
