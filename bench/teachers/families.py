@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.figures import Figure
 
-SUITE = Path("tests/teacher_cache/teachers/families/test_families.py")
+SUITE = Path(__file__).parents[2] / "tests/teacher_cache/teachers/families/test_families.py"
 
 
 def measure(root: Path) -> dict[str, Figure]:

@@ -117,7 +117,7 @@ def test_unknown_or_missing_field_is_refused(helpers: SimpleNamespace) -> None:
     del values["layer"]
     message = (
         "a teacher spec has exactly the fields model, revision, prompt, mode, layer, pooling, crop_margin, crop_size, "
-        "dtype, visual, visual_revision, max_new_tokens, num_beams, hidden_dim, visual_dim, sees; "
+        "dtype, visual, visual_revision, max_new_tokens, num_beams, hidden_dim, visual_dim, sees, image_tokens; "
         "found layer: Field required; temperature: Unexpected keyword argument; "
         "read this cache with the version of mocha-pipe that wrote it"
     )
@@ -139,5 +139,5 @@ def test_wrong_type_is_refused(helpers: SimpleNamespace, name: str, value: objec
     with pytest.raises(CacheFormatError) as caught:
         TeacherSpec.from_json({**helpers.spec.to_json(), name: value})
     assert str(caught.value).endswith(
-        f"visual_dim, sees; found {message}; read this cache with the version of mocha-pipe that wrote it"
+        f"visual_dim, sees, image_tokens; found {message}; read this cache with the version of mocha-pipe that wrote it"
     )
