@@ -3,7 +3,6 @@
 Letters: N regions still at it, L tokens of a padded prompt, D width of a hidden state, V size of the vocabulary.
 """
 
-import functools
 import inspect
 from typing import Any
 
@@ -67,7 +66,8 @@ def greedy_answers(
     cache = DynamicCache(config=model.config.text_config)
     rows = torch.arange(num_rows, device=device)
     position_N1 = positions(mask_NL)[:, -1:]
-    states_ND, logits_NV = _step(model, inputs_NLD, mask_NL, positions(mask_NL), cache, layer)
+    remembered = {_cache_argument(model.model): cache}
+    states_ND, logits_NV = _step(model, inputs_NLD, mask_NL, positions(mask_NL), remembered, layer)
     sum_ND, middle_ND = states_ND, torch.zeros_like(states_ND)
     for step in range(1, max_new_tokens + 1):
         tokens_N = logits_NV.argmax(dim=1)
@@ -88,19 +88,23 @@ def greedy_answers(
         mask_NL = torch.cat([mask_NL, torch.ones_like(mask_NL[:, :1])], dim=1)
         position_N1 = position_N1 + 1
         inputs = model.get_input_embeddings()(tokens_N[:, None])
-        states_ND, logits_NV = _step(model, inputs, mask_NL, position_N1, cache, layer)
+        states_ND, logits_NV = _step(model, inputs, mask_NL, position_N1, remembered, layer)
         sum_ND = sum_ND + states_ND
     return result, answers
 
 
-@functools.cache
-def _cache_argument(model_class: type) -> str:
+def _cache_argument(model: Any) -> str:
     """How this version of transformers calls the argument: `past_key_values`, which goes in 5.40, or `cache`."""
-    return "cache" if "cache" in inspect.signature(model_class.forward).parameters else "past_key_values"
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _step(
-    model: Any, inputs_NLD: Tensor, mask_NL: Tensor, position_NL: Tensor, cache: DynamicCache, layer: int | None
+    model: Any,
+    inputs_NLD: Tensor,
+    mask_NL: Tensor,
+    position_NL: Tensor,
+    remembered: dict[str, DynamicCache],
+    layer: int | None,
 ) -> tuple[Tensor, Tensor]:  # (N, D) float32, (N, V)
     """The pooled layer's state at the last position, and the logits there."""
     output = model.model(
@@ -109,7 +113,7 @@ def _step(
         position_ids=position_NL,
         use_cache=True,
         output_hidden_states=layer is not None,
-        **{_cache_argument(type(model.model)): cache},
+        **remembered,
     )
     last_ND = output.last_hidden_state[:, -1]
     pooled_ND = last_ND if layer is None else output.hidden_states[layer][:, -1]

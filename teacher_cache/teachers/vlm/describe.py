@@ -134,10 +134,11 @@ def load_processor(checkpoint: Checkpoint) -> Any:
 def _blank_model(checkpoint: Checkpoint) -> Any:
     """The checkpoint's model without weights, on the device `meta`."""
     kind = str(checkpoint.settings.get("model_type"))
+    classes: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING  # its items are typed as tuples
     problem = None
     if kind not in CONFIG_MAPPING:
         problem = "which this version of transformers does not have; code that comes with a checkpoint is never run"
-    elif CONFIG_MAPPING[kind] not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+    elif CONFIG_MAPPING[kind] not in classes:
         problem = "which does not answer to pictures"
     elif kind in _BROKEN:
         problem = _BROKEN[kind]
@@ -148,7 +149,7 @@ def _blank_model(checkpoint: Checkpoint) -> Any:
         if config.is_encoder_decoder:
             raise not_a_teacher(checkpoint, "whose text is read by an encoder, away from the answer's states")
         with torch.device("meta"):
-            model = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)](config)
+            model = classes[type(config)](config)
     except (ImportError, *FAULTS) as error:
         if isinstance(error, TeacherError):
             raise
