@@ -10,7 +10,7 @@ import typer
 
 MEASUREMENTS = {
     "build_speed": "cache", "generate": "cache", "workers": "cache", "reading": "cache", "million": "cache",
-    "sharing": "cache", "pack": "training", "steps": "training", "frozen": "training", "classify": "personal",
+    "memory": "cache", "sharing": "cache", "pack": "training", "steps": "training", "frozen": "training", "classify": "personal",
     "episodes": "personal", "detect": "personal", "export": "personal", "check": "data", "families": "teachers",
 }  # fmt: skip
 """Modules with a function `measure(root)`, and the room of each."""

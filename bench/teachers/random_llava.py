@@ -1,7 +1,7 @@
-"""LLaVA models with random weights, made on the device: the arithmetic of a checkpoint without the checkpoint.
+"""LLaVA models with random weights, made on the device or as files: the arithmetic of a checkpoint without one.
 
-What they say means nothing; they exist to measure speed where the weights are not at hand. Tokenizer and chat format
-are those of the shipped miniature, whose ids are all below any Llama's.
+What they say means nothing; they exist to measure speed and memory where the weights are not at hand. Tokenizer and
+chat format are those of the shipped miniature, whose ids are all below any Llama's.
 """
 
 import shutil
@@ -29,13 +29,17 @@ from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.describe import describe
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
-Geometry = Literal["llava-1.5-7b", "tiny"]
+Geometry = Literal["llava-1.5-7b", "gigabyte", "tiny"]
 
 _MINIATURE = Path(mocha_pipe.teacher_cache.teachers.__path__[0]) / "miniature"
 _TEXT: dict[Geometry, dict[str, Any]] = {
     "llava-1.5-7b": {
         "vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
         "num_attention_heads": 32, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+    },
+    "gigabyte": {
+        "vocab_size": 32064, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12,
+        "num_attention_heads": 16, "max_position_embeddings": 1024,
     },
     "tiny": {
         "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -46,6 +50,10 @@ _VISION: dict[Geometry, dict[str, Any]] = {
     "llava-1.5-7b": {
         "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
         "image_size": 336, "patch_size": 14, "projection_dim": 768,
+    },
+    "gigabyte": {
+        "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 8,
+        "image_size": 224, "patch_size": 14,
     },
     "tiny": {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -59,7 +67,7 @@ def random_llava(geometry: Geometry, config: TeacherConfig) -> LlavaTeacher:
 
     Args:
         geometry: `llava-1.5-7b` is that of llava-hf/llava-1.5-7b-hf: CLIP ViT-L/14 at 336 px, 576 image tokens, Llama
-            of 32 layers, width 4096. `tiny` is for tests.
+            of 32 layers, width 4096. `gigabyte` takes one in float32, and `tiny` is for tests.
         config: everything else; its model is not read.
 
     Raises:
@@ -76,6 +84,16 @@ def random_llava(geometry: Geometry, config: TeacherConfig) -> LlavaTeacher:
     teacher = LlavaTeacher(described, model, batch=config.batch, compiled=config.compile)
     never_end(teacher)
     return teacher
+
+
+def write_random_llava(folder: Path, geometry: Geometry, dtype: torch.dtype) -> int:
+    """A checkpoint of that geometry in a new folder, kept in that number type; how many weights it has."""
+    architecture = _write_settings(folder, geometry)
+    torch.manual_seed(0)
+    loader: Any = AutoModelForImageTextToText  # its methods are not typed
+    model = loader.from_config(architecture, dtype=dtype)
+    model.save_pretrained(folder)
+    return sum(weight.numel() for weight in model.parameters())
 
 
 def _write_settings(folder: Path, geometry: Geometry) -> LlavaConfig:

@@ -51,7 +51,7 @@ class TeacherConfig:
     """Image tokens that a crop may cost, where they grow with the picture: crops are as large as fits. When not given,
     224 px without tiles, or the model's only size."""
     dtype: DtypeName = "auto"
-    """Number type of the forward pass; `auto` is bfloat16 on CUDA and float32 elsewhere."""
+    """Number type of the forward pass; `auto` is the checkpoint's own on CUDA and float32 elsewhere."""
     device: DeviceName = "auto"
     """cpu, mps, cuda, cuda:1 or 1; `auto` is CUDA where there is one, else the CPU."""
     batch: AtLeastOne = 16

@@ -51,8 +51,8 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
         TeacherError: a checkpoint is missing or its files do not fit, or device, dtype, layer or budget do not exist.
     """
     device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
     checkpoint = find_checkpoint(config.model, revision=config.revision, weights=weights, flag="--teacher")
+    dtype = pick_dtype(config.dtype, device, checkpoint.settings)
     architecture = _read_architecture(checkpoint, config.layer)
     visual, visual_dim = None, architecture.vision_config.hidden_size
     if config.visual != TOWER:

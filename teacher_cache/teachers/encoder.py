@@ -53,10 +53,9 @@ def describe_encoder(config: TeacherConfig, *, weights: bool = False) -> Encoder
         TeacherError: the checkpoint is missing or does not work, or settings ask for what it does not have.
     """
     device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
     checkpoint = find_checkpoint(config.model, revision=config.revision, weights=weights, flag="--teacher")
+    dtype = pick_dtype(config.dtype, device, checkpoint.settings)
     _refuse_questions(config, checkpoint)
-    _require_plain(checkpoint)
     model, options = blank_model(checkpoint)
     processor = _load_processor(checkpoint)
     sight = measure(processor, checkpoint.name)
@@ -171,20 +170,6 @@ def _refuse_questions(config: TeacherConfig, checkpoint: Checkpoint) -> None:
                 f"an image encoder is asked nothing; '{checkpoint.name}' is one, and found --{name.replace('_', '-')} "
                 f"{value}; leave that out, or name a LLaVA: --teacher llava-hf/llava-1.5-7b-hf"
             )
-
-
-def _require_plain(checkpoint: Checkpoint) -> None:
-    """Refuse what transformers would put on top of the weights: it would be in no digest, or need other packages."""
-    found = None
-    if (checkpoint.folder / "adapter_config.json").exists():
-        found = "an adapter beside them"
-    elif "quantization_config" in checkpoint.settings:
-        found = "quantised ones"
-    if found:
-        raise TeacherError(
-            f"the weights of a teacher must be whole and plain; '{checkpoint.name}' has {found}; save a checkpoint "
-            "without (for an adapter: merge_and_unload, then save_pretrained) and name it with --teacher"
-        )
 
 
 def _load_processor(checkpoint: Checkpoint) -> Any:

@@ -13,6 +13,7 @@ from mocha_pipe.teacher_cache.teachers.config import DtypeName
 
 SDPA = {"attn_implementation": "sdpa"}
 """What a LLaVA and its parts are loaded with."""
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
@@ -37,17 +38,33 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
-    """The torch number type; `auto` is bfloat16 on CUDA and float32 elsewhere.
+def pick_dtype(name: DtypeName, device: torch.device, settings: Mapping[str, Any]) -> torch.dtype:
+    """The torch number type; `auto` is the one that a checkpoint is kept in on CUDA, and float32 elsewhere.
+
+    Args:
+        name: as configured.
+        device: where the model computes.
+        settings: the checkpoint's config.json. Where it names no type that a teacher computes in, bfloat16 is taken.
 
     Raises:
         TeacherError: the device cannot compute in it.
     """
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if name == "auto" and device.type != "cuda":
+        return torch.float32
+    chosen = name if name != "auto" else _kept_in(settings)
+    if chosen == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise TeacherError(f"this GPU cannot compute in bfloat16; found --dtype {name}; pass --dtype float16")
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    return _DTYPES[chosen]
+
+
+def _kept_in(settings: Mapping[str, Any]) -> str:
+    """Name of the number type that a config.json gives its model, or the language model in it."""
+    text = settings.get("text_config")
+    for part in (settings, text if isinstance(text, dict) else {}):
+        for key in ("dtype", "torch_dtype"):  # files by transformers 4 say torch_dtype
+            if part.get(key) in _DTYPES:
+                return str(part[key])
+    return "bfloat16"
 
 
 def load_weights(

@@ -184,25 +184,6 @@ def test_a_model_that_draws_lots_is_refused(toy_encoder: ToyEncoder) -> None:
     )
 
 
-def test_an_adapter_is_refused(copy: Path) -> None:
-    """Where peft is installed, transformers applies it; no digest knows of it."""
-    (copy / "adapter_config.json").write_text("{}")
-    with pytest.raises(TeacherError) as caught:
-        load(copy)
-    assert str(caught.value) == (
-        "the weights of a teacher must be whole and plain; 'my-dinov2' has an adapter beside them; save a checkpoint "
-        "without (for an adapter: merge_and_unload, then save_pretrained) and name it with --teacher"
-    )
-
-
-def test_quantised_weights_are_refused(copy: Path) -> None:
-    edit(copy / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
-    with pytest.raises(
-        TeacherError, match=r"^the weights of a teacher must be whole and plain; 'my-dinov2' has quantised"
-    ):
-        load(copy)
-
-
 def test_a_folder_without_image_processor_is_refused(copy: Path) -> None:
     (copy / "preprocessor_config.json").unlink()
     with pytest.raises(

@@ -65,18 +65,35 @@ def test_weights_of_another_shape_are_refused(copy: Path) -> None:
         load(copy)
 
 
-def test_auto_is_the_gpu_in_bfloat16_or_the_cpu_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_gpu_or_the_cpu_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert pick_device("auto") == torch.device("cpu")
-    assert pick_dtype("auto", torch.device("cpu")) == torch.float32
+    assert pick_dtype("auto", torch.device("cpu"), {"dtype": "bfloat16"}) == torch.float32
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert pick_device("auto") == torch.device("cuda")
-    assert pick_dtype("auto", torch.device("cuda")) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("settings", "dtype"),
+    [
+        ({"dtype": "float16"}, torch.float16),
+        ({"torch_dtype": "float32", "text_config": {"dtype": "bfloat16"}}, torch.float32),
+        ({"text_config": {"torch_dtype": "float16"}}, torch.float16),
+        ({"dtype": "float8_e4m3fn"}, torch.bfloat16),
+        ({}, torch.bfloat16),
+    ],
+)
+def test_auto_on_a_gpu_is_what_the_checkpoint_is_kept_in(
+    settings: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    assert pick_dtype("auto", torch.device("cuda"), settings) == dtype
+    assert pick_dtype("float32", torch.device("cuda"), settings) == torch.float32
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
 def test_a_named_type_is_used(name: Any) -> None:
-    assert str(pick_dtype(name, torch.device("cpu"))) == f"torch.{name}"
+    assert str(pick_dtype(name, torch.device("cpu"), {"dtype": "float32"})) == f"torch.{name}"
 
 
 def test_a_device_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,8 +109,9 @@ def test_a_device_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch
     assert str(caught.value) == "device must be auto or a torch device; found 'gpu'; pass --device auto"
 
 
-def test_an_old_gpu_is_told_to_use_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["auto", "bfloat16"])
+def test_an_old_gpu_is_told_to_use_float16(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: False)
     with pytest.raises(TeacherError) as caught:
-        pick_dtype("bfloat16", torch.device("cuda"))
-    assert str(caught.value) == ("this GPU cannot compute in bfloat16; found --dtype bfloat16; pass --dtype float16")
+        pick_dtype(name, torch.device("cuda"), {"dtype": "bfloat16"})
+    assert str(caught.value) == f"this GPU cannot compute in bfloat16; found --dtype {name}; pass --dtype float16"
