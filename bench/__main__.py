@@ -10,8 +10,9 @@ import typer
 
 MEASUREMENTS = {
     "build_speed": "cache", "generate": "cache", "workers": "cache", "reading": "cache", "million": "cache",
-    "memory": "cache", "sharing": "cache", "pack": "training", "steps": "training", "frozen": "training", "classify": "personal",
-    "episodes": "personal", "detect": "personal", "export": "personal", "check": "data", "families": "teachers",
+    "memory": "cache", "prompt_tokens": "cache", "sharing": "cache", "pack": "training", "steps": "training",
+    "frozen": "training", "classify": "personal", "episodes": "personal", "detect": "personal", "export": "personal",
+    "check": "data", "families": "teachers",
 }  # fmt: skip
 """Modules with a function `measure(root)`, and the room of each."""
 
@@ -24,6 +25,9 @@ def bench(
     names: Names = None,
     root: Annotated[Path, typer.Option(help="Folder for what the measurements write.")] = Path("work"),
     out: Annotated[Path | None, typer.Option(help="File of the figures [default: ROOT/bench.json].")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="data.yaml of the regions that prompt_tokens counts [default: a made-up one].")
+    ] = None,
 ) -> None:
     """Measure, print, and keep the figures; exit code 1 when one of them misses its target."""
     from bench.figures import Figure, exit_code, keep, show
@@ -34,7 +38,8 @@ def bench(
     for name in names or MEASUREMENTS:
         typer.echo(f"{name} ...", err=True)
         started = perf_counter()
-        figures = importlib.import_module(f"bench.{MEASUREMENTS[name]}.{name}").measure(root)
+        options = {"data": data} if name == "prompt_tokens" else {}
+        figures = importlib.import_module(f"bench.{MEASUREMENTS[name]}.{name}").measure(root, **options)
         keep(out or root / "bench.json", figures)  # at once: they stay when a later measurement fails
         found.update(figures)
         typer.echo(f"{name}: {perf_counter() - started:.0f} s", err=True)

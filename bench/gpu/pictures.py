@@ -1,6 +1,7 @@
 """A made-up data set for measurements that need files but no meaning: JPEGs of noise as large as photos, with boxes."""
 
 import io
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -19,10 +20,10 @@ _DISTINCT = 64  # files hold one of so many pictures: decoding one of them again
 _GRAIN = 4  # pixels; noise of this size makes a JPEG as large as a photo's
 
 
-def picture_inputs(folder: Path, *, images: int, side: int) -> BenchInputs:
+def picture_inputs(folder: Path, *, images: int, side: int, names: Sequence[str] = ()) -> BenchInputs:
     """Training images of side x 3/4 side pixels and a few for validation, written to an empty folder, and their table.
 
-    The same numbers give the same files.
+    The same numbers give the same files. There are `NUM_CLASSES` classes, by these names where some are given.
     """
     generator = np.random.default_rng(0)
     pictures = [_jpeg(generator, side) for _ in range(min(images, _DISTINCT))]
@@ -32,10 +33,10 @@ def picture_inputs(folder: Path, *, images: int, side: int) -> BenchInputs:
         for index, content in enumerate(islice(cycle(pictures), number)):
             (folder / "images" / split / f"{index:06d}.jpg").write_bytes(content)
             np.savetxt(folder / "labels" / split / f"{index:06d}.txt", _boxes(generator), fmt="%d %.4f %.4f %.4f %.4f")
-    names = {index: f"class {index}" for index in range(NUM_CLASSES)}
+    of_class = dict(enumerate(names or [f"class {index}" for index in range(NUM_CLASSES)]))
     places = {split: f"images/{split}" for split in ("train", "val")}
     data = folder / "data.yaml"
-    data.write_text(yaml.safe_dump({"path": str(folder.resolve()), **places, "names": names}))
+    data.write_text(yaml.safe_dump({"path": str(folder.resolve()), **places, "names": of_class}))
     source = open_source(data, "train")
     return BenchInputs(data=data, source=source, table=RegionTable.build(source))
 

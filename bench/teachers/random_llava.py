@@ -29,9 +29,10 @@ from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.describe import describe
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
-Geometry = Literal["llava-1.5-7b", "gigabyte", "tiny"]
+Geometry = Literal["llava-1.5-7b", "gigabyte", "49-tokens", "tiny"]
 
 _MINIATURE = Path(mocha_pipe.teacher_cache.teachers.__path__[0]) / "miniature"
+_TINY_SIDES: dict[Geometry, int] = {"49-tokens": 98, "tiny": 56}
 _TEXT: dict[Geometry, dict[str, Any]] = {
     "llava-1.5-7b": {
         "vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -41,9 +42,12 @@ _TEXT: dict[Geometry, dict[str, Any]] = {
         "vocab_size": 32064, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12,
         "num_attention_heads": 16, "max_position_embeddings": 1024,
     },
-    "tiny": {
-        "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "max_position_embeddings": 1024,
+    **{
+        geometry: {
+            "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "max_position_embeddings": 1024,
+        }
+        for geometry in _TINY_SIDES
     },
 }  # fmt: skip
 _VISION: dict[Geometry, dict[str, Any]] = {
@@ -55,32 +59,41 @@ _VISION: dict[Geometry, dict[str, Any]] = {
         "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 8,
         "image_size": 224, "patch_size": 14,
     },
-    "tiny": {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "image_size": 56, "patch_size": 14,
+    **{
+        geometry: {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": side, "patch_size": 14,
+        }
+        for geometry, side in _TINY_SIDES.items()
     },
 }  # fmt: skip
 
 
-def random_llava(geometry: Geometry, config: TeacherConfig) -> LlavaTeacher:
+def random_llava(
+    geometry: Geometry, config: TeacherConfig, *, chat_template: str | None = None, model: Any = None
+) -> LlavaTeacher:
     """A teacher of that geometry; answers never end before the length limit, as random ones might at once.
 
     Args:
         geometry: `llava-1.5-7b` is that of llava-hf/llava-1.5-7b-hf: CLIP ViT-L/14 at 336 px, 576 image tokens, Llama
-            of 32 layers, width 4096. `gigabyte` takes one in float32, and `tiny` is for tests.
+            of 32 layers, width 4096. `gigabyte` takes one in float32, `49-tokens` spends as many on a picture as
+            Qwen3-VL on 224 px, and `tiny` is for tests.
         config: everything else; its model is not read.
+        chat_template: how the model is asked; the miniature's way where none is given.
+        model: of another teacher of that geometry, which is not made again.
 
     Raises:
         TeacherError: the device does not exist, or a setting is wrong.
     """
     with tempfile.TemporaryDirectory() as folder:
-        architecture = _write_settings(Path(folder) / geometry, geometry)
+        architecture = _write_settings(Path(folder) / geometry, geometry, chat_template)
         described = describe(replace(config, model=str(Path(folder) / geometry)))
-    torch.manual_seed(0)
-    loader: Any = AutoModelForImageTextToText  # its methods are not typed
-    with described.device:
-        model = loader.from_config(architecture, dtype=described.dtype, attn_implementation="sdpa")
-    model.eval().requires_grad_(requires_grad=False)
+    if model is None:
+        torch.manual_seed(0)
+        loader: Any = AutoModelForImageTextToText  # its methods are not typed
+        with described.device:
+            model = loader.from_config(architecture, dtype=described.dtype, attn_implementation="sdpa")
+        model.eval().requires_grad_(requires_grad=False)
     teacher = LlavaTeacher(described, model, batch=config.batch, compiled=config.compile)
     never_end(teacher)
     return teacher
@@ -96,7 +109,7 @@ def write_random_llava(folder: Path, geometry: Geometry, dtype: torch.dtype) -> 
     return sum(weight.numel() for weight in model.parameters())
 
 
-def _write_settings(folder: Path, geometry: Geometry) -> LlavaConfig:
+def _write_settings(folder: Path, geometry: Geometry, chat_template: str | None = None) -> LlavaConfig:
     """A checkpoint's folder, as far as `describe` looks into it."""
     folder.mkdir()
     for name in SETTING_FILES:
@@ -113,7 +126,7 @@ def _write_settings(folder: Path, geometry: Geometry) -> LlavaConfig:
         patch_size=patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=miniature.chat_template,
+        chat_template=chat_template or miniature.chat_template,
     ).save_pretrained(folder)
     architecture = LlavaConfig(
         vision_config=CLIPVisionConfig(**_VISION[geometry]),

@@ -72,3 +72,21 @@ def test_an_unknown_measurement_is_refused_before_any_runs(measured: list[str], 
 def test_every_measurement_has_its_function() -> None:
     for name, room in command.MEASUREMENTS.items():
         assert callable(importlib.import_module(f"bench.{room}.{name}").measure)
+
+
+def test_a_data_set_is_counted_by_the_measurement_that_asks_for_one(
+    measured: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path | None] = []
+
+    def measure(_root: Path, *, data: Path | None) -> dict[str, Figure]:
+        asked.append(data)
+        return {}
+
+    module = ModuleType("prompt_tokens")
+    module.measure = measure  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bench.cache.prompt_tokens", module)
+    monkeypatch.setattr(command, "MEASUREMENTS", dict.fromkeys(("met", "prompt_tokens"), "cache"))
+    assert run("--root", tmp_path).exit_code == 0
+    assert run("--root", tmp_path, "--data", tmp_path / "data.yaml").exit_code == 0
+    assert (measured, asked) == (["met", "met"], [None, tmp_path / "data.yaml"])

@@ -51,12 +51,16 @@ def test_phase_1_is_measured_printed_and_kept(tmp_path: Path) -> None:
     ran = run("--device", "cpu", "--root", tmp_path, "teacher", *options.split())
     content = json.loads((tmp_path / "bench-gpu.json").read_text())
     figures = content["figures"]
-    assert set(figures) == {
-        "gpu_prompt_share_of_matmul", "gpu_prompt_regions_per_s", "gpu_generate_regions_per_s", "gpu_loop_regions_per_s"
-    }  # fmt: skip
+    names = [
+        "prompt_share_of_matmul", "generate_vs_loop", "gpu_prompt_regions_per_s", "gpu_generate_regions_per_s",
+        "gpu_loop_regions_per_s",
+    ]  # fmt: skip
+    assert set(figures) == {f"{name}_tiny" for name in names}
     assert all(figure["value"] > 0 for figure in figures.values())
-    assert ran.exit_code == (0 if figures["gpu_prompt_share_of_matmul"]["value"] >= 0.6 else 1)
-    assert content["devices"]["teacher"]["name"] == "cpu"
+    aims = {"prompt_share_of_matmul_tiny": 0.6, "generate_vs_loop_tiny": 50}
+    assert {name: figures[name]["target"] for name in aims} == aims
+    assert ran.exit_code == (0 if all(figures[name]["value"] >= aim for name, aim in aims.items()) else 1)
+    assert content["devices"]["teacher tiny"]["name"] == "cpu"
     assert content["versions"]["torch"]
     assert "| generate mode, greedy, 5 tokens | 4 |" in ran.stdout
 
@@ -69,7 +73,10 @@ def test_without_a_name_both_phases_run_and_a_missed_aim_ends_with_exit_code_1(
     assert (result.exit_code, measured) == (1, ["training", "teacher"])
     assert set(content["devices"]) == {"training", "teacher"}
     assert {"gpu_yolov8n_ours_step_vs_plain", "gpu_prompt_regions_per_s"} <= set(content["figures"])
-    assert "| yolo26n | ours |" in result.stdout
+    assert "| yolov8n | ours |" in result.stdout
+    took = content["figures"]["gpu_bench_s"]
+    assert (took["target"], 0 < took["value"] < 600) == (600, True)
+    assert "s (aim: 600 s)." in result.stdout
     assert "| prompt mode |" in result.stdout
 
 
@@ -79,8 +86,9 @@ def test_a_phase_that_is_named_runs_alone_and_keeps_what_the_other_found(measure
         result = run("--device", "cpu", "--root", tmp_path, "--out", out, phase)
     content = json.loads(out.read_text())
     assert (result.exit_code, measured) == (0, ["teacher", "training"])
+    assert "gpu_bench_s" not in content["figures"]
     assert content["devices"]["teacher"]["matmul_flops_per_s"] == 800e12
-    assert len(content["figures"]) == 4 + 3 * len(PAIRS)
+    assert len(content["figures"]) == 5 + 3 * len(PAIRS)
     assert not (tmp_path / "bench-gpu.json").exists()
 
 
@@ -95,7 +103,7 @@ def test_a_machine_without_a_gpu_is_told_so_before_anything_runs(
 
 def test_an_unknown_geometry_is_refused() -> None:
     said = refusal("--device", "cpu", "teacher", "--geometry", "llava-13b")
-    assert "--geometry is one of llava-1.5-7b, tiny; found llava-13b" in said
+    assert "--geometry is one of llava-1.5-7b, gigabyte, 49-tokens, tiny; found llava-13b" in said
 
 
 @pytest.mark.parametrize("model", ["yolov8n.yaml", "yolov8n.yaml:", ":yolov8s.yaml"])

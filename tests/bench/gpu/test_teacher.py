@@ -1,20 +1,20 @@
 """The measurement of phase 1 at toy size on the CPU."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.gpu import teacher as gpu_teacher
 from bench.gpu.teacher import TeacherResult, TeacherSettings
 from bench.teachers.random_llava import random_llava
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
 SETTINGS = TeacherSettings(
-    geometry="tiny", device="cpu", batch=4, generate_batch=4, tokens=5, batches=2, loop_boxes=1, matmul_side=64,
+    geometry="llava-1.5-7b", device="cpu", batch=4, generate_batch=4, tokens=5, batches=2, loop_boxes=1, matmul_side=64,
     compiled=False,
 )  # fmt: skip
 
@@ -24,46 +24,71 @@ def result(**values: Any) -> TeacherResult:
     return TeacherResult(**{**measured, "image_tokens": 576, "weights": 7_063_427_072, "peak_bytes": 0, **values})
 
 
-def vectors(module: torch.nn.Module) -> int:
-    """Numbers in biases, norms and the like."""
-    return sum(weight.numel() for weight in module.parameters() if weight.dim() == 1)
+def products(module: torch.nn.Module) -> int:
+    """Weights of matrices; tables that are only looked up count nothing."""
+    tables = {id(table.weight) for table in module.modules() if isinstance(table, torch.nn.Embedding)}
+    return sum(weight.numel() for weight in module.parameters() if weight.dim() > 1 and id(weight) not in tables)
 
 
-def test_operations_are_those_that_torch_counts() -> None:
-    """Exactly, with the terms that only one of the two counts. Plain attention: torch does not count every kernel."""
+def test_operations_are_those_of_the_literature() -> None:
+    """2 x weights x tokens, and attention: 4 L^2 D a layer in the tower, half of it in the causal language model."""
     teacher = random_llava("tiny", TeacherConfig(model="tiny", device="cpu", batch=1))
     operations, text_tokens, image_tokens = gpu_teacher._operations(teacher)
     model: Any = teacher._model.model
-    tower, text = model.vision_tower, model.config.text_config
+    text, vision = model.config.text_config, model.config.vision_config
     patches, expected = image_tokens + 1, []
-    for name in gpu_teacher.NAMES:
-        [batch] = teacher.prepare([np.zeros((56, 56, 3), np.uint8)], [name])
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            teacher.forward(batch)
-        length, pooled = batch.ids.shape[1], batch.weights.shape[1]
-        masked_half = 2 * length**2 * text.hidden_size * text.num_hidden_layers
-        pooling = 2 * pooled * text.hidden_size
-        no_products = vectors(tower) * patches + vectors(model.multi_modal_projector) * image_tokens
-        no_products += vectors(model.language_model.layers) * length
-        [patch_weights] = [weight.numel() for weight in tower.parameters() if weight.dim() == 4]
-        class_token = patch_weights  # is no patch, and passes no convolution
-        counts = counter.get_flop_counts()  # some versions of transformers compute the angles of positions by a product
-        angles = sum(sum(counts[module].values()) for module in counts if module.endswith("rotary_emb"))
-        expected.append(counter.get_total_flops() - masked_half - pooling - angles + 2 * (no_products + class_token))
-    assert operations == pytest.approx(np.mean(expected), rel=1e-12)
+    [patch_weights] = [weight.numel() for weight in model.vision_tower.parameters() if weight.dim() == 4]
+    tower = products(model.vision_tower) * patches - patch_weights  # the class token passes no convolution
     lengths = [len(teacher._prompts.encode(name)) for name in gpu_teacher.NAMES]
+    for length in lengths:
+        by_weights = tower + products(model.multi_modal_projector) * image_tokens
+        by_weights += products(model.language_model.layers) * length
+        attention = 4 * patches**2 * vision.hidden_size * vision.num_hidden_layers
+        attention += 2 * length**2 * text.hidden_size * text.num_hidden_layers
+        pooling = 2 * (length - image_tokens - 2) * text.hidden_size  # two tokens stand before the picture
+        expected.append(2 * by_weights + attention + pooling)
+    assert operations == pytest.approx(np.mean(expected), rel=1e-12)
     assert (image_tokens, text_tokens) == (16, round(np.mean(lengths)) - 16)
 
 
 def test_the_share_is_operations_done_over_operations_possible() -> None:
     assert result().share == pytest.approx(0.5)
-    assert not gpu_teacher.figures(result(), SETTINGS)["gpu_prompt_share_of_matmul"].is_met
-    assert gpu_teacher.figures(result(prompt=60.0), SETTINGS)["gpu_prompt_share_of_matmul"].is_met
+    assert not gpu_teacher.figures(result(), SETTINGS)["prompt_share_of_matmul"].is_met
+    assert gpu_teacher.figures(result(prompt=60.0), SETTINGS)["prompt_share_of_matmul"].is_met
+
+
+def test_answers_in_batches_are_compared_with_the_loop() -> None:
+    figure = gpu_teacher.figures(result(), SETTINGS)["generate_vs_loop"]
+    assert (figure.value, figure.is_met) == (pytest.approx(50), True)
+    assert not gpu_teacher.figures(result(loop=0.2), SETTINGS)["generate_vs_loop"].is_met
+
+
+def test_peak_memory_is_told_where_there_is_a_gpu() -> None:
+    text = gpu_teacher.markdown(result(peak_bytes=40 << 30), SETTINGS, "NVIDIA H100")
+    assert "Peak memory of the device: 40.0 GiB." in text
+    assert gpu_teacher.figures(result(peak_bytes=40 << 30), SETTINGS)["gpu_teacher_peak_gib"].value == 40
+    assert "gpu_teacher_peak_gib" not in gpu_teacher.figures(result(peak_bytes=None), SETTINGS)
+
+
+def test_both_modes_run_on_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made once: seven billion random numbers take a while."""
+    made = []
+
+    def make(*arguments: Any, **options: Any) -> LlavaTeacher:
+        made.append(random_llava(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(gpu_teacher, "random_llava", make)
+    found = gpu_teacher.measure(replace(SETTINGS, geometry="tiny"))
+    first, second = made
+    assert first._model is second._model
+    assert (first.spec.mode, second.spec.mode, second.spec.max_new_tokens) == ("prompt", "generate", 5)
+    assert min(found.prompt, found.generate, found.loop, found.matmul) > 0
 
 
 def test_the_table_compares_with_the_loop_and_says_what_was_extrapolated() -> None:
     text = gpu_teacher.markdown(result(), SETTINGS, "NVIDIA H100")
-    assert "tiny (7.06 billion random weights), NVIDIA H100" in text
+    assert "llava-1.5-7b (7.06 billion random weights), NVIDIA H100" in text
     assert "| prompt mode | 4 | 50 | 6 h | 500x |" in text
     assert "| one box at a time, 3 beams, 5 tokens | 1 | 0.1 | 2,778 h | 1x |" in text
     assert "reaches 50 % of the measured matmul rate of 800 Tflop/s (aim: 60 %)" in text
