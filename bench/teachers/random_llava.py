@@ -29,7 +29,7 @@ from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.describe import describe
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
-Geometry = Literal["llava-1.5-7b", "gigabyte", "49-tokens", "tiny"]
+Geometry = Literal["llava-1.5-7b", "2-gigabytes", "49-tokens", "tiny"]
 
 _MINIATURE = Path(mocha_pipe.teacher_cache.teachers.__path__[0]) / "miniature"
 _TINY_SIDES: dict[Geometry, int] = {"49-tokens": 98, "tiny": 56}
@@ -38,9 +38,9 @@ _TEXT: dict[Geometry, dict[str, Any]] = {
         "vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
         "num_attention_heads": 32, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
     },
-    "gigabyte": {
-        "vocab_size": 32064, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12,
-        "num_attention_heads": 16, "max_position_embeddings": 1024,
+    "2-gigabytes": {
+        "vocab_size": 32064, "hidden_size": 1280, "intermediate_size": 3456, "num_hidden_layers": 20,
+        "num_attention_heads": 20, "max_position_embeddings": 1024,
     },
     **{
         geometry: {
@@ -55,9 +55,9 @@ _VISION: dict[Geometry, dict[str, Any]] = {
         "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
         "image_size": 336, "patch_size": 14, "projection_dim": 768,
     },
-    "gigabyte": {
+    "2-gigabytes": {
         "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 8,
-        "image_size": 224, "patch_size": 14,
+        "image_size": 112, "patch_size": 14,
     },
     **{
         geometry: {
@@ -76,7 +76,7 @@ def random_llava(
 
     Args:
         geometry: `llava-1.5-7b` is that of llava-hf/llava-1.5-7b-hf: CLIP ViT-L/14 at 336 px, 576 image tokens, Llama
-            of 32 layers, width 4096. `gigabyte` takes one in float32, `49-tokens` spends as many on a picture as
+            of 32 layers, width 4096. `2-gigabytes` takes two in float32, `49-tokens` spends as many on a picture as
             Qwen3-VL on 224 px, and `tiny` is for tests.
         config: everything else; its model is not read.
         chat_template: how the model is asked; the miniature's way where none is given.

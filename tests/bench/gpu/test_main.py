@@ -103,7 +103,7 @@ def test_a_machine_without_a_gpu_is_told_so_before_anything_runs(
 
 def test_an_unknown_geometry_is_refused() -> None:
     said = refusal("--device", "cpu", "teacher", "--geometry", "llava-13b")
-    assert "--geometry is one of llava-1.5-7b, gigabyte, 49-tokens, tiny; found llava-13b" in said
+    assert "--geometry is one of llava-1.5-7b, 2-gigabytes, 49-tokens, tiny; found llava-13b" in said
 
 
 @pytest.mark.parametrize("model", ["yolov8n.yaml", "yolov8n.yaml:", ":yolov8s.yaml"])
