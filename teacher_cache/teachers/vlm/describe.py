@@ -50,8 +50,8 @@ def describe_vlm(config: TeacherConfig, *, weights: bool = False) -> VlmDescript
             or budget do not exist.
     """
     device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
     checkpoint = find_checkpoint(config.model, revision=config.revision, weights=weights, flag="--teacher")
+    dtype = pick_dtype(config.dtype, device, checkpoint.settings)
     model = _blank_model(checkpoint)
     text: Any = model.config.get_text_config()
     require_layer(config.layer, text.num_hidden_layers)
