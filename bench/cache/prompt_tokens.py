@@ -55,7 +55,7 @@ def measure(root: Path, *, data: Path | None = None, images: int = IMAGES) -> di
         report = build_cache(
             source, table, folder / "cache", spec=teacher.spec, load_teacher=lambda: teacher, batch=config.batch
         )
-    what = "made-up regions" if data is None else f"regions of {data.stem}"
+    what = "made-up regions" if data is None else f"regions of {data.parent.name}/{data.name}"
     tokens = f"{counter.computed} / {counter.needed} tokens"
     return {
         "prompt_tokens_vs_padded": Figure(

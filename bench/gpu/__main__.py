@@ -1,6 +1,6 @@
 """`python -m bench.gpu`: both phases on a CUDA GPU with random weights. `make bench-gpu`.
 
-    teacher     phase 1 at the size of LLaVA-1.5-7B (teacher.py)
+    teacher     phase 1 at the size of LLaVA-1.5-7B and of Qwen3-VL-8B (teacher.py)
     training    phase 2 at 640 px, against ultralytics (training.py)
 
 Each prints markdown for docs/benchmarks.md and adds its figures to ROOT/bench-gpu.json. Both together are made to fit
@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -20,10 +20,9 @@ from bench.figures import Figure, Figures, exit_code, keep
 from bench.gpu import teacher as gpu_teacher
 from bench.gpu import training as gpu_training
 from bench.gpu.device import device_name
-from bench.gpu.teacher import LARGE, TeacherSettings
+from bench.gpu.teacher import GEOMETRIES, LARGE, TeacherSettings
 from bench.gpu.training import Pair
 from bench.gpu.watched_steps import Window
-from bench.teachers.random_llava import Geometry
 from mocha_pipe.data.files import write_json
 from mocha_pipe.pipeline.markers import read_json
 
@@ -71,7 +70,7 @@ def bench_gpu(
 @app.command()
 def teacher(
     context: typer.Context,
-    geometry: Annotated[str, typer.Option(help=f"{' or '.join(get_args(Geometry))}.")] = "llava-1.5-7b",
+    geometry: Annotated[str, typer.Option(help=f"{' or '.join(GEOMETRIES)}.")] = LARGE[0],
     batch: Annotated[int, typer.Option(min=1, help="Regions per forward pass in prompt mode.")] = TeacherSettings.batch,
     generate_batch: Annotated[
         int, typer.Option(min=1, help="Regions per batch in generate mode.")
@@ -85,8 +84,8 @@ def teacher(
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the teacher in prompt mode.")] = False,
 ) -> None:
     """Embed regions; exit code 1 when a target is missed."""
-    if geometry not in get_args(Geometry):
-        raise typer.BadParameter(f"--geometry is one of {', '.join(get_args(Geometry))}; found {geometry}")
+    if geometry not in GEOMETRIES:
+        raise typer.BadParameter(f"--geometry is one of {', '.join(GEOMETRIES)}; found {geometry}")
     place: Place = context.obj
     settings = TeacherSettings(
         geometry=geometry,  # type: ignore[arg-type]
@@ -111,7 +110,7 @@ def training(
     context: typer.Context,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Student and teacher, as yolov8n.yaml:yolov8s.yaml [default: v8, 11 and 26]."),
+        typer.Option(help="Student and teacher, as yolov8n.yaml:yolov8s.yaml [default: v8]."),
     ] = None,
     image_size: Annotated[int, typer.Option(min=32, help="Pixels of an image's longer side.")] = 640,
     batch: Annotated[int, typer.Option(min=1, help="Images per step.")] = 16,

@@ -1,4 +1,4 @@
-"""Phase 1 on a GPU at the size of LLaVA-1.5-7B, with random weights: the same arithmetic without the checkpoint.
+"""Phase 1 on a GPU at the size of LLaVA-1.5-7B or Qwen3-VL-8B, with random weights: their arithmetic without them.
 
 Regions per second in both modes, against the usual loop (one box at a time, 3 beams, 300 tokens), and the share of the
 device's own matmul rate that prompt mode reaches.
@@ -8,9 +8,10 @@ model's attention, which is causal, half. Norms, softmax and activations count n
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -22,14 +23,19 @@ from bench.figures import Figure
 from bench.gpu.device import give_back, peak_bytes, wait
 from bench.teachers.one_by_one import describe_one
 from bench.teachers.random_llava import Geometry, random_llava
+from bench.teachers.random_qwen import QwenGeometry, random_qwen
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher
 
 NAMES = ("mug", "backpack", "kitchen & dining room table", "remote control")
 LOOP_BEAMS, ANSWER_TOKENS = 3, 300
 """Of the usual loop, as the paper's reference has them."""
 MATMUL_SHARE, GENERATE_VS_LOOP = 0.60, 50
-LARGE: tuple[Geometry, ...] = ("llava-1.5-7b",)
+AnyTeacher = LlavaTeacher | VlmTeacher
+AnyGeometry = Geometry | QwenGeometry
+GEOMETRIES: tuple[str, ...] = (*get_args(Geometry), *get_args(QwenGeometry))
+LARGE: tuple[AnyGeometry, ...] = ("llava-1.5-7b", "qwen3-vl-8b")
 """What is measured unless another is named; the figures of the first stand under the plain names."""
 
 
@@ -37,7 +43,7 @@ LARGE: tuple[Geometry, ...] = ("llava-1.5-7b",)
 class TeacherSettings:
     """How much is measured."""
 
-    geometry: Geometry
+    geometry: AnyGeometry
     device: str
     batch: int = 64
     """Regions per forward pass in prompt mode."""
@@ -82,7 +88,7 @@ def measure(settings: TeacherSettings) -> TeacherResult:
     config = TeacherConfig(
         model=settings.geometry, device=settings.device, batch=settings.batch, compile=settings.compiled
     )
-    teacher = random_llava(settings.geometry, config)
+    teacher = _make(settings.geometry, config)
     operations, text_tokens, image_tokens = _operations(teacher)
     weights = sum(weight.numel() for weight in teacher._model.parameters())
     prompt = _rate(teacher, settings.batch * settings.batches, device)
@@ -94,15 +100,16 @@ def measure(settings: TeacherSettings) -> TeacherResult:
         model=settings.geometry, device=settings.device, batch=settings.generate_batch, mode="generate",
         max_new_tokens=settings.tokens,
     )  # fmt: skip
-    teacher = random_llava(settings.geometry, config, model=kept)
+    teacher = _make(settings.geometry, config, model=kept)
     generate = _rate(teacher, settings.generate_batch, device)
     crops, names = _regions(teacher, settings.loop_boxes + 1)
+    describe = _one_by_one(teacher, settings.geometry, config)
+    describe(crops[0], names[0])
 
     def loop() -> None:
         for crop, name in zip(crops[1:], names[1:], strict=True):
-            describe_one(teacher, crop, name, num_beams=LOOP_BEAMS)
+            describe(crop, name)
 
-    describe_one(teacher, crops[0], names[0], num_beams=LOOP_BEAMS)
     loop_rate = settings.loop_boxes / _seconds(loop, device)
     return TeacherResult(
         prompt=prompt, generate=generate, loop=loop_rate, matmul=matmul, operations=operations,
@@ -111,36 +118,53 @@ def measure(settings: TeacherSettings) -> TeacherResult:
     )  # fmt: skip
 
 
-def _rate(teacher: LlavaTeacher, regions: int, device: torch.device) -> float:
+def _make(geometry: AnyGeometry, config: TeacherConfig, model: Any = None) -> AnyTeacher:
+    if geometry in get_args(QwenGeometry):
+        return random_qwen(geometry, config, model=model)  # type: ignore[arg-type]
+    return random_llava(geometry, config, model=model)  # type: ignore[arg-type]
+
+
+def _one_by_one(
+    teacher: AnyTeacher, geometry: AnyGeometry, config: TeacherConfig
+) -> Callable[[NDArray[np.uint8], str], object]:
+    """The usual way to describe one box: transformers' own search with beams."""
+    if isinstance(teacher, LlavaTeacher):
+        return partial(describe_one, teacher, num_beams=LOOP_BEAMS)
+    beams = _make(geometry, replace(config, num_beams=LOOP_BEAMS, batch=1), model=teacher._model)
+    return lambda crop, name: beams.embed([crop], [name])
+
+
+def _rate(teacher: AnyTeacher, regions: int, device: torch.device) -> float:
     """Regions per second of `embed`, after one call to warm up."""
     crops, names = _regions(teacher, regions)
     teacher.embed(crops, names)
     return regions / _seconds(lambda: teacher.embed(crops, names), device)
 
 
-def _regions(teacher: LlavaTeacher, number: int) -> tuple[list[NDArray[np.uint8]], Sequence[str]]:
+def _regions(teacher: AnyTeacher, number: int) -> tuple[list[NDArray[np.uint8]], Sequence[str]]:
     """Random pictures, cut already: cutting is the CPU's part, and `make bench` measures it."""
     size, generator = teacher.spec.crop_size, np.random.default_rng(0)
     crops = [generator.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(number)]
     return crops, [NAMES[index % len(NAMES)] for index in range(number)]
 
 
-def _operations(teacher: LlavaTeacher) -> tuple[float, int, int]:
+def _operations(teacher: AnyTeacher) -> tuple[float, int, int]:
     """Operations of a region in prompt mode, mean over the names, and its tokens of text and picture."""
-    text: Any = teacher._model.config.text_config
+    text: Any = teacher._model.config.get_text_config()
     crops, _ = _regions(teacher, 1)
-    operations, lengths = [], []
-    for name in NAMES:
+    operations, lengths = [], [teacher.tokens(name) for name in NAMES]
+    for name, length in zip(NAMES, lengths, strict=True):
         [batch] = teacher.prepare(crops, [name])
         # Plain attention in a plain pass: torch counts neither every kernel nor what is compiled.
         eager = torch.compiler.set_stance("force_eager")
         with eager, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            teacher.forward(batch)
-        length = batch.ids.shape[1]
+            teacher.forward(batch)  # type: ignore[arg-type]
         masked = 2 * length**2 * text.num_attention_heads * text.head_dim * text.num_hidden_layers
         operations.append(counter.get_total_flops() - masked)
-        lengths.append(length)
-    image_tokens = teacher._prompts.image_tokens
+    if isinstance(teacher, LlavaTeacher):
+        image_tokens = teacher._prompts.image_tokens
+    else:
+        image_tokens = teacher._questions.image_tokens(teacher.spec.crop_size)
     return sum(operations) / len(NAMES), round(sum(lengths) / len(NAMES)) - image_tokens, image_tokens
 
 

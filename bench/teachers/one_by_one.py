@@ -10,9 +10,10 @@ from torch import Tensor
 from mocha_pipe.teacher_cache.teachers.greedy import end_tokens
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 from mocha_pipe.teacher_cache.teachers.pooling import answer_lengths, answer_steps, masked_mean
+from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher
 
 
-def never_end(teacher: LlavaTeacher) -> None:
+def never_end(teacher: LlavaTeacher | VlmTeacher) -> None:
     """Let every answer of this teacher go on to its length limit, so that a measurement knows how long they are."""
     teacher._model.generation_config.eos_token_id = None
 

@@ -99,6 +99,12 @@ def random_llava(
     return teacher
 
 
+def miniature_processor() -> Any:
+    """The shipped teacher's `LlavaProcessor`."""
+    loader: Any = AutoProcessor  # its methods are not typed
+    return loader.from_pretrained(_MINIATURE, local_files_only=True)
+
+
 def write_random_llava(folder: Path, geometry: Geometry, dtype: torch.dtype) -> int:
     """A checkpoint of that geometry in a new folder, kept in that number type; how many weights it has."""
     architecture = _write_settings(folder, geometry)
@@ -115,8 +121,7 @@ def _write_settings(folder: Path, geometry: Geometry, chat_template: str | None 
     for name in SETTING_FILES:
         if (_MINIATURE / name).is_file():
             shutil.copy(_MINIATURE / name, folder / name)
-    loader: Any = AutoProcessor  # its methods are not typed either
-    miniature = loader.from_pretrained(_MINIATURE, local_files_only=True)
+    miniature = miniature_processor()
     make_processor: Any = LlavaProcessor
     side, patch = _VISION[geometry]["image_size"], _VISION[geometry]["patch_size"]
     images = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})

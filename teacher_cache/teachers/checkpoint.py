@@ -93,12 +93,12 @@ def find_checkpoint(model: str, *, revision: str | None, weights: bool, flag: st
     folder, is_local = _locate(model, revision, flag)
     settings = _read_settings(folder, model, flag)
     if is_local:
-        _check_weights(folder, settings, model, flag)
+        _check_weights(folder, settings, model, flag, "fetch them again")
         return Checkpoint(folder.resolve().name, folder_digest(folder), folder, settings)
     if weights:
         names = [glob.escape(name) for name in _weight_names(folder, settings, model, flag)]
         _download(model, folder.name, flag, names)  # at the commit of the settings, whatever was pushed since
-        _check_weights(folder, settings, model, flag)
+        _check_weights(folder, settings, model, flag, f"run once with a network: hf download {model},")
     return Checkpoint(model, folder.name, folder, settings)  # the hub's cache names a snapshot after its commit
 
 
@@ -221,16 +221,16 @@ def _weight_names(folder: Path, settings: dict[str, Any], model: str, flag: str)
     return sorted(names)
 
 
-def _check_weights(folder: Path, settings: dict[str, Any], model: str, flag: str) -> None:
+def _check_weights(folder: Path, settings: dict[str, Any], model: str, flag: str, remedy: str) -> None:
     names = _weight_names(folder, settings, model, flag)
     missing = [name for name in names if not (folder / name).is_file()]
     if names == [_WEIGHTS] == missing:
         raise TeacherError(
             f"weights are read from {_WEIGHTS}, or from the files that {_INDEX} names; '{model}' has neither; "
-            f"save it with save_pretrained(..., safe_serialization=True) or correct {flag}"
+            f"{remedy} or name a checkpoint with them (save_pretrained(..., safe_serialization=True)) with {flag}"
         )
     if missing:
         raise TeacherError(
             f"the weights of a teacher must be complete; '{model}' lacks {len(missing)} of {len(names)} files, the "
-            f"first is {missing[0]}; fetch them again or correct {flag}"
+            f"first is {missing[0]}; {remedy} or correct {flag}"
         )

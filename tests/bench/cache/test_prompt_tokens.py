@@ -33,7 +33,7 @@ def test_without_sorting_there_is_more_of_it(tmp_path: Path, monkeypatch: pytest
 
 def test_another_data_set_is_counted(inputs: BenchInputs, tmp_path: Path) -> None:
     figure = prompt_tokens.measure(tmp_path, data=inputs.data)["prompt_tokens_vs_padded"]
-    assert f"{len(inputs.table)} regions of data, {len(inputs.table.class_names)} class names" in figure.note
+    assert f"{len(inputs.table)} regions of world/data.yaml, {len(inputs.table.class_names)} class names" in figure.note
 
 
 def test_a_picture_is_49_tokens_in_a_chat_format_like_qwens() -> None:

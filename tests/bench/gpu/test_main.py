@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from bench.gpu import __main__ as gpu
-from bench.gpu.teacher import TeacherResult
+from bench.gpu.teacher import TeacherResult, TeacherSettings
 from bench.gpu.training import PAIRS, TrainingSettings
 from bench.gpu.watched_steps import TrainingRun
 
@@ -29,8 +29,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Measurements that return at once; prompt mode misses its aim. The list tells which ran."""
     ran: list[str] = []
 
-    def teacher(_settings: object) -> TeacherResult:
-        ran.append("teacher")
+    def teacher(settings: TeacherSettings) -> TeacherResult:
+        ran.append(settings.geometry)
         return TeacherResult(
             prompt=50.0, generate=5.0, loop=0.1, matmul=800e12, operations=8e12, text_tokens=38, image_tokens=576,
             weights=7_000_000_000, peak_bytes=None,
@@ -46,8 +46,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def test_phase_1_is_measured_printed_and_kept(tmp_path: Path) -> None:
-    options = "--geometry tiny --batch 4 --generate-batch 4 --tokens 5 --batches 2 --loop-boxes 1 --matmul-side 64"
+@pytest.mark.parametrize("geometry", ["tiny", "tiny-qwen3-vl"])
+def test_phase_1_is_measured_printed_and_kept(geometry: str, tmp_path: Path) -> None:
+    options = (
+        f"--geometry {geometry} --batch 4 --generate-batch 4 --tokens 5 --batches 2 --loop-boxes 1 --matmul-side 64"
+    )
     ran = run("--device", "cpu", "--root", tmp_path, "teacher", *options.split())
     content = json.loads((tmp_path / "bench-gpu.json").read_text())
     figures = content["figures"]
@@ -55,12 +58,12 @@ def test_phase_1_is_measured_printed_and_kept(tmp_path: Path) -> None:
         "prompt_share_of_matmul", "generate_vs_loop", "gpu_prompt_regions_per_s", "gpu_generate_regions_per_s",
         "gpu_loop_regions_per_s",
     ]  # fmt: skip
-    assert set(figures) == {f"{name}_tiny" for name in names}
+    assert set(figures) == {f"{name}_{geometry}" for name in names}
     assert all(figure["value"] > 0 for figure in figures.values())
-    aims = {"prompt_share_of_matmul_tiny": 0.6, "generate_vs_loop_tiny": 50}
+    aims = {f"prompt_share_of_matmul_{geometry}": 0.6, f"generate_vs_loop_{geometry}": 50}
     assert {name: figures[name]["target"] for name in aims} == aims
     assert ran.exit_code == (0 if all(figures[name]["value"] >= aim for name, aim in aims.items()) else 1)
-    assert content["devices"]["teacher tiny"]["name"] == "cpu"
+    assert content["devices"][f"teacher {geometry}"]["name"] == "cpu"
     assert content["versions"]["torch"]
     assert "| generate mode, greedy, 5 tokens | 4 |" in ran.stdout
 
@@ -70,9 +73,10 @@ def test_without_a_name_both_phases_run_and_a_missed_aim_ends_with_exit_code_1(
 ) -> None:
     result = run("--device", "cpu", "--root", tmp_path)
     content = json.loads((tmp_path / "bench-gpu.json").read_text())
-    assert (result.exit_code, measured) == (1, ["training", "teacher"])
-    assert set(content["devices"]) == {"training", "teacher"}
-    assert {"gpu_yolov8n_ours_step_vs_plain", "gpu_prompt_regions_per_s"} <= set(content["figures"])
+    assert (result.exit_code, measured) == (1, ["training", "llava-1.5-7b", "qwen3-vl-8b"])
+    assert set(content["devices"]) == {"training", "teacher", "teacher qwen3-vl-8b"}
+    names = {"gpu_yolov8n_ours_step_vs_plain", "gpu_prompt_regions_per_s", "gpu_prompt_regions_per_s_qwen3-vl-8b"}
+    assert names <= set(content["figures"])
     assert "| yolov8n | ours |" in result.stdout
     took = content["figures"]["gpu_bench_s"]
     assert (took["target"], 0 < took["value"] < 600) == (600, True)
@@ -85,7 +89,7 @@ def test_a_phase_that_is_named_runs_alone_and_keeps_what_the_other_found(measure
     for phase in ("teacher", "training"):
         result = run("--device", "cpu", "--root", tmp_path, "--out", out, phase)
     content = json.loads(out.read_text())
-    assert (result.exit_code, measured) == (0, ["teacher", "training"])
+    assert (result.exit_code, measured) == (0, ["llava-1.5-7b", "training"])
     assert "gpu_bench_s" not in content["figures"]
     assert content["devices"]["teacher"]["matmul_flops_per_s"] == 800e12
     assert len(content["figures"]) == 5 + 3 * len(PAIRS)
@@ -103,7 +107,10 @@ def test_a_machine_without_a_gpu_is_told_so_before_anything_runs(
 
 def test_an_unknown_geometry_is_refused() -> None:
     said = refusal("--device", "cpu", "teacher", "--geometry", "llava-13b")
-    assert "--geometry is one of llava-1.5-7b, 2-gigabytes, 49-tokens, tiny; found llava-13b" in said
+    assert (
+        "--geometry is one of llava-1.5-7b, 2-gigabytes, 49-tokens, tiny, qwen3-vl-8b, tiny-qwen3-vl; found llava-13b"
+        in said
+    )
 
 
 @pytest.mark.parametrize("model", ["yolov8n.yaml", "yolov8n.yaml:", ":yolov8s.yaml"])

@@ -10,6 +10,7 @@ import torch
 from bench.gpu import teacher as gpu_teacher
 from bench.gpu.teacher import TeacherResult, TeacherSettings
 from bench.teachers.random_llava import random_llava
+from bench.teachers.random_qwen import random_qwen
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
 
@@ -39,13 +40,14 @@ def test_operations_are_those_of_the_literature() -> None:
     patches, expected = image_tokens + 1, []
     [patch_weights] = [weight.numel() for weight in model.vision_tower.parameters() if weight.dim() == 4]
     tower = products(model.vision_tower) * patches - patch_weights  # the class token passes no convolution
-    lengths = [len(teacher._prompts.encode(name)) for name in gpu_teacher.NAMES]
-    for length in lengths:
+    prompts = [teacher._prompts.encode(name) for name in gpu_teacher.NAMES]
+    lengths = [len(prompt) for prompt in prompts]
+    for prompt, length in zip(prompts, lengths, strict=True):
         by_weights = tower + products(model.multi_modal_projector) * image_tokens
         by_weights += products(model.language_model.layers) * length
         attention = 4 * patches**2 * vision.hidden_size * vision.num_hidden_layers
         attention += 2 * length**2 * text.hidden_size * text.num_hidden_layers
-        pooling = 2 * (length - image_tokens - 2) * text.hidden_size  # two tokens stand before the picture
+        pooling = 2 * prompt[::-1].index(teacher._prompts.image_token_id) * text.hidden_size
         expected.append(2 * by_weights + attention + pooling)
     assert operations == pytest.approx(np.mean(expected), rel=1e-12)
     assert (image_tokens, text_tokens) == (16, round(np.mean(lengths)) - 16)
@@ -93,3 +95,26 @@ def test_the_table_compares_with_the_loop_and_says_what_was_extrapolated() -> No
     assert "| one box at a time, 3 beams, 5 tokens | 1 | 0.1 | 2,778 h | 1x |" in text
     assert "reaches 50 % of the measured matmul rate of 800 Tflop/s (aim: 60 %)" in text
     assert "timed on 1 boxes; its million is extrapolated" in text
+
+
+def test_operations_of_qwen_are_those_of_its_matrices() -> None:
+    """Its tower is asked for four patches a token; its language model has fewer heads of keys than of queries."""
+    teacher = random_qwen("tiny-qwen3-vl", TeacherConfig(model="tiny-qwen3-vl", device="cpu", batch=1))
+    operations, text_tokens, image_tokens = gpu_teacher._operations(teacher)
+    model: Any = teacher._model.model
+    text, vision = model.config.text_config, model.config.vision_config
+    lengths = [teacher.tokens(name) for name in gpu_teacher.NAMES]
+    assert (image_tokens, text_tokens) == (49, round(np.mean(lengths)) - 49)
+    mergers = [model.visual.merger, *model.visual.deepstack_merger_list]
+    merged = sum(products(merger) for merger in mergers)
+    tower = (products(model.visual) - merged) * 4 * image_tokens + merged * image_tokens
+    tower_attention = 4 * (4 * image_tokens) ** 2 * vision.hidden_size * vision.depth
+    width = text.num_attention_heads * text.head_dim
+    expected = [
+        2 * (tower + products(model.language_model.layers) * length)
+        + tower_attention
+        + 2 * length**2 * width * text.num_hidden_layers
+        for length in lengths
+    ]
+    # Pooling is a product here or there, and the angles of the positions are.
+    assert operations == pytest.approx(np.mean(expected), rel=0.01)

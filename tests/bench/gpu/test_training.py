@@ -96,7 +96,5 @@ def test_the_teacher_of_ultralytics_way_is_named() -> None:
     assert "| yolov8n | ultralytics' `distill_model` with yolov8s |" in text
 
 
-def test_three_families_are_measured_each_against_its_next_larger_scale() -> None:
-    assert [(pair.name, pair.teacher) for pair in gpu_training.PAIRS] == [
-        ("yolov8n", "yolov8s.yaml"), ("yolo11n", "yolo11s.yaml"), ("yolo26n", "yolo26s.yaml")
-    ]  # fmt: skip
+def test_a_detector_is_measured_against_its_next_larger_scale() -> None:
+    assert [(pair.name, pair.teacher) for pair in gpu_training.PAIRS] == [("yolov8n", "yolov8s.yaml")]

@@ -205,6 +205,18 @@ def test_of_a_sharded_repository_the_files_of_its_index_are_fetched(copy: Path, 
     assert sorted(file for file in hub.taken if file.endswith(".safetensors")) == names
 
 
+def test_weights_that_were_never_fetched_are_named_with_the_command(copy: Path, hub: Hub) -> None:
+    """Without a network the hub's client hands over what is there and says nothing."""
+    _, second = shard(copy)
+    (copy / second).unlink()
+    with pytest.raises(TeacherError) as caught:
+        find("a/b")
+    assert str(caught.value) == (
+        f"the weights of a teacher must be complete; 'a/b' lacks 1 of 2 files, the first is {second}; "
+        "run once with a network: hf download a/b, or correct --teacher"
+    )
+
+
 def test_an_adapter_of_a_repository_is_seen(copy: Path, hub: Hub) -> None:
     (copy / "adapter_config.json").write_text("{}")
     with pytest.raises(TeacherError, match=r"^the weights of a teacher must be whole; 'a/b' has an adapter"):
@@ -306,8 +318,8 @@ def test_pickled_weights_are_no_weights(copy: Path) -> None:
         find(copy)
     assert str(caught.value) == (
         "weights are read from model.safetensors, or from the files that model.safetensors.index.json names; "
-        f"'{copy}' has neither; "
-        "save it with save_pretrained(..., safe_serialization=True) or correct --teacher"
+        f"'{copy}' has neither; fetch them again or name a checkpoint with them "
+        "(save_pretrained(..., safe_serialization=True)) with --teacher"
     )
 
 
