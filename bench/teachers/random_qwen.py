@@ -1,6 +1,7 @@
 """Qwen3-VL models with random weights, made on the device, as `random_llava.py` makes LLaVA's.
 
-Pictures of 224 px are 49 tokens. The tokenizer is the shipped miniature's, with the marks of a picture added to it.
+The released checkpoint's limits of pixels make 64 tokens of a crop of 224 px, which they enlarge to 256. The tokenizer
+is the shipped miniature's, with the marks of a picture added to it.
 """
 
 import tempfile

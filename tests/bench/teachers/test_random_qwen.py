@@ -25,7 +25,7 @@ def test_the_large_geometry_is_that_of_the_released_model(tmp_path: Path) -> Non
 def test_a_random_teacher_embeds_in_the_asked_type(make_crops: Crops) -> None:
     config = TeacherConfig(model="tiny-qwen3-vl", device="cpu", dtype="bfloat16", batch=3)
     teacher = random_qwen("tiny-qwen3-vl", config)
-    assert (teacher.spec.crop_size, teacher.spec.image_tokens, teacher.spec.dtype) == (224, 49, "bfloat16")
+    assert (teacher.spec.crop_size, teacher.spec.image_tokens, teacher.spec.dtype) == (224, 64, "bfloat16")
     assert {weight.dtype for weight in teacher._model.parameters()} == {torch.bfloat16}
     embeddings = teacher.embed(make_crops(4, 224), ["cat", "can", "a", "kitchen & dining room table"])
     assert (embeddings.hidden.shape, embeddings.visual.shape) == ((4, 64), (4, 64))
