@@ -13,7 +13,7 @@ from mocha_pipe.pipeline.settings.recipes import miniature
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
 if TYPE_CHECKING:
-    from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+    from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
 WORLD = WorldSize(train_scenes=1000, val_scenes=40, objects_per_shape=2, scenes_per_object=1)
 
@@ -38,6 +38,6 @@ def bench_inputs(root: Path) -> BenchInputs:
 
 def shipped_teacher(**options: object) -> "LlavaTeacher":
     """The miniature teacher on the CPU."""
-    from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+    from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
     return LlavaTeacher.load(teacher_config(TeacherConfig(model=MINIATURE_TEACHER, device="cpu", **options)))  # type: ignore[arg-type]

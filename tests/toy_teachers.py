@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 from tests.shared import made_once
 
 RELEASED_CHAT_TEMPLATE = (

@@ -15,7 +15,7 @@ from bench.timing import seconds
 from mocha_pipe.teacher_cache.building.build import build_cache
 from mocha_pipe.teacher_cache.building.feed import BATCHES_AHEAD, CropFeed
 from mocha_pipe.teacher_cache.crops import cut_crop
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher, PreparedBatch
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher, PreparedBatch
 
 ROUNDS = 5
 _LOOP_IMAGES = 60

@@ -17,8 +17,8 @@ from bench.teachers.one_by_one import describe_one, never_end
 from bench.timing import seconds
 from mocha_pipe.teacher_cache.building.feed import CropFeed
 from mocha_pipe.teacher_cache.teachers import llava
-from mocha_pipe.teacher_cache.teachers.greedy import greedy_answers
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.greedy import greedy_answers
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
 ROUNDS = 3
 BATCH = 32

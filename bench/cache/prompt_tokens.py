@@ -18,7 +18,7 @@ from mocha_pipe.data.source import open_source
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.build import build_cache
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher, PreparedBatch
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher, PreparedBatch
 
 IMAGES = 128
 CHAT_TEMPLATE = (

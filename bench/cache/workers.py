@@ -22,7 +22,7 @@ from mocha_pipe.teacher_cache.teachers.base import Teacher
 ROUNDS = 3
 ROWS_PER_SHARD = 64
 """Small shards: there are many, so that it hardly matters who builds the last one."""
-PRELOADED = [__name__, "mocha_pipe.teacher_cache.teachers.llava"]
+PRELOADED = [__name__, "mocha_pipe.teacher_cache.teachers.llava.teacher"]
 """What every process finds imported."""
 _TIMEOUT = 120.0
 

@@ -25,7 +25,7 @@ from bench.teachers.one_by_one import describe_one
 from bench.teachers.random_llava import Geometry, random_llava
 from bench.teachers.random_qwen import QwenGeometry, random_qwen
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher
 
 NAMES = ("mug", "backpack", "kitchen & dining room table", "remote control")

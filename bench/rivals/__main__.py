@@ -54,7 +54,7 @@ from mocha_pipe.student.fewshot.metrics import recognition_accuracy
 from mocha_pipe.student.network.student_files import DETECTOR_FILE, TRANSLATION_FILE, load_student
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -33,7 +33,7 @@ from mocha_pipe.student.personal.naming import Namer
 from mocha_pipe.student.personal.profile import Profile
 from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
 OURS, STUDENT_GALLERY, BASE_GALLERY, CLIP_GALLERY, YOLOE = (
     "mocha", "student gallery", "base gallery", "CLIP gallery", "YOLOE",

@@ -7,9 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mocha_pipe.teacher_cache.teachers.greedy import end_tokens
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
-from mocha_pipe.teacher_cache.teachers.pooling import answer_lengths, answer_steps, masked_mean
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.pooling import answer_lengths, answer_steps, end_tokens, masked_mean
 from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher
 
 

@@ -26,8 +26,8 @@ import mocha_pipe.teacher_cache.teachers
 from bench.teachers.one_by_one import never_end
 from mocha_pipe.teacher_cache.teachers.checkpoint import SETTING_FILES
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.describe import describe
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.describe import describe
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
 Geometry = Literal["llava-1.5-7b", "2-gigabytes", "49-tokens", "tiny"]
 

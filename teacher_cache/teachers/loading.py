@@ -18,10 +18,10 @@ def load_teacher(config: TeacherConfig) -> Teacher:
             or does not run on this machine, or the packages of the extra `[teacher]` are not installed.
     """
     with _extra_required():
-        from mocha_pipe.teacher_cache.teachers.describe import is_llava
-        from mocha_pipe.teacher_cache.teachers.encoder import EncoderTeacher
-        from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
-        from mocha_pipe.teacher_cache.teachers.pooled import is_encoder
+        from mocha_pipe.teacher_cache.teachers.encoder.pooled import is_encoder
+        from mocha_pipe.teacher_cache.teachers.encoder.teacher import EncoderTeacher
+        from mocha_pipe.teacher_cache.teachers.llava.describe import is_llava
+        from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
         from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher
 
     settings = read_settings(config.model, revision=config.revision, flag="--teacher")
@@ -37,9 +37,9 @@ def describe_teacher(config: TeacherConfig) -> TeacherSpec:
         TeacherError: as `load_teacher`, apart from what only the weights can tell.
     """
     with _extra_required():
-        from mocha_pipe.teacher_cache.teachers.describe import describe, is_llava
-        from mocha_pipe.teacher_cache.teachers.encoder import describe_encoder
-        from mocha_pipe.teacher_cache.teachers.pooled import is_encoder
+        from mocha_pipe.teacher_cache.teachers.encoder.pooled import is_encoder
+        from mocha_pipe.teacher_cache.teachers.encoder.teacher import describe_encoder
+        from mocha_pipe.teacher_cache.teachers.llava.describe import describe, is_llava
         from mocha_pipe.teacher_cache.teachers.vlm.describe import describe_vlm
 
     settings = read_settings(config.model, revision=config.revision, flag="--teacher")

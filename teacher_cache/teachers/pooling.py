@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 POOLING_NAMES = {
     "prompt": "hidden: mean over the text after the image",
@@ -42,6 +43,12 @@ def text_after_image(ids_NL: Tensor, mask_NL: Tensor, image_token_id: int) -> Te
     """True at the real tokens that follow the last image token of their row."""
     images_from_here_on = (ids_NL == image_token_id).flip(1).cumsum(dim=1).flip(1)
     return (images_from_here_on == 0) & (mask_NL == 1)
+
+
+def end_tokens(config: GenerationConfig) -> list[int]:
+    """Ids that end an answer."""
+    ids = config.eos_token_id
+    return [int(index) for index in (ids if isinstance(ids, list) else [ids]) if index is not None]
 
 
 def answer_lengths(answers_NT: Tensor, end_ids: Sequence[int]) -> Tensor:  # (N,)

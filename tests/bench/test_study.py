@@ -21,7 +21,7 @@ from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.pool_pass import PoolPass
 from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
 
 def run(gain: float, accuracy: float, teacher: float, detection: float, auroc: float = 0.8) -> RunFigures:

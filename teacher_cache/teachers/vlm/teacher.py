@@ -26,8 +26,7 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.greedy import end_tokens
-from mocha_pipe.teacher_cache.teachers.pooling import answer_lengths, masked_mean, text_after_image
+from mocha_pipe.teacher_cache.teachers.pooling import answer_lengths, end_tokens, masked_mean, text_after_image
 from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder
 from mocha_pipe.teacher_cache.teachers.vlm.describe import VlmDescription, describe_vlm
 from mocha_pipe.teacher_cache.teachers.vlm.questions import FAULTS, to_device

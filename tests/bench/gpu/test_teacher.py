@@ -12,7 +12,7 @@ from bench.gpu.teacher import TeacherResult, TeacherSettings
 from bench.teachers.random_llava import random_llava
 from bench.teachers.random_qwen import random_qwen
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
 SETTINGS = TeacherSettings(
     geometry="llava-1.5-7b", device="cpu", batch=4, generate_batch=4, tokens=5, batches=2, loop_boxes=1, matmul_side=64,

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText
 from bench.teachers.one_by_one import describe_one, never_end
 from bench.teachers.random_llava import _write_settings, random_llava
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
 Crops = Callable[[int, int], list[NDArray[np.uint8]]]
 NAMES = ["cat", "can", "a", "kitchen & dining room table"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import CLIPModel
 
 from bench.teachers.visual_alone import num_visual_weights, visual_alone
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
 Crops = list[NDArray[np.uint8]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 from mocha_pipe.teacher_cache.teachers.loading import describe_teacher
 
 LIGHT = [

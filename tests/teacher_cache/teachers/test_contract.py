@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings, Teacher
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
 CLASS_NAMES = ["cat", "kitchen & dining room table", "a", "Müll 垃圾", "cat", "scissors", "the can"]

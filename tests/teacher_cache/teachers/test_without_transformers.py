@@ -27,7 +27,7 @@ def test_the_missing_package_is_named(use: Callable[[TeacherConfig], object], mo
 
 
 def test_another_import_that_fails_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mocha_pipe.teacher_cache.teachers.describe", None)
+    monkeypatch.setitem(sys.modules, "mocha_pipe.teacher_cache.teachers.llava.describe", None)
     with pytest.raises(ModuleNotFoundError, match="describe"):
         describe_teacher(TeacherConfig(model="none"))
 

@@ -16,7 +16,7 @@ from transformers.models.smolvlm import processing_smolvlm
 from mocha_pipe.teacher_cache.crops import cut_crop
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 from mocha_pipe.teacher_cache.teachers.loading import describe_teacher
 from mocha_pipe.teacher_cache.teachers.vlm.questions import TILING
 from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher

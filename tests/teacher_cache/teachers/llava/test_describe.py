@@ -12,7 +12,7 @@ from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.checkpoint import folder_digest
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
-from mocha_pipe.teacher_cache.teachers.describe import describe
+from mocha_pipe.teacher_cache.teachers.llava.describe import describe
 
 
 @pytest.fixture

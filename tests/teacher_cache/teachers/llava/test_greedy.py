@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from transformers import GenerationConfig
 
 from mocha_pipe.teacher_cache.teachers import llava as llava_module
-from mocha_pipe.teacher_cache.teachers.greedy import end_tokens, greedy_answers, is_plain_greedy
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.greedy import greedy_answers, is_plain_greedy
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.pooling import end_tokens
 
 NAMES = ["cat", "can", "a", "kitchen & dining room table", "cat", "a"]
 

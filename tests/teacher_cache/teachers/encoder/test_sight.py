@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from mocha_pipe.teacher_cache.errors import TeacherError
-from mocha_pipe.teacher_cache.teachers.sight import Sight, measure, to_pixels
+from mocha_pipe.teacher_cache.teachers.encoder.sight import Sight, measure, to_pixels
 
 
 def square(side: int) -> dict[str, int]:

@@ -163,7 +163,7 @@ def test_an_encoder_is_asked_nothing(option: dict[str, Any], flag: str, toy_enco
 
 def test_without_timm_its_models_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    monkeypatch.setattr("mocha_pipe.teacher_cache.teachers.pooled.find_spec", lambda _name: None)
+    monkeypatch.setattr("mocha_pipe.teacher_cache.teachers.encoder.pooled.find_spec", lambda _name: None)
     (tmp_path / "lite").mkdir()
     (tmp_path / "lite" / "config.json").write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": {}}))
     (tmp_path / "lite" / "model.safetensors").write_bytes(b"")
@@ -231,7 +231,7 @@ def test_a_batch_that_does_not_fit_says_what_to_try(
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("mocha_pipe.teacher_cache.teachers.encoder.pool", fail)
+    monkeypatch.setattr("mocha_pipe.teacher_cache.teachers.encoder.teacher.pool", fail)
     with pytest.raises(TeacherError) as caught:
         teacher.embed(make_crops(4, 32), ["cat"] * 4)
     assert str(caught.value) == ("a batch must fit into the device's memory; 4 regions do not; pass --batch 2")

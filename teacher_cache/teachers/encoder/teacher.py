@@ -19,8 +19,8 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.pooled import blank_model, pool
-from mocha_pipe.teacher_cache.teachers.sight import measure, to_pixels
+from mocha_pipe.teacher_cache.teachers.encoder.pooled import blank_model, pool
+from mocha_pipe.teacher_cache.teachers.encoder.sight import measure, to_pixels
 from mocha_pipe.teacher_cache.teachers.weights import load_weights, pick_device, pick_dtype
 
 _QUESTION = {"mode": "prompt", "prompt": None, "layer": -1, "visual": "tower", "image_tokens": None}

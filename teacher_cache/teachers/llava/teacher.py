@@ -24,12 +24,13 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.describe import TeacherDescription, describe
-from mocha_pipe.teacher_cache.teachers.greedy import end_tokens, greedy_answers, is_plain_greedy
+from mocha_pipe.teacher_cache.teachers.llava.describe import TeacherDescription, describe
+from mocha_pipe.teacher_cache.teachers.llava.greedy import greedy_answers, is_plain_greedy
 from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler
 from mocha_pipe.teacher_cache.teachers.pooling import (
     answer_lengths,
     answer_steps,
+    end_tokens,
     masked_mean,
     pad_rows,
     positions,

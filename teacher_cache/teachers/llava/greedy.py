@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
-from mocha_pipe.teacher_cache.teachers.pooling import positions
+from mocha_pipe.teacher_cache.teachers.pooling import end_tokens, positions
 
 _NEUTRAL = {
     "repetition_penalty": 1.0,
@@ -34,12 +34,6 @@ _NEUTRAL = {
 def is_plain_greedy(config: GenerationConfig) -> bool:
     """Whether a checkpoint's generation settings leave a greedy search alone: the next token is the likeliest one."""
     return all(getattr(config, name, None) in (None, neutral) for name, neutral in _NEUTRAL.items())
-
-
-def end_tokens(config: GenerationConfig) -> list[int]:
-    """Ids that end an answer."""
-    ids = config.eos_token_id
-    return [int(index) for index in (ids if isinstance(ids, list) else [ids]) if index is not None]
 
 
 def greedy_answers(

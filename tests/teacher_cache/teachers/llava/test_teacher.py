@@ -15,8 +15,8 @@ from transformers import AutoProcessor, CLIPImageProcessor, CLIPModel, LlavaForC
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
-from mocha_pipe.teacher_cache.teachers.describe import describe
-from mocha_pipe.teacher_cache.teachers.llava import LlavaTeacher
+from mocha_pipe.teacher_cache.teachers.llava.describe import describe
+from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 
 CLASS_NAMES = ["cat", "kitchen & dining room table", "Müll 垃圾", "a", "the can"]
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}

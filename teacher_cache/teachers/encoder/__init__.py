@@ -1,0 +1,1 @@
+"""Image encoders: teachers that give image embeddings alone."""
