@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bench.figures import Figure
-from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.checking.check import check_dataset
 
 FILES = 100_000
 _OBJECTS = 8  # in a label file

@@ -24,7 +24,7 @@ data.command("regions")(data_regions)
 @data.command("check")
 def data_check(data: Annotated[Path, typer.Argument(help="data.yaml or COCO json.")], as_json: Json = False) -> None:
     """Read every split, decode every image and list what is wrong; exit code 2 if an error is among it."""
-    from mocha_pipe.data.check import check_dataset
+    from mocha_pipe.data.checking.check import check_dataset
 
     splits = check_dataset(data, progress=True)
     problems = [problem for split in splits for problem in split.problems]
@@ -47,7 +47,7 @@ def import_openimages(
     as_json: Json = False,
 ) -> None:
     """Boxes of 56 Open Images classes, merged into the paper's 31; depictions and groups are left out."""
-    from mocha_pipe.data.openimages import import_openimages as import_boxes
+    from mocha_pipe.data.readers.openimages import import_openimages as import_boxes
 
     imported = import_boxes(source, out, copy=copy, progress=True)
     _print_splits([asdict(part) for part in imported], "look at it: mocha-pipe data check", out / "data.yaml", as_json)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from mocha_pipe.data.check import SplitReport
+    from mocha_pipe.data.checking.check import SplitReport
     from mocha_pipe.pipeline.doctor import Check
     from mocha_pipe.pipeline.markers import Completion
 

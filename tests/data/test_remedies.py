@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.checking.check import check_dataset
 from mocha_pipe.data.errors import MochaError
 
 Make = Callable[..., Path]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.checking.check import check_dataset
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.readers.class_names import widest_names
 from mocha_pipe.data.source import open_source

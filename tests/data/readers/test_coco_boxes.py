@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference
 
-from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.checking.check import check_dataset
 from mocha_pipe.data.source import open_source
 
 Make = Callable[..., Path]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.checking.check import check_dataset
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.source import open_source
 

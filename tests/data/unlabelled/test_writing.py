@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.checking.check import check_dataset
 from mocha_pipe.data.packing.pack import pack
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.source import open_source

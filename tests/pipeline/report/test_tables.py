@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from mocha_pipe.data.check import SplitReport
+from mocha_pipe.data.checking.check import SplitReport
 from mocha_pipe.data.types import Problem
 from mocha_pipe.pipeline.cli.console import print_values
 from mocha_pipe.pipeline.doctor import Check

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.checking.check import check_dataset
 
 Make = Callable[..., Path]
 LINE = "0 0.5 0.5 0.5 0.5\n"

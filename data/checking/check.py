@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from mocha_pipe.data.checking.repeats import Repeats
 from mocha_pipe.data.errors import DatasetNotFoundError, MochaError
 from mocha_pipe.data.images import message_of, read_with_digest
-from mocha_pipe.data.repeats import Repeats
 from mocha_pipe.data.source import has_label_files, read_split, splits_of
 from mocha_pipe.data.types import DetectionSource, Problem, error, warning
 

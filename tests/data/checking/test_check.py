@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mocha_pipe.data.check import SplitReport, check_dataset
+from mocha_pipe.data.checking.check import SplitReport, check_dataset
 from mocha_pipe.data.errors import DatasetNotFoundError
 from mocha_pipe.data.types import Problem
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
-from mocha_pipe.data.check import check_dataset
+from mocha_pipe.data.checking.check import check_dataset
 from mocha_pipe.data.coarse import COARSE_NAMES, OPEN_IMAGES
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.openimages import import_openimages
+from mocha_pipe.data.readers.openimages import import_openimages
 from mocha_pipe.data.source import open_source
 
 HEADER = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"

@@ -1,0 +1,1 @@
+"""What `mocha-pipe data check` looks for."""
