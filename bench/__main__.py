@@ -12,7 +12,7 @@ MEASUREMENTS = {
     "build_speed": "cache", "generate": "cache", "workers": "cache", "reading": "cache", "million": "cache",
     "memory": "cache", "prompt_tokens": "cache", "sharing": "cache", "pack": "training", "steps": "training",
     "frozen": "training", "classify": "personal", "episodes": "personal", "detect": "personal", "export": "personal",
-    "check": "data", "families": "teachers",
+    "shapes": "personal", "check": "data", "families": "teachers",
 }  # fmt: skip
 """Modules with a function `measure(root)`, and the room of each."""
 

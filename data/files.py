@@ -39,7 +39,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     When the block raises, the temporary is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
+    stem = path.stem[:50]  # a name as long as the disk allows has no room for more
+    temporary = path.with_name(f".{stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield temporary
         temporary.chmod(0o666 & ~_UMASK)  # some writers make files that nobody else in the team could read

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,15 @@ from mocha_pipe.pipeline.cli import options
 
 
 def detect(
-    source: Annotated[str, typer.Argument(help="Image, folder, glob, video, camera index or URL of a stream.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            show_default=False,
+            help="Images, folders, videos and quoted globs, one after the other; or alone a camera's index, the "
+            "URL of a stream, or a .txt file that lists sources.",
+        ),
+    ],
     profile: options.ProfileFile = None,
     student: options.StudentFolder = None,
     root: options.Root = Path("work"),
@@ -19,7 +28,11 @@ def detect(
     false_accept_rate: options.FalseAcceptRate = 0.05,
     device: options.Device = "auto",
     save: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Folder for drawn pictures; a video becomes a video.")
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Folder for drawn pictures; a video becomes a video. Only drawings of an earlier run are replaced.",
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of json per image or frame on stdout.")
@@ -42,9 +55,10 @@ def detect(
     )
     frames, seconds = 0, 0.0
     try:
-        for frame in detect(detector, source, save):
-            frames, seconds = frames + 1, seconds + frame.seconds
-            typer.echo(json.dumps(frame.to_json()) if as_json else frame.describe())
+        with closing(detect(detector, sources, save)) as found:
+            for frame in found:
+                frames, seconds = frames + 1, seconds + frame.seconds
+                typer.echo(json.dumps(frame.to_json()) if as_json else frame.describe())
     except KeyboardInterrupt:
         typer.echo(_summary("stopped after", frames, seconds, save), err=True)
         raise typer.Exit(130) from None

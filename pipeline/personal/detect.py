@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,19 +86,25 @@ def find_profile(root: Path, named: Path | None) -> Path:
     return path
 
 
-def detect(detector: "PersonalDetector", source: str, save: Path | None = None) -> Iterator[Frame]:
+def detect(
+    detector: "PersonalDetector", sources: Sequence[str], save: Path | None = None
+) -> Generator[Frame, None, None]:
     """Detect and name, one frame after the other; a camera goes on until nobody asks for the next.
+
+    What cannot be read, among other files, is left out, and a warning at the end says so.
 
     Args:
         detector: student and profile.
-        source: image, folder, glob, video, camera index or URL of a stream.
-        save: folder for a picture of each image and a video of each video or stream; those in it that have the same
-            names are replaced.
+        sources: images, folders, globs and videos, or alone a camera index, the URL of a stream or a list of sources.
+        save: folder for a picture of each image and a video of each video or stream. Drawings of an earlier run give
+            way to those of the same name; whatever else lies there stays.
 
     Raises:
-        SourceError: the source cannot be read.
+        SourceError: a source cannot be read, or nothing in it.
+        SavingError: a drawing cannot be written.
     """
-    from mocha_pipe.student.personal.predictor import SourceError
+    from mocha_pipe.student.personal.media.files import SourceError
+    from mocha_pipe.student.personal.media.sources import open_loader
     from mocha_pipe.student.training.resumable import quiet_ultralytics
 
     drawing: dict[str, Any] = {}
@@ -106,12 +112,15 @@ def detect(detector: "PersonalDetector", source: str, save: Path | None = None) 
         place = save.resolve()
         drawing = {"save": True, "project": str(place.parent), "name": place.name, "exist_ok": True}
     seen: Counter[str] = Counter()
-    with quiet_ultralytics(), _warnings_on_stderr(), closing(detector(source, stream=True, **drawing)) as results:
-        for result in results:
-            yield _frame(result, seen[result.path])
-            seen[result.path] += 1
+    with quiet_ultralytics(), _warnings_on_stderr():
+        loader = open_loader(sources)
+        with closing(detector(loader, stream=True, **drawing)) as results:
+            for result in results:
+                yield _frame(result, seen[result.path])
+                seen[result.path] += 1
     if not seen:
-        raise SourceError(f"{source}: no image in it could be decoded; look at the files, or name others")
+        what = sources[0] if len(sources) == 1 else f"{len(sources)} sources"
+        raise SourceError(f"{what}: no image in it could be decoded; look at the files, or name others")
 
 
 def _frame(result: "PersonalResults", number: int) -> Frame:

@@ -66,7 +66,8 @@ class PersonalDetector:
             false_accept_rate: share of strangers, other things than the objects, that may get a personal name.
             confidence: detections need more than this.
             device: as torch names devices.
-            image_size: pixels of the longer side that images are brought to; None takes the student's.
+            image_size: pixels of the square that images are letterboxed to, as they are where objects are learnt and
+                by an exported student; None takes the student's.
 
         Raises:
             StudentModelError, StudentModelNotFoundError: no student, or one that cannot tell objects apart.
@@ -107,10 +108,11 @@ class PersonalDetector:
 
         Args:
             source: whatever `YOLO.predict` takes: path, folder, glob, video, camera, stream, array, PIL image, tensor,
-                or a list of them.
-            arguments: of `YOLO.predict`; with `stream=True` results come one by one, and until the last of them
-                ultralytics lets another call wait. `classes` takes ids and names as the results have them, one or a
-                list: a class stands for all of its kind, yours too, and a personal name for that object alone.
+                or a list of them; or what `media.sources.open_loader` opened.
+            arguments: of `YOLO.predict`, whose `rect` is False where it is not given; with `stream=True` results come
+                one by one, and until the last of them ultralytics lets another call wait. `classes` takes ids and names
+                as the results have them, one or a list: a class stands for all of its kind, yours too, and a personal
+                name for that object alone.
 
         Returns:
             A list of `PersonalResults`, one per image or frame. A thing that was boxed under two classes has its
@@ -118,6 +120,7 @@ class PersonalDetector:
 
         Raises:
             SourceError: the source cannot be read.
+            SavingError: with `save=True`, a drawn picture cannot be written.
             PredictArgumentError: an argument does not go with personal names.
         """
         return self._yolo.predict(source, **self._arguments({"conf": self.confidence, **arguments}))
@@ -135,7 +138,10 @@ class PersonalDetector:
                 "augment=True looks at several versions of an image, whose boxes belong to no single one of them; "
                 "leave it out"
             )
-        own = {"imgsz": self.image_size, "device": self.device, "verbose": False, "predictor": PersonalPredictor}
+        own = {
+            "imgsz": self.image_size, "rect": False, "device": self.device, "verbose": False,
+            "predictor": PersonalPredictor,
+        }  # fmt: skip
         return {**own, **arguments, "classes": self._ids(arguments.get("classes"))}
 
     def _ids(self, classes: Any) -> list[int] | None:

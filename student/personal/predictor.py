@@ -3,12 +3,11 @@
 Legend: M detections, C coarse classes.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
 
@@ -18,12 +17,12 @@ import numpy as np
 import torch
 import torchvision  # type: ignore[import-untyped]  # noqa: F401  (ultralytics' NMS uses it only where it is imported)
 from torch import Tensor
-from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 from ultralytics.engine.results import BaseTensor, Boxes, Results
 from ultralytics.models.yolo.detect import DetectionPredictor
+from ultralytics.utils import LOGGER
 from ultralytics.utils.plotting import colors
 
-from mocha_pipe.data.errors import MochaError, first_line
+from mocha_pipe.data.errors import first_line
 from mocha_pipe.data.names import file_part
 from mocha_pipe.student.environment import cpu_threads
 from mocha_pipe.student.fewshot.learner import UNKNOWN
@@ -31,12 +30,13 @@ from mocha_pipe.student.network.embedder import embed_boxes, picture_area
 from mocha_pipe.student.network.features import FeatureMaps, tap
 from mocha_pipe.student.network.student_files import Student
 from mocha_pipe.student.personal import labels  # noqa: F401  (results are then drawn with its fonts)
+from mocha_pipe.student.personal.media.drawings import Drawings
+from mocha_pipe.student.personal.media.files import SourceError, unreadable
+from mocha_pipe.student.personal.media.sources import open_loader, refuse_addresses
 from mocha_pipe.student.personal.naming import Namer, named_once
 from mocha_pipe.student.training import decoding  # noqa: F401  (ultralytics then looks at files by our decoder)
 
-
-class SourceError(MochaError, OSError):
-    """What should be looked at cannot be read."""
+_STREAM_FPS = 30  # as ultralytics writes streams
 
 
 class PersonalResults(Results):  # type: ignore[misc]  # ultralytics is untyped
@@ -111,6 +111,10 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
     """Asked at every batch; None leaves coarse names."""
     maps: FeatureMaps
     """Of the last forward pass."""
+    loader: Any = None
+    """What reads the source, of the run that goes on."""
+    drawings: Drawings | None = None
+    """Of that run, where drawn pictures are saved."""
     stay: list[Tensor]
     """Of each image of the last batch: which detections stay (m,), by `named_once` and `wanted`."""
     wanted: Tensor | None
@@ -133,26 +137,62 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
             torch.set_num_threads(cpu_threads())
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
-        """As ultralytics', but nothing is downloaded, no photo is overwritten, and errors are one line.
+        """As ultralytics', but sources are found by `open_loader`, and drawings go where they replace no photo.
 
         Raises:
             SourceError: the source cannot be read, or lies where the drawn pictures would go.
+            SavingError: drawn pictures cannot go where they should.
         """
-        shown = str(source) if isinstance(source, str | int | Path) else f"this {type(source).__name__}"
-        address = urlsplit(shown.lower())
-        if address.scheme in {"http", "https"} and address.path.rpartition(".")[-1] in IMG_FORMATS | VID_FORMATS:
-            raise SourceError(f"{shown}: files behind a URL are not fetched; download it and name the local file")
+        self.loader = self.drawings = None
+        if isinstance(source, str | int | Path):
+            options = {"vid_stride": self.args.vid_stride, "buffer": self.args.stream_buffer}
+            source = open_loader([source], batch=self.args.batch, **options)
+        elif isinstance(source, list | tuple):
+            refuse_addresses(source)
         try:
             super().setup_source(source, stride)
-        except (OSError, ImportError) as error:
-            reason = first_line(error).rpartition("... ")[2]  # after the number of the stream
-            raise SourceError(
-                f"{shown} cannot be read ({reason}): name an image, a folder or a glob of images, a video, the "
-                "index of a camera or the URL of a stream"
-            ) from error
-        photos = getattr(self.dataset, "files", ()) if self.args.save else ()
-        if self.save_dir.resolve() in {Path(photo).resolve().parent for photo in photos}:
-            raise SourceError(f"{self.save_dir}: drawn pictures would replace what lies there; save to another folder")
+        except OSError as error:
+            raise unreadable(f"this {type(source).__name__}", first_line(error)) from error
+        self.loader = self.dataset
+        if self.args.save:
+            files = [Path(file) for file in getattr(self.dataset, "files", ())]
+            folders = {file.parent for file in files} | {file.resolve().parent for file in files}
+            if self.save_dir.resolve() in {folder.resolve() for folder in folders}:
+                raise SourceError(
+                    f"{self.save_dir}: drawn pictures would replace what lies there; save to another folder"
+                )
+            self.drawings = Drawings(self.save_dir)
+
+    def stream_inference(self, *arguments: Any, **keywords: Any) -> Iterator[PersonalResults]:
+        """As ultralytics'; at the end drawn videos get their place, and warnings say what was left out."""
+        try:
+            yield from super().stream_inference(*arguments, **keywords)
+        finally:
+            loader, drawings, self.loader, self.drawings = self.loader, self.drawings, None, None
+            for source, reason in getattr(loader, "left_out", ()):
+                LOGGER.warning(f"{source} was left out: {reason}")
+            if drawings:
+                drawings.close()
+                if others := [path.name for path in drawings.renamed]:
+                    LOGGER.warning(
+                        f"{drawings.folder} holds files that are no drawings; in place of their names "
+                        f"{len(others)} drawings have others, such as {others[0]}"
+                    )
+
+    def save_predicted_images(self, save_path: Path, frame: int | None = 0) -> None:
+        """Write the plotted image, or add it to the video of its source.
+
+        Raises:
+            SavingError: it cannot be written.
+        """
+        assert self.drawings is not None, "setup_source made them"
+        if self.dataset.mode not in {"stream", "video"}:
+            self.drawings.picture(save_path.stem, self.plotted_img)
+            return
+        if self.args.save_frames:
+            self.drawings.picture(f"{save_path.stem}_frames/{save_path.stem}_{frame}", self.plotted_img)
+        fps = self.dataset.fps if self.dataset.mode == "video" else _STREAM_FPS
+        self.drawings.frame(save_path.stem, self.plotted_img, max(1, fps / self.args.vid_stride))
 
     def postprocess(self, *arguments: Any, **keywords: Any) -> list[PersonalResults]:
         """As ultralytics', whose features for trackers are then those of the boxes that stay.

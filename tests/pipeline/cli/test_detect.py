@@ -1,6 +1,8 @@
 """`mocha-pipe detect` with a real student that nothing was taught: images, folders, videos, json lines, drawings."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import Result
 
 from mocha_pipe.pipeline.personal import detect as detect_module
@@ -207,6 +210,116 @@ def test_drawings_do_not_replace_the_photos(detect: Detect, photos: Path) -> Non
     assert result.stderr == f"error: {photos}: drawn pictures would replace what lies there; save to another folder\n"
 
 
+def test_nothing_is_drawn_over_an_original_behind_a_link(detect: Detect, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "originals").mkdir()
+    original = tmp_path / "originals" / "desk.jpg"
+    Image.open(photos / "desk.png").save(original)
+    (tmp_path / "links" / "desk.jpg").symlink_to(original)
+    before = original.read_bytes()
+    for save in ("links", "originals", "links/../links"):
+        result = detect("links", "--save", save)
+        assert result.exit_code == 2
+        assert result.stderr.endswith("drawn pictures would replace what lies there; save to another folder\n")
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "desk.jpg").symlink_to(original)
+    result = detect("links", "--save", "found")
+    assert result.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["desk-2.jpg", "desk.jpg"]
+    assert original.read_bytes() == before
+
+
+def test_another_albums_photo_of_the_same_name_stays(detect: Detect, photos: Path, tmp_path: Path) -> None:
+    for album, photo in (("cam1", "desk.png"), ("cam2", "shelf.png")):
+        (tmp_path / album).mkdir()
+        Image.open(photos / photo).save(tmp_path / album / "IMG_1.jpg")
+    before = (tmp_path / "cam2" / "IMG_1.jpg").read_bytes()
+    for _ in range(2):
+        result = detect("cam1", "--save", "cam2")
+        assert result.exit_code == 0
+        assert result.stderr.splitlines()[0] == (
+            f"WARNING ⚠️ {tmp_path}/cam2 holds files that are no drawings; in place of their names 1 drawings have "
+            "others, such as IMG_1-2.jpg"
+        )
+        assert (tmp_path / "cam2" / "IMG_1.jpg").read_bytes() == before
+        assert sorted(path.name for path in (tmp_path / "cam2").iterdir()) == ["IMG_1-2.jpg", "IMG_1.jpg"]
+
+
+def test_a_full_disk_is_an_error_and_nothing_is_claimed(
+    detect: Detect, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path, _content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = detect(photos, "--save", "found")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: {tmp_path}/found/desk.jpg could not be written (No space left on device); drawings before it are in "
+        "place: make room, or save to another folder\n"
+    )
+    assert list((tmp_path / "found").iterdir()) == []
+
+
+def test_a_video_that_cannot_be_written_whole_is_an_error(
+    detect: Detect, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mocha_pipe.student.personal.media.drawings._has_frames", lambda *_: False)
+    result = detect(video, "--save", "found")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (2, 4)
+    assert result.stderr.startswith(f"error: {tmp_path}/found/clip.avi could not be written (not all of its 4 frames ")
+    assert list((tmp_path / "found").iterdir()) == []
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(detect: Detect, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = detect(photos, "--save", "file/found")
+    assert result.exit_code == 2
+    assert re.fullmatch(r"error: .*file/found could not be written \(Not a directory\); .*\n", result.stderr)
+
+
+@pytest.mark.parametrize("place", ["2024", "screen", "trip [1]", "trip [1]/*.png", "trip [1]/?e*.png"])
+def test_a_path_that_exists_is_meant_whatever_it_looks_like(detect: Detect, photos: Path, place: str) -> None:
+    folder = Path(place.partition("/")[0])
+    folder.mkdir()
+    (folder / "desk.png").write_bytes((photos / "desk.png").read_bytes())
+    assert [Path(line["source"]).name for line in lines(detect(place, "--json"))] == ["desk.png"]
+
+
+def test_several_sources_as_a_shell_expands_them(
+    command: Callable[..., Result], folder: Path, profile: Path, photos: Path, video: Path
+) -> None:
+    Path("notes.md").touch()
+    several = [photos / "shelf.png", "notes.md", video, photos / "desk.png"]
+    result = command("detect", *several, "--profile", profile, "--student", folder, "--save", "found")
+    assert result.exit_code == 0, result.stderr
+    titles = [line.partition(":")[0] for line in result.stdout.splitlines()]
+    assert titles == ["shelf.png", *(f"clip.avi frame {number}" for number in range(4)), "desk.png"]
+    assert "notes.md was left out: No images or videos found in notes.md" in result.stderr
+    assert sorted(path.name for path in Path("found").iterdir()) == ["clip.avi", "desk.jpg", "shelf.jpg"]
+    absent = command("detect", *several, "gone.png", "--profile", profile, "--student", folder)
+    assert (absent.exit_code, absent.stdout) == (2, "")
+    assert absent.stderr.startswith("error: gone.png cannot be read (gone.png does not exist): ")
+
+
+@pytest.mark.parametrize("broken", ["a.mp4", "z.mp4"])
+def test_a_broken_video_is_told_at_the_end_and_the_rest_goes_on(
+    detect: Detect, photos: Path, video: Path, broken: str
+) -> None:
+    media = Path("media")
+    media.mkdir()
+    (media / broken).write_bytes(b"no video")
+    (media / "desk.png").write_bytes((photos / "desk.png").read_bytes())
+    video.rename(media / "clip.avi")
+    result = detect(media, "--save", "found")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 5
+    *_, warning, summary = result.stderr.splitlines()  # behind what FFmpeg says where OpenCV was loaded before
+    assert warning == f"WARNING ⚠️ {media.absolute() / broken} was left out: it cannot be opened as a video"
+    assert summary.startswith("looked at 5 images, ")
+    assert sorted(path.name for path in Path("found").iterdir()) == ["clip.avi", "desk.jpg"]
+
+
 def test_ctrl_c_ends_a_camera_and_keeps_the_video(
     detect: Detect, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,13 +345,14 @@ def test_an_unreadable_image_is_told_apart_from_the_lines(detect: Detect, photos
     (broken / "a.png").write_bytes(b"no picture")
     alone = detect(broken, "--json")
     assert (alone.exit_code, alone.stdout) == (2, "")
+    assert f"WARNING ⚠️ {broken / 'a.png'} was left out: " in alone.stderr
     assert alone.stderr.endswith(
         f"error: {broken}: no image in it could be decoded; look at the files, or name others\n"
     )
     (broken / "b.png").write_bytes((photos / "desk.png").read_bytes())
     result = detect(broken, "--json")
     assert [Path(line["source"]).name for line in lines(result)] == ["b.png"]
-    assert f"Image Read Error {broken / 'a.png'}" in result.stderr
+    assert f"WARNING ⚠️ {broken / 'a.png'} was left out: cannot be read as an image (" in result.stderr
 
 
 def test_a_source_that_is_not_there_is_one_line(detect: Detect) -> None:

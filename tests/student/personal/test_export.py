@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -243,7 +244,7 @@ def test_where_all_objects_compete_the_file_says_what_detection_says(
     taught, classes_of, twice = profile.learner, {}, 0
     compete = 3 if learner == "simpleshot" else 6
     for record in pictures.records:
-        (result,) = detector(record.path, rect=False)
+        (result,) = detector(record.path)
         inputs = {
             "image": letterboxed(record.path, SIZE),
             "area": picture_area((SIZE, SIZE), (record.height, record.width)).astype(np.float32),
@@ -258,7 +259,7 @@ def test_where_all_objects_compete_the_file_says_what_detection_says(
         theirs = np.column_stack([result.boxes.xyxy, result.coarse, result.boxes.cls])
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-3)
         detector.namer, namer = None, detector.namer
-        twice += len(detector(record.path, rect=False)[0]) - len(result)
+        twice += len(detector(record.path)[0]) - len(result)
         detector.namer = namer
         for name, coarse in zip(names, answer.classes, strict=True):
             classes_of.setdefault(int(name), set()).add(int(coarse))
@@ -512,15 +513,17 @@ def test_the_documented_program_compares_as_the_learner_does(learner: str) -> No
     np.testing.assert_array_equal(compete, profile.learner.candidates(profile.learner.coarse_))
 
 
-def test_the_documented_resizing_is_opencvs_to_within_one_level() -> None:
+def test_the_documented_resizing_is_opencvs() -> None:
+    """To the last bit where OpenCV computes as here; elsewhere it may round otherwise."""
     function = re.search(r"def resized.*?\n\n", programs()[0], flags=re.DOTALL)
     here: dict[str, Any] = {"np": np}
     exec(function[0], here)
-    picture = np.random.default_rng(0).integers(0, 256, (37, 101, 3), dtype=np.uint8)
-    for rows, columns in ((96, 64), (20, 30), (37, 101), (1, 1)):
-        expected = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_LINEAR)
-        difference = here["resized"](picture, rows, columns).astype(int) - expected
-        assert np.abs(difference).max() <= 1
+    for shape in ((37, 101), (64, 96), (2, 300)):
+        picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        for rows, columns in ((96, 64), (20, 30), (37, 101), (32, 48), (32, 96), (128, 192), (1, 1)):
+            expected = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_LINEAR)
+            difference = here["resized"](picture, rows, columns).astype(int) - expected
+            assert np.abs(difference).max() <= (platform.machine() not in {"x86_64", "AMD64"})
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
