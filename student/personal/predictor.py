@@ -175,8 +175,8 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
                 drawings.close()
                 if others := [path.name for path in drawings.renamed]:
                     LOGGER.warning(
-                        f"{drawings.folder} holds files that are no drawings; in place of their names "
-                        f"{len(others)} drawings have others, such as {others[0]}"
+                        f"{drawings.folder} holds files that are no drawings and stay; drawn under another name: "
+                        f"{', '.join(others[:3])}{f' and {len(others) - 3} more' if others[3:] else ''}"
                     )
 
     def save_predicted_images(self, save_path: Path, frame: int | None = 0) -> None:

@@ -68,8 +68,8 @@ class FileLoader(LoadImagesAndVideos):  # type: ignore[misc]  # ultralytics is u
             self.mode = mode
             image = self._next_frame(file) if mode == "video" else self._image(file)
             if image is not None:
-                place = f"{mode} {number}/{self.nf}"
-                texts.append(f"{place} (frame {self.frame}/{self.frames}) {file}: " * (mode == "video") or f"{place}: ")
+                place = f" (frame {self.frame}/{self.frames})" if mode == "video" else ""
+                texts.append(f"{mode} {number}/{self.nf}{place} {file}: ")
                 paths.append(file)
                 images.append(image)
             if image is None or mode == "image":

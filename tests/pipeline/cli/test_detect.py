@@ -238,8 +238,8 @@ def test_another_albums_photo_of_the_same_name_stays(detect: Detect, photos: Pat
         result = detect("cam1", "--save", "cam2")
         assert result.exit_code == 0
         assert result.stderr.splitlines()[0] == (
-            f"WARNING ⚠️ {tmp_path}/cam2 holds files that are no drawings; in place of their names 1 drawings have "
-            "others, such as IMG_1-2.jpg"
+            f"WARNING ⚠️ {tmp_path}/cam2 holds files that are no drawings and stay; drawn under another name: "
+            "IMG_1-2.jpg"
         )
         assert (tmp_path / "cam2" / "IMG_1.jpg").read_bytes() == before
         assert sorted(path.name for path in (tmp_path / "cam2").iterdir()) == ["IMG_1-2.jpg", "IMG_1.jpg"]
