@@ -174,7 +174,8 @@ def _program(student: Path, folder: Path) -> Callable[[Path], Found]:
 
 
 def _documented() -> str:
-    return re.findall(r"```python\n(.*?)```", _DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    programs = re.findall(r"```python\n(.*?)```", _DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return str(programs[0])
 
 
 @contextlib.contextmanager

@@ -314,9 +314,9 @@ def test_a_broken_video_is_told_at_the_end_and_the_rest_goes_on(
     result = detect(media, "--save", "found")
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 5
-    *_, warning, summary = result.stderr.splitlines()  # behind what FFmpeg says where OpenCV was loaded before
-    assert warning == f"WARNING ⚠️ {media.absolute() / broken} was left out: it cannot be opened as a video"
-    assert summary.startswith("looked at 5 images, ")
+    told = result.stderr.splitlines()
+    assert f"WARNING ⚠️ {media.absolute() / broken} was left out: it cannot be opened as a video" in told
+    assert told[-1].startswith("looked at 5 images, ")
     assert sorted(path.name for path in Path("found").iterdir()) == ["clip.avi", "desk.jpg"]
 
 
