@@ -4,11 +4,13 @@ Letters: N regions, L tokens of a padded prompt, T steps of a padded answer, D w
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 POOLING_NAMES = {
     "prompt": "hidden: mean over the text after the image",
@@ -45,7 +47,7 @@ def text_after_image(ids_NL: Tensor, mask_NL: Tensor, image_token_id: int) -> Te
     return (images_from_here_on == 0) & (mask_NL == 1)
 
 
-def end_tokens(config: GenerationConfig) -> list[int]:
+def end_tokens(config: "GenerationConfig") -> list[int]:
     """Ids that end an answer."""
     ids = config.eos_token_id
     return [int(index) for index in (ids if isinstance(ids, list) else [ids]) if index is not None]

@@ -74,8 +74,10 @@ def test_no_crowds(make_coco: Make, written: Any) -> None:
 @pytest.mark.parametrize("written", [1, 1.0, "1", "true", True])
 def test_crowds_are_skipped_and_counted(make_coco: Make, written: Any) -> None:
     box = {**ENTRY, "bbox": [1, 2, 3, 4]}
-    (split,) = check_dataset(file := make_coco(annotations=[box, *2 * [{**box, "iscrowd": written}]]))
-    assert split.regions == 1
+    (split,) = check_dataset(
+        file := make_coco(annotations=[box, {**box, "bbox": [2, 3, 4, 5]}, *2 * [{**box, "iscrowd": written}]])
+    )
+    assert split.regions == 2
     assert [(found.severity, found.where, found.message) for found in split.problems] == [
         ("warning", str(file), "2 crowds (iscrowd 1) skipped, as a crowd's box is that of no single thing")
     ]

@@ -106,7 +106,8 @@ def test_a_data_set_without_boxes_is_one_line(command: Command, world: Path, tmp
     result = command("cache", verb, *on(root, tmp_path / "c"))
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == (
-        f"error: a teacher cache needs at least one region; {root} has none; pass other data: --data"
+        f"error: a teacher cache needs 2 or more different regions; {root} has none; draw more boxes, or "
+        "pass other data: --data"
     )
     assert not (tmp_path / "c").exists()
 

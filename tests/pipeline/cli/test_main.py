@@ -116,7 +116,7 @@ def test_data_check_prints_a_table_and_json(command: Command, world: Path) -> No
 def test_data_check_lists_every_problem_and_exits_2(command: Command, world: Path, tmp_path: Path) -> None:
     root = tmp_path / "broken"
     shutil.copytree(world, root)
-    (root / "labels/train/00000.txt").write_text("99 0.5 0.5 0.1 0.1\n0 0.5 0.5 0 0.1\n")
+    (root / "labels/train/00000.txt").write_text("99 0.5 0.5 0.1 0.1\n0 0.5 0.5 x 0.1\n")
     result = command("data", "check", root / "data.yaml")
     assert result.exit_code == 2
     assert result.stdout.count("error: ") == 2

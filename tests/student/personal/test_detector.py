@@ -454,8 +454,7 @@ def test_a_file_behind_a_url_is_not_fetched(detector: PersonalDetector, tmp_path
     with pytest.raises(SourceError) as caught:
         detector("https://example.com/a/Photo.JPG?size=2")
     assert str(caught.value) == (
-        "https://example.com/a/Photo.JPG?size=2: files behind a URL are not fetched; "
-        "download it and name the local file"
+        "https://example.com/a/Photo.JPG?...: files behind a URL are not fetched; download it and name the local file"
     )
     assert list(tmp_path.iterdir()) == []
 

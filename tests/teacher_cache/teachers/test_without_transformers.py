@@ -49,7 +49,7 @@ for module in pkgutil.walk_packages(mocha_pipe.__path__, "mocha_pipe."):
         importlib.import_module(module.name)
     except ModuleNotFoundError as error:
         assert error.name == "transformers", error
-        needing.append(module.name.rpartition(".")[2])
+        needing.append(module.name.partition("teachers.")[2])
 
 from typer.testing import CliRunner
 from mocha_pipe.pipeline.cli.main import app
@@ -66,7 +66,7 @@ def test_all_else_runs_without_them(finished: Path, tmp_path: Path) -> None:
     for kind in ("images", "labels"):
         (tmp_path / "world" / kind).mkdir(parents=True)
     Image.new("RGB", (64, 48)).save(tmp_path / "world" / "images" / "one.png")
-    (tmp_path / "world" / "labels" / "one.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (tmp_path / "world" / "labels" / "one.txt").write_text("0 0.5 0.5 0.4 0.4\n0 0.5 0.5 0.2 0.2\n")
     (tmp_path / "world" / "data.yaml").write_text("path: .\ntrain: images\nval: images\nnames: [mug]\n")
     lines = [
         "data check world/data.yaml",
@@ -82,7 +82,10 @@ def test_all_else_runs_without_them(finished: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", CODE], input="\n".join(lines), capture_output=True, text=True, check=True, cwd=tmp_path
     )
     needing, answers = json.loads(done.stdout.splitlines()[-1])
-    assert needing == ["describe", "encoder", "greedy", "llava", "pooled", "visual", "describe", "teacher"]
+    assert needing == [
+        "encoder.pooled", "encoder.teacher", "llava.describe", "llava.greedy", "llava.teacher", "visual", "vlm.describe",
+        "vlm.teacher",
+    ]  # fmt: skip
     assert [code for code, _ in answers.values()] == [0, 0, 0, 0, 0, 0, 2, 2], answers
     for line in lines[-2:]:
         assert MESSAGE in answers[line][1].splitlines()[-1]
