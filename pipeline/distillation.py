@@ -25,11 +25,15 @@ from mocha_pipe.pipeline.rundir import run_stage
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.student.choices import BEST_OBJECTIVE
 from mocha_pipe.student.distil.settings import DistillSettings
+from mocha_pipe.student.distil.target_scale import ReferenceTargets
 from mocha_pipe.student.distil.trainer import distill
 from mocha_pipe.student.fewshot.strangers import STRANGERS_FILE
 from mocha_pipe.student.training.arguments import find_model
 from mocha_pipe.teacher_cache.sharing import mirror
 from mocha_pipe.teacher_cache.store.cache import RegionCache
+
+_RARELY_SET = {"target_scale": "whitened", "average": True, "warmup_steps": None}
+"""Settings that a run says nothing of where they are as here, so that runs of earlier versions stay complete."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,15 +104,21 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
     }
     if settings.objective == "best":
         recipe["objective"] = BEST_OBJECTIVE
+    recipe |= {name: getattr(settings, name) for name, usual in _RARELY_SET.items() if getattr(settings, name) != usual}
+    targets = inputs.targets
+    if settings.target_scale == "reference":
+        targets = ReferenceTargets(targets, cache.projection().eigenvalues[: targets.dim])
     arguments = train_arguments(settings)
     made_from = {"teacher": cache.teacher_digest, "regions": inputs.table.digest, "cache": cache_digest(cache)}
 
     def work() -> Mapping[str, Any]:
         result = distill(
             DistillSettings(
-                **recipe, window=config.data.window, train_arguments={**arguments, **device_argument(settings)}
+                **{name: value for name, value in recipe.items() if name != "target_scale"},
+                window=config.data.window,
+                train_arguments={**arguments, **device_argument(settings)},
             ),
-            model=model, train=inputs.train, val=inputs.val, targets=inputs.targets, first_row=inputs.table.first_row,
+            model=model, train=inputs.train, val=inputs.val, targets=targets, first_row=inputs.table.first_row,
             run=folder, shards=inputs.shards, resume=True, meta=made_from,
         )  # fmt: skip
         links = {

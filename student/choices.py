@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-FeatureSet = Literal["deep", "fine", "paper"]
+FeatureSet = Literal["deep", "fine", "paper", "reference"]
 """network/features.py"""
 
 ObjectiveName = Literal["paper", "calibrated", "local", "cosine", "smooth-l1", "rkd", "contrastive", "graph", "linear"]
@@ -13,6 +13,9 @@ BEST_OBJECTIVE: ObjectiveName = "smooth-l1"
 
 ScheduleName = Literal["joint", "alternate", "frozen"]
 """distil/alternation.py"""
+
+TargetScale = Literal["whitened", "reference"]
+"""distil/target_scale.py"""
 
 LearnerName = Literal["conditional", "gallery", "protonet", "simpleshot"]
 """fewshot/prototypes.py"""

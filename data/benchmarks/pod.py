@@ -17,14 +17,14 @@ OBJECTS = {f"{kind}{number}": kind for kind in _KINDS for number in range(1, 4)}
 """Personal object -> coarse class, in the order of the label ids."""
 
 QUERIES = {
-    "pod": "val",
-    "pod-light": "val_light",
-    "pod-dark": "val_dark",
-    "pod-crop": "val_crop",
+    "pod": "val_crop",
     "pod-crop-light": "val_crop_light",
     "pod-crop-dark": "val_crop_dark",
+    "pod-val": "val",
+    "pod-light": "val_light",
+    "pod-dark": "val_dark",
 }
-"""Name on the command line -> folder of the query images."""
+"""Name on the command line -> folder of the query images; `pod` asks about those of the reference's evaluation."""
 
 
 def read_pod(root: Path, *, name: str = "pod", progress: bool = False) -> PersonalBenchmark:

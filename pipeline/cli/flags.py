@@ -1,7 +1,7 @@
 """Flags made from settings: a command says which settings it exposes, and receives the whole configuration."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -18,18 +18,24 @@ _USUAL, _MINIATURE = RunConfig(), miniature()
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
-def takes_settings(*exposed: str, recipe: Callable[..., RunConfig] | None = None) -> Callable[[Command], Command]:
+def takes_settings(
+    *exposed: str,
+    recipe: Callable[..., RunConfig] | None = None,
+    changes: Mapping[str, Callable[[RunConfig], RunConfig]] | None = None,
+) -> Callable[[Command], Command]:
     """Makes a command of a function whose first argument is the resolved configuration; it may have options of its own.
 
     Args:
         exposed: the settings that get a flag: `cache.dim`, or `distill` for a whole section. Every command also has
             `--root` and `--config`.
         recipe: as for `load_config`.
+        changes: what `--recipe` names, a `change` of `load_config` each; without them there is no such flag.
     """
     flags = _flags(exposed)
 
     def decorate(command: Command) -> Command:
         def run(root: Path | None, config: Path | None, **given: Any) -> None:
+            change = _named_change(given.pop("recipe", None), changes or {})
             from mocha_pipe.pipeline.run.devices import torch_device, trainer_device
             from mocha_pipe.pipeline.settings.loading import load_config
 
@@ -37,13 +43,16 @@ def takes_settings(*exposed: str, recipe: Callable[..., RunConfig] | None = None
             for flag in flags:
                 if (found := given.pop(flag.parameter)) is not None:
                     flag.lay(found, values.setdefault(flag.section, {}))
-            settings = load_config(config, values, recipe=recipe)
+            settings = load_config(config, values, recipe=recipe, change=change)
             for section in (getattr(settings, flag.section) for flag in flags if flag.name == "--device"):
                 if section.device not in ("", "auto"):  # a wrong one should not show after hours
                     (trainer_device if isinstance(section, TrainingConfig) else torch_device)(section.device)
             command(settings, **given)
 
         made = {flag.parameter: flag.annotation for flag in flags} | {"root": Root, "config": Toml}
+        if changes:
+            help_ = f"A recipe in place of the defaults: {', '.join(changes)}; the file and flags win over it."
+            made["recipe"] = Annotated[str, typer.Option("--recipe", help=help_, metavar="|".join(changes))]
         keyword = inspect.Parameter.KEYWORD_ONLY
         _, *own = inspect.signature(command).parameters.values()
         run.__dict__["__signature__"] = inspect.Signature(
@@ -54,6 +63,16 @@ def takes_settings(*exposed: str, recipe: Callable[..., RunConfig] | None = None
         return run
 
     return decorate
+
+
+def _named_change(
+    name: str | None, changes: Mapping[str, Callable[[RunConfig], RunConfig]]
+) -> Callable[[RunConfig], RunConfig] | None:
+    if name is not None and name not in changes:
+        from mocha_pipe.pipeline.errors import ConfigError
+
+        raise ConfigError(f"--recipe must be {' or '.join(changes)}, found {name!r}; leave it out for the defaults")
+    return changes[name] if name else None
 
 
 class _Flag:

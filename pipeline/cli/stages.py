@@ -31,7 +31,10 @@ def pretrain(config: RunConfig) -> None:
     print_values(f"base detector {done.folder}", {**done.outputs, "already_complete": done.skipped})
 
 
-@takes_settings("data.path", "data.url", "data.val", "cache.folder", "cache.url", "distill")
+@takes_settings(
+    "data.path", "data.url", "data.val", "cache.folder", "cache.url", "distill",
+    changes={"reference": recipes.reference},
+)  # fmt: skip
 def distill(config: RunConfig) -> None:
     """Stage 2: train the student on the cached targets beside its own task."""
     from mocha_pipe.pipeline.stages import distill_student

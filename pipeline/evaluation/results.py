@@ -15,6 +15,7 @@ from mocha_pipe.student.fewshot import openset
 from mocha_pipe.student.fewshot.bootstrap import mean_interval
 from mocha_pipe.student.fewshot.confusion import confusion_by_coarse
 from mocha_pipe.student.fewshot.episodes import evaluate_episodes
+from mocha_pipe.student.fewshot.reference_metrics import reference_scores
 from mocha_pipe.student.fewshot.strangers import accept_above, shortfall
 from mocha_pipe.student.network.pool_pass import PoolPass
 
@@ -31,10 +32,13 @@ def shot_result(
     episodes: Sequence[Episode],
     passes: Mapping[str, PoolPass],
 ) -> dict[str, Any]:
-    """Figures of the methods, what they take for what, and the student's gain over its base detector; 0..100."""
+    """Figures of the methods, what they take for what, and the student's gain over its base detector; 0..100.
+
+    On a published benchmark also `reference`, the figures as the paper's authors compute them.
+    """
     scores = evaluate_episodes(benchmark, episodes, passes, learner=named(settings.learner), progress=True)
     ours, baseline = scores[STUDENT], scores[BASELINE]
-    return {
+    result: dict[str, Any] = {
         "benchmark": benchmark.name,
         "shots": shots,
         "episodes": len(episodes),
@@ -49,6 +53,13 @@ def shot_result(
             for method, found in scores.items()
         },
     }
+    if settings.benchmark_data:
+        theirs = reference_scores(benchmark, episodes, passes, learner=named(settings.learner), progress=True)
+        result["reference"] = {
+            method: {name: _figure(values_E, settings.seed) for name, values_E in found.items()}
+            for method, found in theirs.items()
+        }
+    return result
 
 
 def confusion_figures(

@@ -55,7 +55,22 @@ def results_tables(report: Mapping[str, Any]) -> list[Table]:
             gains = [interval(gain[key], signed=True) if key in gain else "" for key in shown]
             table.add_row("  gain", *gains, style="cyan", end_section=True)
         tables.append(table)
+    if "reference" in first:
+        tables.append(_reference_table(report))
     return tables
+
+
+def _reference_table(report: Mapping[str, Any]) -> Table:
+    """The figures as the paper's authors compute them."""
+    keys = tuple(next(iter(report["results"][0]["reference"].values())))
+    title = "as the paper's authors score (docs/reference.md)"
+    table = plain_table("", *(METRIC_TITLES[key] for key in keys), title=title)
+    for result in report["results"]:
+        table.add_row(Text(shots_in_words(result["shots"]), style="bold"))
+        for name, figures in result["reference"].items():
+            cells = [interval(figures[key]) for key in keys]
+            table.add_row(f"  {name}", *cells, style="bold" if name == "mocha" else None)
+    return table
 
 
 def _figure(result: Mapping[str, Any], method: str, key: str) -> str:

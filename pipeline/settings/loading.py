@@ -38,13 +38,20 @@ _MUST = {
 """What pydantic's kinds of error mean to a user."""
 
 
-def load_config(path: Path | None, flags: Values, *, recipe: Callable[..., RunConfig] | None = None) -> RunConfig:
+def load_config(
+    path: Path | None,
+    flags: Values,
+    *,
+    recipe: Callable[..., RunConfig] | None = None,
+    change: Callable[[RunConfig], RunConfig] | None = None,
+) -> RunConfig:
     """The configuration of a command: a recipe, the TOML file over it, the flags over both, folders filled in.
 
     Args:
         path: the TOML file, if any.
         flags: those that were given, nested as in the file.
         recipe: what to start from; when not given, `miniature` for the miniature world, `photographs` for other data.
+        change: a recipe that changes part of that one.
 
     Raises:
         ConfigError: the file or a flag holds what the settings do not know.
@@ -57,7 +64,8 @@ def load_config(path: Path | None, flags: Values, *, recipe: Callable[..., RunCo
     named = over(recipe() if recipe else RunConfig())
     # The miniature's small settings would starve a detector on photographs, and the other way round.
     recipe = recipe or (miniature if is_miniature(named) else photographs)
-    return over(recipe(named.root)).resolved()
+    start = recipe(named.root)
+    return over(change(start) if change else start).resolved()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from mocha_pipe.data.config import SETTINGS, AtLeastOne, DeviceName, NotNegative, WorldSize
-from mocha_pipe.student.choices import FeatureSet, LearnerName, ObjectiveName, ScheduleName
+from mocha_pipe.student.choices import FeatureSet, LearnerName, ObjectiveName, ScheduleName, TargetScale
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
 _FOLDERS = {name: name for name in ("miniature", "cache", "distill", "fewshot", "sweep")} | {"pretrain": "base"}
@@ -135,8 +135,8 @@ class DistillConfig(TrainingConfig):
     """Detector to start from, .pt or .yaml; the base detector (pretrained first if need be) when not given."""
     features: FeatureSet = "deep"
     """What a region's features are made of: maxima of the end of the backbone and of a last stage of the student's own
-    (`deep`, for photographs), the means of the head's inputs (`paper`), or these and patches of strides 2 and 4
-    (`fine`, for the miniature world)."""
+    (`deep`, for photographs), the means of the head's inputs (`paper`), these and patches of strides 2 and 4 (`fine`,
+    for the miniature world), or the head's inputs as the paper's authors pool and translate them (`reference`)."""
     objective: Literal[ObjectiveName, "best"] = "paper"
     """What the student's embeddings are asked to have in common with the teacher's (docs/objectives.md); `best` is the
     one that came first on the miniature's validation world."""
@@ -150,6 +150,13 @@ class DistillConfig(TrainingConfig):
     """Weight of the objective's local loss; L_dist in `paper`."""
     lambda_emb: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the objective's relational loss; L_emb in `paper`."""
+    target_scale: TargetScale = "whitened"
+    """Targets of equal variance (`whitened`), or on the curve that the paper's authors fitted to their teacher
+    (`reference`)."""
+    average: bool = True
+    """Whether the student is the moving average of the weights, or the weights of the last step."""
+    warmup_steps: AtLeastOne | None = None
+    """Steps in which the rates rise from 0; when not given as `warmup_epochs` of `yolo train` says."""
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)

@@ -18,7 +18,7 @@ class DistillSettings:
     """What is learned, and how."""
 
     features: FeatureSet = "fine"
-    """What a region's features are made of: `deep`, `fine` or `paper` (network/features.py)."""
+    """What a region's features are made of (network/features.py)."""
     objective: ObjectiveName = "paper"
     """What the embeddings should have in common with the targets (network/objectives.py)."""
     lambda_dist: float = 1.0
@@ -29,6 +29,10 @@ class DistillSettings:
     """Whether the detector learns in every epoch, in every fourth (`alternate`) or never (`frozen`); alternation.py."""
     detector_rate: float = 1.0
     """The detector's learning rate as a share of the translation module's, which is the training argument `lr0`."""
+    average: bool = True
+    """Whether the student is the moving average of the weights (EMA), or the weights of the last step."""
+    warmup_steps: int | None = None
+    """Steps in which rates rise to their full size; None leaves it to the training argument `warmup_epochs`."""
     window: int = 1000
     """Images that each worker of a stream draws the next one from; more mix better and take more memory."""
     train_arguments: Mapping[str, Any] = field(default_factory=dict)

@@ -120,6 +120,17 @@ class DistillTrainer(SourceTrainer):
             set_rates(optimizer, unwrap_model(model).model, self.setup.settings.detector_rate)
         return optimizer
 
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        if steps := self.setup.settings.warmup_steps:
+            self.args.warmup_epochs = steps / len(self.train_loader)
+
+    def optimizer_step(self) -> None:
+        """One step of the optimizer, and of the average where the student is one."""
+        if self.ema and not self.setup.settings.average:
+            self.ema.decay = _forgets  # set at each step, because ultralytics makes the average anew after a NaN
+        super().optimizer_step()
+
     def validate(self) -> tuple[dict[str, float] | None, float | None]:
         """Metrics on the validation images and the fitness; a detector that stays as it is needs no measuring again."""
         if not self.setup.kept_names:
@@ -207,8 +218,8 @@ def distill(
 ) -> DistillResult:
     """Trains a detector and a translation module on L_det + lambda_dist L_dist + lambda_emb L_emb (MOCHA, section 3).
 
-    The student is the averaged model after the last epoch, not ultralytics' best one: detection may peak while the
-    embedding still has most of its way to go.
+    The student is the averaged model after the last epoch (or its weights themselves, by `average`), not ultralytics'
+    best one: detection may peak while the embedding still has most of its way to go.
 
     Args:
         settings: losses, features and ultralytics' arguments.
@@ -259,6 +270,11 @@ def distill(
     )
     _measure_strangers(student_folder, val, select_device(arguments.get("device", ""), verbose=False))
     return DistillResult(folder=student_folder, metrics=read_metrics(checkpoint))
+
+
+def _forgets(_updates: int) -> float:
+    """The decay of an average that is its newest member."""
+    return 0.0
 
 
 def _kept_detector(model: str) -> tuple[DetectionModel, int]:

@@ -133,17 +133,24 @@ def _figures(question: Question, pool_pass: PoolPass, learner: str) -> dict[str,
 
 
 def name_detections(
-    benchmark: PersonalBenchmark, episode: Episode, pool_pass: PoolPass, *, learner: str = "conditional"
+    benchmark: PersonalBenchmark,
+    episode: Episode,
+    pool_pass: PoolPass,
+    *,
+    learner: str = "conditional",
+    by_confidence: bool = False,
 ) -> NamedDetections:
     """Fit a learner on the support of an episode and name what the detector found in its query scenes.
 
-    Unknown detections are left out; a score is the detector's confidence times the learner's.
+    Unknown detections are left out; a score is the detector's confidence times the learner's, or the former alone.
 
     Raises:
         PrototypeError: if there is no such learner.
     """
     question = ask(benchmark, source_regions(benchmark.source), episode)
     named = _named(question.taught(pool_pass.region_embedding, learner), question, pool_pass)
+    if by_confidence:
+        named = replace(named, score=pool_pass.detection_score[_asked(question, pool_pass)])
     return named[named.personal != UNKNOWN]
 
 
@@ -172,7 +179,7 @@ def source_regions(source: DetectionSource) -> NamedBoxes:
 
 def _named(fitted: PrototypeLearner, question: Question, pool_pass: PoolPass) -> NamedDetections:
     """All detections of the query scenes, unknown ones with a score of 0."""
-    rows = np.flatnonzero(np.isin(pool_pass.detection_image, question.query))
+    rows = _asked(question, pool_pass)
     names, certainty = fitted.predict(pool_pass.detection_embedding[rows], pool_pass.detection_coarse[rows])
     return NamedDetections(
         image=pool_pass.detection_image[rows],
@@ -180,3 +187,8 @@ def _named(fitted: PrototypeLearner, question: Question, pool_pass: PoolPass) ->
         personal=names,
         score=pool_pass.detection_score[rows] * certainty,
     )
+
+
+def _asked(question: Question, pool_pass: PoolPass) -> NDArray[np.intp]:
+    """Rows of the detections in the query scenes."""
+    return np.flatnonzero(np.isin(pool_pass.detection_image, question.query))

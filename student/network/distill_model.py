@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import xywh2xyxy
 
@@ -22,6 +23,7 @@ from mocha_pipe.student.network.features import (
     tap,
 )
 from mocha_pipe.student.network.objectives import OBJECTIVES
+from mocha_pipe.student.network.reference_block import LearnedScale, ReferenceBlock
 from mocha_pipe.student.network.translation import FeedForward, PatchEncoder, TranslationModule
 
 DISTILLATION_ITEMS = ("dist_loss", "emb_loss")
@@ -60,7 +62,8 @@ class DistillModel(DetectionModel):  # type: ignore[misc]  # ultralytics is unty
         self.objective = objective
         self.frozen = frozen
         stage = last_stage(self) if features == "deep" else None
-        self.translation = TranslationModule(feature_dims(self, features), target_dim, stage)
+        dims = feature_dims(self, features)
+        self.translation = TranslationModule(dims, target_dim, stage, reference=features == "reference")
         if OBJECTIVES[objective].decoder:
             self.decoder = nn.Linear(target_dim, target_dim)
 
@@ -139,4 +142,5 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 # A checkpoint names the classes of its model. To resume a run, the restricted loader must know ours.
-torch.serialization.add_safe_globals([DistillModel, TranslationModule, PatchEncoder, FeedForward, FeatureDims])
+_OURS = [DistillModel, TranslationModule, PatchEncoder, FeedForward, FeatureDims, LearnedScale, ReferenceBlock]
+torch.serialization.add_safe_globals([*_OURS, nn.MultiheadAttention, NonDynamicallyQuantizableLinear])

@@ -6,12 +6,13 @@ patches: the backbone's maps at stride 2 and 4, sampled on a 12 x 12 grid in the
 texture that deeper levels threw away, and where these lie. No gradient flows back through patches: it costs time and
 changed nothing that was measured (docs/log.md). Features `deep`, the default, are for photographs: means and maxima of
 the end of the backbone (deep.py).
+Features `reference` are the paper's as its authors' code takes them: means over whole cells (`whole_cells`).
 
 Legend: B images, N boxes, C channels of a level, F channels of the fine maps together, H x W cells of a level,
 G = GRID cells along a side of a patch, P most boxes of an image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +28,9 @@ from mocha_pipe.student.network.deep import deep_dims, deep_features, deep_layer
 GRID = 12
 """Cells along a side of a patch; the box of an object 48 pixels wide has 12 cells at stride 4."""
 
+AxisShares = Callable[[Tensor, Tensor, int], Tensor]
+"""Low and high ends (N,) as shares of an axis, and its number of cells -> (N, cells), rows that sum to 1."""
+
 _FINE_STRIDES = (2, 4)
 _SMALLEST_SIDE = 1e-2  # of a cell; float32 resolves it on maps up to some thousand cells wide
 
@@ -38,6 +42,8 @@ class FeatureMaps(NamedTuple):
     pyramid: list[Tensor]  # [(B, C, H, W)], what enters the Detect head
     deep: Sequence[Tensor] = ()
     """[(B, C, H, W)], the ends of the backbone's last three stages, then that of the student's own; features `deep`."""
+    whole_cells: bool = False
+    """Whether means are over whole cells, as in features `reference`."""
 
 
 class RegionFeatures(NamedTuple):
@@ -72,7 +78,7 @@ def tap(detector: nn.Module, features: FeatureSet) -> Iterator[FeatureMaps]:
         Lists that each forward pass fills anew.
     """
     deep: list[Tensor] = []
-    maps = FeatureMaps([], [], deep)
+    maps = FeatureMaps([], [], deep, features == "reference")
 
     def keep(kept: list[Tensor], place: int, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
         kept[place:] = [output]
@@ -151,7 +157,7 @@ def region_features(maps: FeatureMaps, batch_index: Tensor, xyxyn: Tensor) -> Re
         means_of_two = [box_means([level], slots, xyxyn) for level in levels[1::2]]
         deep = deep_features(levels, batch_index, xyxyn, means_of_two)
         return RegionFeatures(deep, deep.new_zeros(len(deep), 0, GRID, GRID))
-    means = box_means(maps.pyramid, slots, xyxyn)
+    means = box_means(maps.pyramid, slots, xyxyn, whole_cells if maps.whole_cells else axis_overlap)
     if not maps.fine:
         return RegionFeatures(means, means.new_zeros(len(means), 0, GRID, GRID))
     return RegionFeatures(means, box_patches([level.detach() for level in maps.fine], slots, xyxyn))
@@ -215,24 +221,29 @@ def cell_centres(xyxyn: Tensor) -> Tensor:
     return torch.stack([x[:, None, :].expand(-1, GRID, -1), y[:, :, None].expand(-1, -1, GRID)], dim=3) * 2 - 1
 
 
-def box_means(maps: Sequence[Tensor], slots: BoxSlots, xyxyn: Tensor) -> Tensor:
+def box_means(maps: Sequence[Tensor], slots: BoxSlots, xyxyn: Tensor, shares: AxisShares | None = None) -> Tensor:
     """Mean of every map over the area of each box, with cells on the border counted by the share that the box covers.
 
     Computed in float32 outside autocast, differentiable in the maps. A box is clipped to the image; one thinner than a
-    hundredth of a cell is widened to that, so that the mean of a degenerate box is the cell it lies in. Arguments as in
-    `box_patches`.
+    hundredth of a cell is widened to that, so that the mean of a degenerate box is the cell it lies in.
+
+    Args:
+        maps: [(B, C, H, W)] levels of one batch of images.
+        slots: the image of each box.
+        xyxyn: (N, 4) corners as shares of the image, 0..1.
+        shares: how much each cell of an axis counts; `axis_overlap` when not given.
 
     Returns:
         (N, sum of C) float32.
     """
     if len(xyxyn) == 0:
         return torch.cat([level[:0, :, 0, 0].float() for level in maps], dim=1)  # on the graph of the maps
-    means = []
+    means, shares = [], shares or axis_overlap
     with torch.autocast(xyxyn.device.type, enabled=False):
         for level in maps:
             height, width = level.shape[2:]
-            weights_x = axis_overlap(xyxyn[:, 0], xyxyn[:, 2], width)  # (N, W)
-            weights_y = axis_overlap(xyxyn[:, 1], xyxyn[:, 3], height)  # (N, H)
+            weights_x = shares(xyxyn[:, 0], xyxyn[:, 2], width)  # (N, W)
+            weights_y = shares(xyxyn[:, 1], xyxyn[:, 3], height)  # (N, H)
             weights = slots.spread((weights_y[:, :, None] * weights_x[:, None, :]).flatten(1))  # (B, P, HW)
             # In this order the gradient has the layout of the maps; the other slows every convolution before them.
             products = torch.bmm(level.float().flatten(2), weights.transpose(1, 2))  # (B, C, P)
@@ -248,3 +259,16 @@ def axis_overlap(low: Tensor, high: Tensor, num_cells: int) -> Tensor:
     cell = torch.arange(num_cells, device=low.device)
     covered = torch.minimum(high[:, None], cell + 1) - torch.maximum(low[:, None], cell)
     return covered.clamp(min=0) / (high - low)[:, None]
+
+
+def whole_cells(low: Tensor, high: Tensor, num_cells: int) -> Tensor:
+    """Equal shares of the cells from the one that `low` lies in to the one behind `high`: (N, cells).
+
+    As the authors' code slices a map: cells floor(low) to ceil(high), both included, of which those on the map count.
+    That is one or two cells too many at the far end. Arguments as in `axis_overlap`.
+    """
+    low, high = (side.float().clamp(0, 1) * num_cells for side in (low, high))
+    cell = torch.arange(num_cells, device=low.device)
+    first = low.floor().clamp(max=num_cells - 1)
+    inside = ((cell >= first[:, None]) & (cell <= high.ceil()[:, None])).float()
+    return inside / inside.sum(dim=1, keepdim=True)

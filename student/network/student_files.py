@@ -18,7 +18,6 @@ import ultralytics
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 from ultralytics.nn.modules import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
@@ -155,9 +154,7 @@ def load_student(path: Path) -> Student:
         )
     return Student(
         detector=detector,
-        translation=_read_translation(
-            path / TRANSLATION_FILE, dims, card.target_dim, last_stage(detector) if card.features == "deep" else None
-        ),
+        translation=_read_translation(path / TRANSLATION_FILE, dims, card, detector),
         features=card.features,
         class_names=tuple(card.class_names),
         image_size=card.image_size,
@@ -250,16 +247,18 @@ def _read_card(folder: Path) -> _Card:
         ) from error
 
 
-def _read_translation(path: Path, dims: FeatureDims, out_dim: int, stage: nn.Sequential | None) -> TranslationModule:
+def _read_translation(path: Path, dims: FeatureDims, card: _Card, detector: DetectionModel) -> TranslationModule:
     """The translation module, in evaluation mode."""
     if not path.is_file():
         raise StudentModelNotFoundError(f"{path}: no such file; run `mocha-pipe distill` again.")
-    translation = TranslationModule(dims, out_dim, stage)
+    stage = last_stage(detector) if card.features == "deep" else None
+    translation = TranslationModule(dims, card.target_dim, stage, reference=card.features == "reference")
     try:
         translation.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise StudentModelError(
-            f"{path}: must hold a translation module {list(dims)} to {out_dim} wide; run `mocha-pipe distill` again."
+            f"{path}: must hold a translation module {list(dims)} to {card.target_dim} wide; "
+            "run `mocha-pipe distill` again."
         ) from error
     return translation.eval().requires_grad_(False)
 

@@ -11,6 +11,8 @@ Deep features (deep.py) are mapped linearly instead: the map starts as the best 
 which a block in between would spoil. There the module holds the student's own last stage, and an embedding is what was
 translated with the detector's own features beside it, each of unit length and those weighted by `KEPT_WEIGHT`.
 
+Features `reference` take the authors' own module instead (reference_block.py).
+
 Legend: N regions, C channels, F channels of a patch, G x G its cells, D target dimensions.
 """
 
@@ -21,6 +23,7 @@ from ultralytics.nn.modules import Conv
 
 from mocha_pipe.student.network.deep import keep_statistics
 from mocha_pipe.student.network.features import FeatureDims, FeatureMaps, RegionFeatures
+from mocha_pipe.student.network.reference_block import LearnedScale, ReferenceBlock
 
 _EXPANSION = 4
 _PATCH_WIDTHS = (24, 128)
@@ -66,13 +69,16 @@ class TranslationModule(nn.Module):
     learned scale and shift. A batch of fewer than two regions has no deviation and is normalised by the tracked one.
     """
 
-    def __init__(self, dims: FeatureDims, out_dim: int, stage: nn.Sequential | None = None) -> None:
+    def __init__(
+        self, dims: FeatureDims, out_dim: int, stage: nn.Sequential | None = None, *, reference: bool = False
+    ) -> None:
         """Random weights.
 
         Args:
             dims: widths of a region's features.
             out_dim: width of the targets, D.
             stage: the student's own last stage, by `last_stage`; for features `deep`.
+            reference: the authors' module; for features `reference`.
         """
         super().__init__()
         self.dims = dims
@@ -85,9 +91,9 @@ class TranslationModule(nn.Module):
             self.patches = PatchEncoder(dims.patches)
             width += 2 * _PATCH_WIDTHS[-1]
             self.reduce = nn.Linear(width, _REDUCED)
-        self.channels = nn.BatchNorm1d(width)
+        self.channels: nn.Module = LearnedScale(width) if reference else nn.BatchNorm1d(width)
         width = _REDUCED if dims.patches else width
-        self.mix = nn.Identity() if dims.kept else FeedForward(width)
+        self.mix: nn.Module = nn.Identity() if dims.kept else ReferenceBlock(width) if reference else FeedForward(width)
         self.project = nn.Linear(width, out_dim, bias=False)
 
     def forward(self, features: RegionFeatures) -> Tensor:

@@ -25,7 +25,16 @@ from mocha_pipe.student.fewshot.learner import UNKNOWN
 from mocha_pipe.student.fewshot.prototypes import EPSILON
 from mocha_pipe.student.network.deep import deep_features
 from mocha_pipe.student.network.embedder import NMS_IOU, RegionEmbedder
-from mocha_pipe.student.network.features import GRID, FeatureMaps, RegionFeatures, axis_overlap, cell_centres, tap
+from mocha_pipe.student.network.features import (
+    GRID,
+    AxisShares,
+    FeatureMaps,
+    RegionFeatures,
+    axis_overlap,
+    cell_centres,
+    tap,
+    whole_cells,
+)
 from mocha_pipe.student.network.student_files import Student
 from mocha_pipe.student.personal.naming import SAME_THING_IOU
 
@@ -138,7 +147,8 @@ class PersonalGraph(nn.Module):
             means = [_means(level[0], shares_N4) for level in maps.deep[1::2]]
             deep_NC = deep_features(maps.deep, first, shares_N4, means)
             return self.translation.embed(RegionFeatures(deep_NC, deep_NC[:, :0]))
-        means_NC = torch.cat([_means(level[0], shares_N4) for level in maps.pyramid], dim=1)
+        shares = whole_cells if maps.whole_cells else axis_overlap
+        means_NC = torch.cat([_means(level[0], shares_N4, shares) for level in maps.pyramid], dim=1)
         patches = [_patches(level, shares_N4) for level in maps.fine] or [means_NC[:, :0]]
         return self.translation.embed(RegionFeatures(means_NC, torch.cat(patches, dim=1)))
 
@@ -153,11 +163,11 @@ def _named_once(boxes_N4: Tensor, scores_N: Tensor, personal_N: Tensor, objects_
     return stays_N.nonzero()[:, 0]
 
 
-def _means(level_CHW: Tensor, shares_N4: Tensor) -> Tensor:
+def _means(level_CHW: Tensor, shares_N4: Tensor, shares: AxisShares = axis_overlap) -> Tensor:
     """(N, C): `box_means` of one level of one image."""
     _, height, width = level_CHW.shape
-    weights_NX = axis_overlap(shares_N4[:, 0], shares_N4[:, 2], width)
-    weights_NY = axis_overlap(shares_N4[:, 1], shares_N4[:, 3], height)
+    weights_NX = shares(shares_N4[:, 0], shares_N4[:, 2], width)
+    weights_NY = shares(shares_N4[:, 1], shares_N4[:, 3], height)
     return (weights_NY[:, :, None] * weights_NX[:, None, :]).flatten(1) @ level_CHW.flatten(1).T
 
 

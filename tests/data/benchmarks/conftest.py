@@ -119,12 +119,12 @@ def build_handheld(write_split: Callable[..., list[str]]) -> Callable[[Path, int
 
 @pytest.fixture(scope="session")
 def build_pod(write_split: Callable[..., list[str]]) -> Callable[[Path], Path]:
-    """POD: three support images of each object, of which class_to_images.json lists two; three folders of queries."""
+    """POD: three support images of each object, of which class_to_images.json lists two; four folders of queries."""
 
     def build(root: Path) -> Path:
         write_split(root, "train", 45, range(3))
-        for place, folder in enumerate(("val", "val_light", "val_dark")):
-            write_split(root, folder, 3 + place, range(1))
+        for place, folder in enumerate(("val_crop", "val", "val_light", "val_dark")):
+            write_split(root, folder, 2 + place, range(1))
         kinds = [
             "book", "bottle", "can", "clock", "fruit", "glass", "glasses", "mouse", "mug", "pen", "phone", "remote",
             "scissors", "shoe", "toy",

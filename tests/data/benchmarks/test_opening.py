@@ -56,7 +56,7 @@ def test_keys_that_do_not_fit(make_yolo: Make, change: dict[str, Any], message: 
     assert str(caught.value) == f"{data}: {message}"
 
 
-NAMES = "perseg, pod, pod-light, pod-dark, pod-crop, pod-crop-light, pod-crop-dark, core50, icubworld"
+NAMES = "perseg, pod, pod-crop-light, pod-crop-dark, pod-val, pod-light, pod-dark, pods, core50, icubworld"
 
 
 def test_a_folder_with_neither_photographs_nor_yaml(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def change_lists(root: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
     return file
 
 
-@pytest.mark.parametrize(("name", "folder", "count"), [("pod", "val", 3), ("pod-light", "val_light", 4)])
+@pytest.mark.parametrize(
+    ("name", "folder", "count"), [("pod", "val_crop", 2), ("pod-val", "val", 3), ("pod-light", "val_light", 4)]
+)
 def test_the_name_says_which_folder_is_asked_about(root: Path, name: str, folder: str, count: int) -> None:
     benchmark = open_benchmark(name, root)
     assert benchmark.name == name
@@ -86,9 +88,10 @@ def test_too_few_listed_images(root: Path) -> None:
 
 def test_a_folder_of_queries_that_is_not_there(root: Path) -> None:
     with pytest.raises(DatasetNotFoundError) as refused:
-        open_benchmark("pod-crop", root)
+        open_benchmark("pod-crop-dark", root)
     assert str(refused.value) == (
-        f"{root}: pod-crop has a folder 'val_crop', which is not in it; name the folder that holds it with --data"
+        f"{root}: pod-crop-dark has a folder 'val_crop_dark', which is not in it; "
+        "name the folder that holds it with --data"
     )
 
 

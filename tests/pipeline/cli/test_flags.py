@@ -1,6 +1,7 @@
 """Flags are made from settings: which there are, what they say, and that they end in the configuration."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from mocha_pipe.pipeline.cli import flags
 from mocha_pipe.pipeline.cli.main import app
+from mocha_pipe.pipeline.settings.recipes import photographs, reference
 from mocha_pipe.pipeline.settings.sections import RunConfig
 
 Command = Callable[..., Result]
@@ -60,7 +62,8 @@ TEACHER = {
         ("demo", set()),
         ("pretrain", TRAINING | {"--model"}),
         ("distill", TRAINING | {"--val", "--cache", "--student", "--features", "--objective", "--schedule",
-                                "--lambda-dist", "--lambda-emb", "--detector-rate"}),
+                                "--lambda-dist", "--lambda-emb", "--detector-rate", "--target-scale", "--average",
+                                "--no-average", "--warmup-steps", "--recipe"}),
         ("fewshot", {"--shots", "--benchmark", "--data", "--run", "--base", "--out", "--episodes", "--queries",
                      "--seed", "--learner", "--confidence", "--false-accept-rate", "--device", "--teacher",
                      "--no-teacher", "--head-epochs", "--json"}),
@@ -113,6 +116,24 @@ def test_switches(received: Callable[..., RunConfig], tmp_path: Path) -> None:
     assert received("cache build --retry-failed --compile").cache.retry_failed
 
 
+def test_a_recipe_stands_where_the_defaults_do(received: Callable[..., RunConfig], tmp_path: Path) -> None:
+    config = received("distill --data d.yaml --student y.pt --recipe reference --epochs 3 --set lrf=0.5")
+    assert config.distill == replace(
+        reference(photographs()).resolved().distill, student="y.pt", epochs=3,
+        train={**reference(photographs()).distill.train, "lrf": 0.5},
+    )  # fmt: skip
+    assert received("distill --data d.yaml --student y.pt").distill.features == "deep"
+    (tmp_path / "run.toml").write_text("[distill]\nbatch = 4\n")
+    on_miniature = received("distill --recipe reference --config run.toml")
+    assert (on_miniature.cache.dim, on_miniature.distill.features, on_miniature.distill.batch) == (128, "reference", 4)
+
+
+def test_another_recipe_is_refused(command: Command) -> None:
+    result = command("distill", "--recipe", "paper")
+    message = "error: --recipe must be reference, found 'paper'; leave it out for the defaults\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", message)
+
+
 def test_a_folder_and_a_url_share_a_flag_and_the_later_word_wins(
     received: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
@@ -143,7 +164,7 @@ def test_the_teacher_of_a_plan_is_that_of_the_build(received: Callable[..., RunC
 
 def test_help_shows_choices_and_defaults(command: Command) -> None:
     shown = " ".join(command("distill", "--help").stdout.split())
-    assert "--features deep|fine|paper " in shown
+    assert "--features deep|fine|paper|reference " in shown
     assert "--epochs N Passes over the training split. [default: 50; 8 on the miniature world]" in shown
     assert "[default: auto]" in shown
     assert "[default: 128 on the miniature world]" in " ".join(command("cache", "plan", "--help").stdout.split())

@@ -135,6 +135,13 @@ def test_a_published_benchmark_runs_on_a_detector_of_more_classes_in_any_order(
     assert (figures["benchmark"], figures["shots"], figures["episodes"]) == ("perseg", 1, 2)
     assert notes(result) == ["note: 1-shot episodes are those published with perseg"]
     assert Finder.confidences == [0.1, 0.1]
+    for method in ("mocha", "yolo"):
+        theirs = {name: figure["mean"] for name, figure in figures["reference"][method].items()}
+        assert theirs == {"map50_95": pytest.approx(100), "image_accuracy": 100}
+    shown = command(
+        "fewshot", "--run", run, "--no-teacher", "--episodes", 2, "--benchmark", "perseg", "--data", perseg_folder
+    )
+    assert "as the paper's authors score" in shown.stdout
 
 
 def test_shots_that_were_not_published_are_drawn_and_the_report_says_so(
@@ -275,9 +282,9 @@ def test_a_base_detector_without_the_classes_is_refused(
         ),
         (
             ("--data", "."),
-            "--data is the folder of a published benchmark (perseg, pod, pod-light, pod-dark, pod-crop, "
-            "pod-crop-light, pod-crop-dark, core50, icubworld), but --benchmark is work/miniature/benchmark; name one "
-            "of them, or leave out --data where --benchmark is a folder itself",
+            "--data is the folder of a published benchmark (perseg, pod, pod-crop-light, pod-crop-dark, "
+            "pod-val, pod-light, pod-dark, pods, core50, icubworld), but --benchmark is work/miniature/benchmark; "
+            "name one of them, or leave out --data where --benchmark is a folder itself",
         ),
     ],
 )

@@ -6,13 +6,15 @@ from typing import get_args
 
 import pytest
 from pydantic import ValidationError
+from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.settings.loading import apply_values, load_config, parse_assignments
-from mocha_pipe.pipeline.settings.recipes import demo, miniature, photographs
+from mocha_pipe.pipeline.settings.recipes import demo, miniature, photographs, reference
 from mocha_pipe.pipeline.settings.sections import CacheConfig, RunConfig
 from mocha_pipe.student.choices import LearnerName
 from mocha_pipe.student.fewshot.prototypes import LEARNERS
+from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS
 
 
 def toml(tmp_path: Path, text: str) -> Path:
@@ -61,6 +63,28 @@ def test_trained_weights_stay_as_they_are_unless_somebody_says_otherwise(
         None, {**values, "distill": {"student": student, "schedule": "alternate", "detector_rate": 0.5}}
     )
     assert (asked.distill.schedule, asked.distill.detector_rate) == ("alternate", 0.5)
+
+
+def test_the_reference_trains_as_its_authors_do() -> None:
+    asked = reference(photographs()).resolved().distill
+    train = {**DEFAULT_TRAIN_ARGUMENTS, **asked.train}
+    assert (train["optimizer"], train["momentum"], train["lr0"], train["weight_decay"]) == ("Adam", 0.937, 1e-3, 1e-4)
+    assert asked.detector_rate is not None
+    assert train["lr0"] * asked.detector_rate == pytest.approx(1e-4)
+    assert train["weight_decay"] * asked.detector_rate == pytest.approx(1e-5)
+    assert (train["cos_lr"], train["nbs"], asked.warmup_steps) == (True, asked.batch, 1000)
+    assert (asked.epochs, asked.batch, asked.image_size) == (50, 16, 672)
+    assert (asked.features, asked.objective, asked.schedule) == ("reference", "paper", "alternate")
+    assert (asked.lambda_dist, asked.lambda_emb, asked.target_scale, asked.average) == (1, 1, "reference", False)
+
+
+def test_the_reference_augments_nothing() -> None:
+    train = {**DEFAULT_TRAIN_ARGUMENTS, **reference(photographs()).distill.train}
+    augmentations = (
+        "hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr",
+        "mosaic", "mixup", "cutmix", "copy_paste", "multi_scale",
+    )  # fmt: skip
+    assert {name: train.get(name, DEFAULT_CFG_DICT[name]) for name in augmentations} == dict.fromkeys(augmentations, 0)
 
 
 def test_a_miniature_made_elsewhere_takes_the_settings_of_the_miniature(tmp_path: Path) -> None:

@@ -94,14 +94,15 @@ def make_student(
 
 @pytest.fixture(scope="session")
 def made(tiny_models: dict[str, str]) -> Path:
-    """`pictures`, students `v8`, `v8-paper`, `v8-deep`, `11`, `26`, and of the first what each file format exports."""
+    """`pictures`, students `v8`, `v8-paper` and others of it, `11`, `26`, and of the first what each format exports."""
 
     def make(folder: Path) -> None:
         source = picture_source(folder / "pictures")
         for family in tiny_models:
             make_student(tiny_models[family], folder / family, source, features="fine", names=CLASSES)
         make_student(tiny_models["v8"], folder / "v8-paper", source, features="paper", names=("cup", "ball", "böot"))
-        make_student(tiny_models["v8"], folder / "v8-deep", source, features="deep", names=CLASSES)
+        for features in ("deep", "reference"):
+            make_student(tiny_models["v8"], folder / f"v8-{features}", source, features=features, names=CLASSES)
         for form in FILE_FORMATS:
             export_student(folder / "v8", folder / f"v8.{form}", file_format=form, false_accept_rate=RATE)
 

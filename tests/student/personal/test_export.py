@@ -205,6 +205,7 @@ def test_onnx_equals_pytorch_on_a_hundred_pictures(wanted: Wanted, run: Runner) 
     [
         ("v8-paper", "gallery", 310, 320),
         ("v8-deep", "simpleshot", None, SIZE),
+        ("v8-reference", "gallery", None, SIZE),
         ("11", "protonet", None, SIZE),
         ("26", "simpleshot", 64, 64),
     ],
