@@ -1,5 +1,5 @@
 """Readers of personal benchmarks: a folder becomes a `PersonalBenchmark`; opening.py finds the right one.
 
-`perseg`, `pod`, `core50` and `icubworld` read the published ones (data/benchmarks/published.py is what they share),
-`yaml_folder` and `photos` read a folder of one's own.
+`perseg`, `pod`, `pods`, `core50` and `icubworld` read the published ones (published.py is what those in YOLO layout
+share), `yaml_folder` and `photos` read a folder of one's own.
 """

@@ -9,6 +9,7 @@ from mocha_pipe.data.benchmarks.handheld import CORE50, ICUBWORLD, read_handheld
 from mocha_pipe.data.benchmarks.perseg import read_perseg
 from mocha_pipe.data.benchmarks.photos import object_folders, read_photos
 from mocha_pipe.data.benchmarks.pod import QUERIES, read_pod
+from mocha_pipe.data.benchmarks.pods import read_pods
 from mocha_pipe.data.benchmarks.yaml_folder import read_yaml_folder
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.types import PersonalBenchmark
@@ -32,6 +33,7 @@ class PublishedBenchmark:
 PUBLISHED = {
     "perseg": PublishedBenchmark(read=read_perseg, confidence=0.1),
     **{name: PublishedBenchmark(read=partial(read_pod, name=name), confidence=0.1) for name in QUERIES},
+    "pods": PublishedBenchmark(read=read_pods, confidence=0.1),
     **{
         name: PublishedBenchmark(
             read=partial(read_handheld, name=name, objects=objects), confidence=0.001, head_epochs=10,

@@ -137,5 +137,32 @@ def build_pod(write_split: Callable[..., list[str]]) -> Callable[[Path], Path]:
     return build
 
 
+@pytest.fixture(scope="session")
+def build_pods(write_scene: WriteScene) -> Callable[[Path], Path]:
+    """PODS: three objects of two kinds, two photographs of each to learn from and two to ask about, all with masks."""
+
+    def build(root: Path) -> Path:
+        things = {"mug_red": "mug", "tote_blank": "tote", "mug_blue": "mug"}
+        for split in ("train", "test_dense"):
+            for place, thing in enumerate(things):
+                for copy in range(2):
+                    write_scene(root / split / thing / f"{copy}.jpg")
+                    mask = Image.new("L", (24, 16))
+                    mask.paste(255, (6, 4, 18 - place, 12))
+                    (root / f"{split}_masks" / thing).mkdir(parents=True, exist_ok=True)
+                    mask.save(root / f"{split}_masks" / thing / f"{copy}.png")
+        write_scene(root / "test" / "mug_red" / "7.jpg")  # without a mask
+        info = {
+            "classes": list(things),
+            "class_to_idx": {name: number for number, name in enumerate(things)},
+            "class_to_sc": things,
+            "class_to_split": dict.fromkeys(things, "test"),
+        }
+        write_json(root / "pods_info.json", info)
+        return root
+
+    return build
+
+
 def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mocha_pipe.data.benchmarks.episodes import Episode, draw_episodes
 from mocha_pipe.data.benchmarks.opening import PUBLISHED, open_benchmark, open_training
@@ -250,6 +251,19 @@ class TestIcubworld(_Handheld):
 
     name, first_and_last = "icubworld", ("bottle0", "bags3")
     coarse_ids = (0,) * 8 + (24,) * 8 + (3,) * 4 + (29,) * 4 + (30,) * 4 + (26,) * 4
+
+
+class TestPods(BenchmarkContract):
+    name = "pods"
+
+    @classmethod
+    def build(cls, root: Path, request: pytest.FixtureRequest) -> None:
+        request.getfixturevalue("build_pods")(root)
+
+    def test_a_changed_box_changes_the_fingerprint(self, benchmark: PersonalBenchmark, ours: Path) -> None:
+        mask = next(iter(sorted((ours / "test_dense_masks").rglob("*.png"))))
+        Image.new("L", (24, 16), 255).save(mask)
+        assert self.open(ours).fingerprint() != benchmark.fingerprint()
 
 
 class TestYamlFolder(BenchmarkContract):
