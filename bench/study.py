@@ -1,8 +1,10 @@
 """What distillation brings on the miniature benchmark, over training seeds. `make study`; leaves work/study.json.
 
-    default   the demo's recipe
-    paper     the paper's own: means of P3-P5, L_emb with T = 1
-    plain     no distillation: as many more epochs by the detection loss alone
+    default      the demo's recipe
+    paper        as the paper's authors train (recipes.reference), for as long and at the size of the miniature's scenes
+    plain        no distillation: as many more epochs by the detection loss alone
+    attributes   the default without a teacher: what an object is made of as its target (controls.py)
+    instances    the default without a teacher: which object it is, by a contrastive loss (controls.py)
 
 STUDY/<recipe>/seed-<n>           a distillation like any other (stages.py): resumed if stopped, skipped if complete
 STUDY/<recipe>/seed-<n>/fewshot   its few-shot report; the episodes are the same for every run
@@ -10,15 +12,17 @@ STUDY/<recipe>/seed-<n>/fewshot   its few-shot report; the episodes are the same
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from bench.casts import SEEDS, cast_figures
+from bench.controls import Control, control_targets
 from bench.figures import Figure, exit_code, keep, show
 from mocha_pipe.data.images import read_image
 from mocha_pipe.pipeline.distillation import DistillInputs, distill_from
@@ -26,8 +30,8 @@ from mocha_pipe.pipeline.evaluation.intervals import seed_mean
 from mocha_pipe.pipeline.markers import read_json
 from mocha_pipe.pipeline.report.tables import shots_in_words
 from mocha_pipe.pipeline.run.inputs import teacher_config
-from mocha_pipe.pipeline.settings.recipes import demo
-from mocha_pipe.pipeline.settings.sections import RunConfig
+from mocha_pipe.pipeline.settings.recipes import demo, reference
+from mocha_pipe.pipeline.settings.sections import DistillConfig, RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache, distill_inputs, evaluate_fewshot
 from mocha_pipe.student.fewshot.bootstrap import Interval
 from mocha_pipe.teacher_cache.crops import cut_crop
@@ -36,11 +40,21 @@ from mocha_pipe.teacher_cache.store.whitening import whiten
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
-RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "default": {},
-    "paper": {"features": "paper", "objective": "paper"},
-    "plain": {"lambda_dist": 0.0, "lambda_emb": 0.0},
+
+def _as_the_authors_do(config: RunConfig) -> DistillConfig:
+    own, theirs = config.distill, reference(config).distill
+    train = {**theirs.train, "nbs": own.batch, "plots": False, "val": False}
+    return replace(theirs, epochs=own.epochs, batch=own.batch, image_size=own.image_size, train=train)
+
+
+RECIPES: Mapping[str, Callable[[RunConfig], DistillConfig]] = {
+    "default": lambda config: config.distill,
+    "paper": _as_the_authors_do,
+    "plain": lambda config: replace(config.distill, lambda_dist=0.0, lambda_emb=0.0),
+    "attributes": lambda config: config.distill,
+    "instances": lambda config: replace(config.distill, objective="contrastive"),
 }
+CONTROLS = get_args(Control)
 _MIRRORED_IMAGES = 400
 
 
@@ -80,18 +94,30 @@ def measure(config: RunConfig, seeds: Sequence[int]) -> dict[str, Figure]:
     """The figures of every recipe, trained with every seed on one cache and one base detector."""
     build_teacher_cache(config)
     inputs = distill_inputs(config)
+    world = config.miniature
+    dim = inputs.targets.dim
+    planned = {name: control_targets(name, world.size, world.seed, inputs.table, dim) for name in CONTROLS}
     found: dict[str, dict[int, RunFigures]] = {recipe: {} for recipe in RECIPES}
     for seed in seeds:
         for recipe in RECIPES:
             typer.echo(f"{recipe}, seed {seed} ...", err=True)
-            found[recipe][seed] = _measured(config, inputs, recipe, seed)
-    return {**recipe_figures(found), "teacher_mirror_cosine": _mirror_figure(config, inputs)}
+            own = replace(inputs, targets=planned[recipe]) if recipe in planned else inputs
+            found[recipe][seed] = _measured(config, own, recipe, seed)
+    return {
+        **recipe_figures(found),
+        **cast_figures(config, _folder(config, "default", seeds[0]), SEEDS),
+        "teacher_mirror_cosine": _mirror_figure(config, inputs),
+    }
+
+
+def _folder(config: RunConfig, recipe: str, seed: int) -> Path:
+    return config.root / recipe / f"seed-{seed}"
 
 
 def _measured(config: RunConfig, inputs: DistillInputs, recipe: str, seed: int) -> RunFigures:
     """The figures of one run. What is complete on disk is neither trained nor evaluated again."""
-    folder = config.root / recipe / f"seed-{seed}"
-    distill = replace(config.distill, **RECIPES[recipe], seed=seed, folder=folder)
+    folder = _folder(config, recipe, seed)
+    distill = replace(RECIPES[recipe](config), seed=seed, folder=folder)
     run = distill_from(inputs, replace(config, distill=distill), flag="--root")
     fewshot = replace(config.fewshot, run=folder, folder=folder / "fewshot")
     evaluated = evaluate_fewshot(replace(config, fewshot=fewshot))
@@ -117,9 +143,9 @@ def recipe_figures(found: Mapping[str, Mapping[int, RunFigures]]) -> dict[str, F
     Args:
         found: by recipe and seed; the same seeds for each recipe.
     """
-    default, paper, plain = (list(found[recipe].values()) for recipe in RECIPES)
+    default, paper, plain = (list(found[recipe].values()) for recipe in ("default", "paper", "plain"))
 
-    def figure(values: Sequence[float], target: float, what: str) -> Figure:
+    def figure(values: Sequence[float], target: float | None, what: str) -> Figure:
         mean = seed_mean(np.array(values))
         return Figure(value=mean.mean, target=target, better="higher", note=f"{_interval(mean)}{what}")
 
@@ -136,6 +162,12 @@ def recipe_figures(found: Mapping[str, Mapping[int, RunFigures]]) -> dict[str, F
             "coarse mAP50-95 against as many more epochs without distillation",
         ),
     }
+    for control in CONTROLS:
+        figures[f"gain_1shot_vs_{control}"] = figure(
+            [ours.gain_1shot - other.gain_1shot for ours, other in zip(default, found[control].values(), strict=True)],
+            None,
+            f"the same over a student that learns {control} without a teacher",
+        )
     for shots in default[0].accuracy:
         figures[f"mocha_vs_teacher_{shots}shot"] = figure(
             [run.accuracy[shots] / run.teacher_accuracy[shots] for run in default], 0.95, "share of teacher's accuracy"

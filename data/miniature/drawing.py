@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mocha_pipe.data.miniature.objects import COLOURS, PersonalObject
+from mocha_pipe.data.miniature.objects import COLOURS, UNSEEN_COLOURS, PersonalObject
 
 Plane = NDArray[np.floating[Any]]  # (H, W)
 Mask = NDArray[np.bool_]  # (H, W)
 
+_RGB = {**COLOURS, **UNSEEN_COLOURS}
 _SUPERSAMPLING = 2
 _STICKER_RADIUS = 0.26
 _STICKER_CENTRES = {"mug": (-0.2, 0.35), "bottle": (0.0, 0.45), "ring": (0.0, 0.74), "cross": (0.0, 0.62)}
@@ -74,8 +75,25 @@ def pattern_mask(pattern: str, u: Plane, v: Plane) -> Mask:
         return ((u / period) % 1 < 0.5) ^ ((v / period) % 1 < 0.5)
     if pattern == "split":
         return u + v < 0
-    assert pattern == "plain", pattern
-    return np.zeros(u.shape, dtype=np.bool_)
+    if pattern == "plain":
+        return np.zeros(u.shape, dtype=np.bool_)
+    return _unseen_pattern_mask(pattern, u, v)
+
+
+def _unseen_pattern_mask(pattern: str, u: Plane, v: Plane) -> Mask:
+    period = 0.62
+    if pattern == "diagonal":
+        return ((u + v) / period) % 1 < 0.5
+    if pattern == "ringed":
+        rings: Mask = (np.hypot(u, v) / period) % 1 < 0.5
+        return rings
+    if pattern == "quartered":
+        return (u > 0) ^ (v > 0)
+    if pattern == "waved":
+        waves: Mask = ((v + 0.15 * np.sin(6 * u)) / period) % 1 < 0.5
+        return waves
+    assert pattern == "crossed", pattern
+    return (np.abs(u) < 0.2) | (np.abs(v) < 0.2)
 
 
 def local_coordinates(view: View, centre: tuple[float, float], left: int, top: int, side: int) -> tuple[Plane, Plane]:
@@ -107,13 +125,13 @@ def draw_object(
     u, v = local_coordinates(view, centre, left, top, side)
     body = shape_mask(thing.shape, u, v)
     colour = np.empty((*u.shape, 3), dtype=np.float32)
-    colour[:] = COLOURS[thing.main]
-    colour[pattern_mask(thing.pattern, u, v)] = COLOURS[thing.second]
+    colour[:] = _RGB[thing.main]
+    colour[pattern_mask(thing.pattern, u, v)] = _RGB[thing.second]
     if thing.sticker:
         at_u, at_v = _STICKER_CENTRES.get(thing.shape, (0.0, 0.0))
         distance = np.maximum(np.abs(u - at_u), np.abs(v - at_v))
         colour[distance < _STICKER_RADIUS] = (128, 128, 128)  # a rim, so that it shows on its own colour too
-        colour[distance < _STICKER_RADIUS * 0.8] = COLOURS[thing.sticker]
+        colour[distance < _STICKER_RADIUS * 0.8] = _RGB[thing.sticker]
     colour *= (view.brightness * (1 - 0.12 * u - 0.12 * v))[..., None]  # light falls from the upper left
     alpha = _halve(body.astype(np.float32)[..., None])
     paint = _halve(colour * body[..., None])

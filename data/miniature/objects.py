@@ -23,8 +23,22 @@ COLOURS = {
     "black": (25, 25, 28),
 }
 PATTERNS = ("plain", "striped", "banded", "dotted", "checked", "split")
+UNSEEN_COLOURS = {
+    "pink": (250, 150, 190),
+    "teal": (0, 130, 130),
+    "brown": (120, 70, 35),
+    "lime": (170, 230, 40),
+    "navy": (20, 25, 95),
+    "grey": (130, 132, 135),
+    "sky": (130, 200, 245),
+    "olive": (110, 115, 40),
+}
+UNSEEN_PATTERNS = ("diagonal", "ringed", "quartered", "waved", "crossed")
+"""These and `UNSEEN_COLOURS` occur in no scene of training, only in worlds that ask what carries over (`Shift`)."""
 
 Split = Literal["train", "val", "benchmark"]
+Shift = Literal["none", "colours", "patterns", "small"]
+"""How a world differs from that of training: unseen colours, unseen patterns, objects of half the size in a scene."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -95,6 +109,17 @@ def personal_objects(rng: np.random.Generator, per_shape: int, split: Split) -> 
         picks = rng.choice(len(look_alikes), size=per_shape - 1, replace=False)
         chosen += [base, *(look_alikes[pick] for pick in sorted(picks))]
     return tuple(chosen)
+
+
+def shifted(thing: PersonalObject, shift: Shift) -> PersonalObject:
+    """The object of another world that stands for this one: each colour or pattern has its counterpart there."""
+    if shift == "colours":
+        colour = dict(zip(COLOURS, UNSEEN_COLOURS, strict=True)) | {"": ""}
+        return replace(thing, main=colour[thing.main], second=colour[thing.second], sticker=colour[thing.sticker])
+    if shift == "patterns":
+        pattern = dict(zip(PATTERNS, ("plain", *UNSEEN_PATTERNS), strict=True))
+        return replace(thing, pattern=pattern[thing.pattern])
+    return thing
 
 
 def _with_article(noun: str) -> str:

@@ -20,28 +20,28 @@ _Box = tuple[float, float, float, float]
 class Scene:
     """A picture and what it shows."""
 
-    image: NDArray[np.uint8]  # (160, 160, 3) RGB
+    image: NDArray[np.uint8]  # (side, side, 3) RGB
     objects: tuple[PersonalObject, ...]
     """In the order of the boxes; an object that found no place is left out."""
     xyxy: NDArray[np.float64]  # (n, 4)
     """Tight boxes in pixels, of the whole object even where something covers part of it."""
 
 
-def render_scene(rng: np.random.Generator, objects: Sequence[PersonalObject]) -> Scene:
+def render_scene(rng: np.random.Generator, objects: Sequence[PersonalObject], side: int = SCENE_SIZE) -> Scene:
     """Place the objects so that they hardly overlap, cover some of them in part, then light and blur the picture."""
-    canvas = _background(rng)
+    canvas = _background(rng, side)
     placed: list[PersonalObject] = []
     boxes: list[_Box] = []
     for thing in objects:
         view = _random_view(rng)
-        centre = _free_centre(rng, view, boxes)
+        centre = _free_centre(rng, view, boxes, side)
         if centre is None:
             continue
         boxes.append(draw_object(canvas, thing, view, centre))
         placed.append(thing)
         if rng.random() < 0.35:
             _occlude(rng, canvas, boxes[-1])
-    xyxy = np.array(boxes, dtype=np.float64).reshape(-1, 4).clip(0, SCENE_SIZE)
+    xyxy = np.array(boxes, dtype=np.float64).reshape(-1, 4).clip(0, side)
     return Scene(_photograph(rng, canvas), tuple(placed), xyxy)
 
 
@@ -55,10 +55,10 @@ def _random_view(rng: np.random.Generator) -> View:
     )
 
 
-def _free_centre(rng: np.random.Generator, view: View, boxes: Sequence[_Box]) -> tuple[float, float] | None:
+def _free_centre(rng: np.random.Generator, view: View, boxes: Sequence[_Box], side: int) -> tuple[float, float] | None:
     reach = view.size * 1.15
     for _ in range(30):
-        x, y = (float(value) for value in rng.uniform(reach, SCENE_SIZE - reach, size=2))
+        x, y = (float(value) for value in rng.uniform(reach, side - reach, size=2))
         if all(
             min(x + reach, x1) - max(x - reach, x0) < 5 or min(y + reach, y1) - max(y - reach, y0) < 5
             for x0, y0, x1, y1 in boxes
@@ -67,13 +67,11 @@ def _free_centre(rng: np.random.Generator, view: View, boxes: Sequence[_Box]) ->
     return None
 
 
-def _background(rng: np.random.Generator) -> NDArray[np.float32]:  # (160, 160, 3)
+def _background(rng: np.random.Generator, side: int) -> NDArray[np.float32]:  # (side, side, 3)
     coarse = rng.uniform(30, 225, size=(4, 4, 3)).astype(np.uint8)
-    smooth = Image.fromarray(coarse).resize((SCENE_SIZE, SCENE_SIZE), Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
     fine = rng.normal(0, 14, size=(20, 20, 3)) + 128
-    texture = Image.fromarray(fine.clip(0, 255).astype(np.uint8)).resize(
-        (SCENE_SIZE, SCENE_SIZE), Image.Resampling.BICUBIC
-    )
+    texture = Image.fromarray(fine.clip(0, 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
     return np.asarray(smooth, dtype=np.float32) + np.asarray(texture, dtype=np.float32) - 128
 
 

@@ -6,7 +6,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,8 +21,16 @@ from mocha_pipe.data.boxes import xyxy_to_cxcywhn
 from mocha_pipe.data.config import WorldSize
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import is_vacant
-from mocha_pipe.data.miniature.objects import SHAPES, PersonalObject, Split, personal_objects, random_object
-from mocha_pipe.data.miniature.scenes import SCENE_SIZE, render_scene
+from mocha_pipe.data.miniature.objects import (
+    SHAPES,
+    PersonalObject,
+    Shift,
+    Split,
+    personal_objects,
+    random_object,
+    shifted,
+)
+from mocha_pipe.data.miniature.scenes import SCENE_SIZE, Scene, render_scene
 
 Personal = Literal["benchmark", "validation"]
 """The two personal benchmarks."""
@@ -80,10 +88,32 @@ def make_validation(root: Path, size: WorldSize, *, seed: int = 0, progress: boo
     _write_world(root, scenes, {".": _personal_keys("validation", size, seed)}, progress)
 
 
-def personal_cast(part: Personal, size: WorldSize, seed: int) -> tuple[PersonalObject, ...]:
+def make_cast(root: Path, size: WorldSize, *, seed: int, shift: Shift = "none", progress: bool = True) -> None:
+    """Write `root/data.yaml`, laid out like the benchmark's: the benchmark of the miniature of this seed, and no more.
+
+    By `shift` each object, or each scene, is replaced by its counterpart in another world. The same size, seed and
+    shift write the same bytes. An earlier world in `root` is replaced as a whole.
+
+    Args:
+        root: Folder to write.
+        size: Only the numbers of objects and of scenes per object matter.
+        seed: Any whole number; each is another cast of objects in other scenes.
+        shift: How the world differs from that of training.
+        progress: Show a bar.
+    """
+    scenes = [replace(scene, folder="{kind}") for scene in _personal_scenes("benchmark", size, seed, shift)]
+    _write_world(root, scenes, {".": _personal_keys("benchmark", size, seed, shift)}, progress)
+
+
+def training_objects(size: WorldSize, *, seed: int = 0) -> list[tuple[PersonalObject, ...]]:
+    """What each training scene of a miniature shows, in the order of its boxes; the scenes are drawn again for it."""
+    return [scene.render().objects for scene in _detection_scenes(size, seed) if scene.part == "train"]
+
+
+def personal_cast(part: Personal, size: WorldSize, seed: int, shift: Shift = "none") -> tuple[PersonalObject, ...]:
     """The personal objects of a benchmark, in the order of their ids."""
     rng = np.random.default_rng((seed, _OBJECT_STREAMS[part]))
-    return personal_objects(rng, size.objects_per_shape, _SHOWN[part])
+    return tuple(shifted(thing, shift) for thing in personal_objects(rng, size.objects_per_shape, _SHOWN[part]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +127,20 @@ class _PlannedScene:
     class_ids: Mapping[PersonalObject, int]
     """Of each object, in the label file."""
     objects: tuple[PersonalObject, ...]
+    side: int = SCENE_SIZE
+    """Pixels; objects stay as large as they are."""
+
+    def render(self) -> Scene:
+        return render_scene(np.random.default_rng(self.seed), self.objects, self.side)
 
     def write(self, root: Path) -> None:
-        scene = render_scene(np.random.default_rng(self.seed), self.objects)
+        scene = self.render()
         image = root / self.folder.format(kind="images") / f"{self.seed[-1]:05d}.jpg"
         label = root / self.folder.format(kind="labels") / f"{self.seed[-1]:05d}.txt"
         for path in (image, label):
             path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene.image).save(image, quality=92, subsampling=0)
-        boxes = xyxy_to_cxcywhn(scene.xyxy, SCENE_SIZE, SCENE_SIZE)
+        boxes = xyxy_to_cxcywhn(scene.xyxy, self.side, self.side)
         rows = [(self.class_ids[thing], *box) for thing, box in zip(scene.objects, boxes, strict=True)]
         label.write_text("".join("{} {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*row) for row in rows))
 
@@ -122,10 +157,11 @@ def _detection_scenes(size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
             yield _PlannedScene(f"{{kind}}/{split}", split, at, class_ids, objects)
 
 
-def _personal_scenes(part: Personal, size: WorldSize, seed: int) -> Iterator[_PlannedScene]:
+def _personal_scenes(part: Personal, size: WorldSize, seed: int, shift: Shift = "none") -> Iterator[_PlannedScene]:
     """Every scene shows its main object, a distractor of the same shape and up to one more object of the benchmark."""
     folder = "benchmark/{kind}" if part == "benchmark" else "{kind}"
-    objects = personal_cast(part, size, seed)
+    objects = personal_cast(part, size, seed, shift)
+    side = 2 * SCENE_SIZE if shift == "small" else SCENE_SIZE
     for index in range(len(objects) * size.scenes_per_object):
         at = scene_seed(seed, part, index)
         rng = np.random.default_rng((*at, 0))
@@ -137,12 +173,13 @@ def _personal_scenes(part: Personal, size: WorldSize, seed: int) -> Iterator[_Pl
             alike[rng.integers(len(alike))],
             *(others[rng.integers(len(others))] for _ in range(rng.integers(2))),
         ]
-        yield _PlannedScene(folder, part, at, {thing: objects.index(thing) for thing in cast}, tuple(cast))
+        class_ids = {thing: objects.index(thing) for thing in cast}
+        yield _PlannedScene(folder, part, at, class_ids, tuple(cast), side)
 
 
-def _personal_keys(part: Personal, size: WorldSize, seed: int) -> dict[str, object]:
+def _personal_keys(part: Personal, size: WorldSize, seed: int, shift: Shift = "none") -> dict[str, object]:
     """data.yaml of a personal benchmark."""
-    objects = personal_cast(part, size, seed)
+    objects = personal_cast(part, size, seed, shift)
     return {
         "test": "images",
         "names": [thing.name for thing in objects],

@@ -39,6 +39,8 @@ def test_figures_are_means_over_seeds_and_differences_seed_by_seed() -> None:
         "default": {0: run(30, 60, 80, 84, 0.99), 1: run(36, 66, 60, 82, 0.95)},
         "paper": {0: run(20, 0, 1, 0), 1: run(22, 0, 1, 0)},
         "plain": {0: run(0, 0, 1, 85), 1: run(0, 0, 1, 82.5)},
+        "attributes": {0: run(28, 0, 1, 0), 1: run(33, 0, 1, 0)},
+        "instances": {0: run(10, 0, 1, 0), 1: run(12, 0, 1, 0)},
     }
     figures = recipe_figures(found)
     values = {name: figure.value for name, figure in figures.items()}
@@ -47,6 +49,8 @@ def test_figures_are_means_over_seeds_and_differences_seed_by_seed() -> None:
             "gain_1shot": 33,
             "gain_1shot_vs_paper_recipe": 12,
             "base_map_delta": -0.75,
+            "gain_1shot_vs_attributes": 2.5,
+            "gain_1shot_vs_instances": 22,
             "mocha_vs_teacher_1shot": (60 / 80 + 66 / 60) / 2,
             "mocha_vs_teacher_5shot": (68 / 80 + 74 / 80) / 2,
             "unknown_auroc": 0.97,
@@ -135,19 +139,24 @@ def test_a_real_study_keeps_its_runs(toy_copy: RunConfig, monkeypatch: pytest.Mo
     monkeypatch.setattr(RegionEmbedder, "embed_pool", find_everything)
     monkeypatch.setattr(LlavaTeacher, "embed", lambda teacher, *asked: CheapTeacher(teacher.spec).embed(*asked))
     monkeypatch.setattr(fewshot, "write_html", lambda path, *_, **__: path.touch())  # a study reads report.json alone
+    monkeypatch.setattr(study, "SEEDS", (1, 2))
     student = Path("student", "translation.safetensors")
     trained_before = (toy_copy.root / "default/seed-0" / student).read_bytes()
     figures = measure(toy_copy, [0])
     assert set(figures) == {
-        "gain_1shot", "gain_1shot_vs_paper_recipe", "base_map_delta", "mocha_vs_teacher_1shot",
-        "mocha_vs_teacher_2shot", "unknown_auroc", "teacher_mirror_cosine",
+        "gain_1shot", "gain_1shot_vs_paper_recipe", "gain_1shot_vs_attributes", "gain_1shot_vs_instances",
+        "base_map_delta", "mocha_vs_teacher_1shot", "mocha_vs_teacher_2shot", "unknown_auroc", "teacher_mirror_cosine",
+        "gain_casts_mean", "gain_casts_low", "casts_accuracy_1shot", "casts_accuracy_2shot",
+        "casts_region_accuracy_1shot", "casts_region_accuracy_2shot", "casts_gain_1shot", "casts_gain_2shot",
     }  # fmt: skip
     most = read_json(toy_copy.root / "default/seed-0/fewshot/report.json")["results"][1]
     assert most["shots"] == 2
     assert figures["unknown_auroc"].value == most["unknown"]["methods"]["mocha"]["auroc"]["mean"]
     assert -1 < figures["teacher_mirror_cosine"].value < 1
     weights = {recipe: (toy_copy.root / recipe / "seed-0" / student).read_bytes() for recipe in RECIPES}
-    assert len(set(weights.values())) == 3
+    assert len(set(weights.values())) == len(RECIPES)
+    about = read_json(toy_copy.root / "paper/seed-0/student/student.json")
+    assert about["features"] == "reference"
     assert weights["default"] == trained_before, "a complete run was trained again"
     before = {path: path.stat().st_mtime_ns for path in toy_copy.root.rglob("complete.json")}
     assert measure(toy_copy, [0]) == figures
