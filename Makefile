@@ -67,7 +67,7 @@ bench-rivals: demo ## accuracy, speed and size beside rivals [YOLOE=weights.pt];
 soak: $(STAMP) ## kill 200 real builds at random moments; leaves work/soak.json
 	$(BIN)/python -m bench.soak
 
-study: $(STAMP) ## what distillation brings on the miniature benchmark, 3 seeds x 3 recipes; leaves work/study.json
+study: $(STAMP) ## what distillation brings on the miniature benchmark, 3 seeds x 5 recipes; leaves work/study.json
 	$(BIN)/python -m bench.study
 
 study-photos: $(STAMP) ## what to expect on photographs: PHOTOS=FOLDER [TEACHER= DETECTOR= COCO=]; leaves work/study-photos.json

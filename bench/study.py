@@ -52,7 +52,7 @@ RECIPES: Mapping[str, Callable[[RunConfig], DistillConfig]] = {
     "paper": _as_the_authors_do,
     "plain": lambda config: replace(config.distill, lambda_dist=0.0, lambda_emb=0.0),
     "attributes": lambda config: config.distill,
-    "instances": lambda config: replace(config.distill, objective="contrastive"),
+    "instances": lambda config: replace(config.distill, objective="contrastive", lambda_dist=0.0),
 }
 CONTROLS = get_args(Control)
 _MIRRORED_IMAGES = 400
