@@ -88,18 +88,27 @@ def strict_image_accuracy(truth: NamedBoxes, detections: NamedDetections, images
 def _matched(truth: NamedBoxes, detections: NamedDetections) -> NDArray[np.bool_]:  # (M, K)
     """Which detections are right at each IoU threshold."""
     right_MK = np.zeros((len(detections.image), len(_IOU_K)), np.bool_)
-    for image in np.intersect1d(truth.image, detections.image):
-        boxes, rows = np.flatnonzero(truth.image == image), np.flatnonzero(detections.image == image)
+    boxes_of, rows_of = _by_key(truth), _by_key(detections)
+    for key in boxes_of.keys() & rows_of.keys():  # boxes and detections of one name in one image
+        boxes, rows = boxes_of[key], rows_of[key]
         iou = box_iou(truth.xyxy[boxes], detections.xyxy[rows])
-        iou = iou * (truth.personal[boxes, None] == detections.personal[rows])
         box, row = np.nonzero(iou >= _IOU_K[0])
-        by_iou = np.argsort(-iou[box, row], kind="stable")
+        pairs = sorted(zip((-iou[box, row]).tolist(), box.tolist(), row.tolist(), strict=True))
         for k, threshold in enumerate(_IOU_K):
             taken: set[int] = set()
-            for pair in by_iou:
-                of_box, of_row = box[pair], row[pair]
-                free = of_box not in taken and not right_MK[rows[of_row], k]
-                if free and iou[of_box, of_row] >= threshold:
+            for negative, of_box, of_row in pairs:
+                if -negative < threshold:
+                    break
+                if of_box not in taken and not right_MK[rows[of_row], k]:
                     right_MK[rows[of_row], k] = True
                     taken.add(of_box)
     return right_MK
+
+
+def _by_key(boxes: NamedBoxes) -> dict[tuple[int, int], NDArray[np.intp]]:
+    """Rows of each image and name."""
+    order = np.lexsort((boxes.personal, boxes.image))
+    keys = np.stack([boxes.image[order], boxes.personal[order]], axis=1)
+    begins = np.flatnonzero(np.diff(keys, axis=0).any(axis=1)) + 1
+    groups = np.split(order, begins) if len(order) else []
+    return {(int(boxes.image[rows[0]]), int(boxes.personal[rows[0]])): rows for rows in groups}

@@ -84,6 +84,41 @@ def test_a_box_is_matched_once_by_the_detection_of_its_name_that_lies_best() -> 
     assert ramped_map(truth, two) == pytest.approx(100 * average_precision(np.array([False, True]), 1))
 
 
+def plain_matches(truth: NamedBoxes, detections: NamedDetections, threshold: float) -> list[bool]:
+    """Over all pairs by falling IoU: of one image and name, with neither used before."""
+    iou = box_iou(truth.xyxy, detections.xyxy)
+    boxes_used, right = set(), [False] * len(detections.image)
+    for pair in np.argsort(-iou, axis=None, kind="stable"):
+        box, row = divmod(int(pair), len(detections.image))
+        same = truth.image[box] == detections.image[row] and truth.personal[box] == detections.personal[row]
+        if same and iou[box, row] >= threshold and box not in boxes_used and not right[row]:
+            right[row] = True
+            boxes_used.add(box)
+    return right
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_map_equals_a_plain_reference(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image, personal = rng.integers(0, 4, 20), rng.integers(0, 3, 20)
+    truth = boxes(image.tolist(), personal.tolist(), (rng.random(20) * 12).tolist())
+    rows = rng.integers(0, 20, 40)
+    shift = truth.xyxy[rows, 0] + rng.normal(scale=2, size=40)
+    detections = found(image[rows].tolist(), rng.integers(0, 4, 40).tolist(), shift.tolist(), rng.random(40).tolist())
+    order = np.argsort(-detections.score)
+    precisions = []
+    for name in np.unique(truth.personal):
+        for threshold in np.linspace(0.5, 0.95, 10):
+            right = np.array(plain_matches(truth, detections, threshold))[order]
+            own = right[detections.personal[order] == name]
+            precisions.append(plain_average_precision(own.tolist(), int((truth.personal == name).sum())))
+    assert ramped_map(truth, detections) == pytest.approx(100 * np.mean(precisions))
+
+
+def test_without_detections_it_is_zero() -> None:
+    assert ramped_map(boxes([0], [1], [0]), found([], [], [], [])) == 0
+
+
 def test_rank_is_by_confidence_and_the_order_of_rows_does_not_matter() -> None:
     truth = boxes([0, 1, 2], [1, 1, 1], [0, 0, 0])
     detections = found([0, 1, 2], [1, 1, 1], [0, 30, 0], [0.2, 0.9, 0.5])
