@@ -17,8 +17,8 @@ from mocha_pipe.data.benchmarks.episode_files import read_json
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, MochaError
 from mocha_pipe.data.files import name_inside
 from mocha_pipe.data.images import inspect_image, message_of, read_image
-from mocha_pipe.data.readers.layout import load_yaml
-from mocha_pipe.data.readers.yolo import walk_images
+from mocha_pipe.data.parsing import is_path, load_yaml, shown
+from mocha_pipe.data.readers.listing import walk_images
 from mocha_pipe.data.source import without_errors
 from mocha_pipe.data.types import DetectionSource, ImageRecord, PersonalBenchmark, Problem, error
 
@@ -55,7 +55,7 @@ def read_pods(root: Path, *, progress: bool = False) -> PersonalBenchmark:
         (split, number, image)
         for split in (_SUPPORT, _QUERY)
         for number, thing in enumerate(objects)
-        for image in sorted(image for _, image in walk_images(folder / split / thing))
+        for image in sorted(walk_images(folder / split / thing))
     ]
     records: list[ImageRecord] = []
     problems: list[Problem] = []
@@ -97,10 +97,10 @@ def _objects(file: Path) -> dict[str, str]:
     if not (isinstance(classes, list) and classes and isinstance(kinds, Mapping)):
         raise DatasetError(f"{file}: must hold 'classes', a list, and 'class_to_sc', a map; get the file again")
     for thing in classes:
-        is_folder = isinstance(thing, str) and Path(thing).name == thing != ".."
+        is_folder = isinstance(thing, str) and is_path(thing) and Path(thing).name == thing != ".."
         if not is_folder or not isinstance(kinds.get(thing), str):
             raise DatasetError(
-                f"{file}: every class must be the name of a folder and have a kind in 'class_to_sc', found {thing!r}; "
+                f"{file}: every class must be the name of a folder and have a kind in 'class_to_sc', found {shown(thing)}; "
                 "get the file again"
             )
     return {thing: kinds[thing] for thing in classes}
@@ -126,7 +126,7 @@ def _read_photo(image: Path, root: Path, split: str, number: int) -> tuple[Image
     if size is None:
         return None, problems
     place = root / f"{split}_masks" / image.relative_to(root / split).parent
-    mask = next((file for _, file in sorted(walk_images(place)) if file.stem == image.stem), None)
+    mask = next((file for file in sorted(walk_images(place)) if file.stem == image.stem), None)
     if mask is None:
         return None, [error(image, f"every photograph needs a mask, none of its name in {place}; get the masks again")]
     try:

@@ -127,7 +127,7 @@ def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
     assert str(refused.value).splitlines() == [
         f"{path}: [cache] has no 'foldr'; it knows dim, engine, folder, part, retry_failed, reuse, url",
         f"{path}: distill.epochs must be a whole number, found 'many'",
-        f"{path}: distill.features must be 'deep', 'fine' or 'paper', found 'all'",
+        f"{path}: distill.features must be 'deep', 'fine', 'paper' or 'reference', found 'all'",
         f"{path}: distill.lambda_emb must be a number, found True",
         f"{path}: the top level has no 'bananas'; it knows "
         "cache, data, distill, fewshot, miniature, pretrain, root, sweep, teacher",
@@ -233,7 +233,7 @@ def test_names_of_learners_are_those_that_there_are() -> None:
 def test_a_flag_that_does_not_fit_is_said_to_be_a_flag() -> None:
     with pytest.raises(ConfigError) as refused:
         load_config(None, {"distill": {"features": "all"}})
-    assert str(refused.value) == "the command line: distill.features must be 'deep', 'fine' or 'paper', found 'all'"
+    assert str(refused.value) == "the command line: distill.features must be 'deep', 'fine', 'paper' or 'reference', found 'all'"
 
 
 def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_variant_has_one_name_whatever_the_order_of_its_settings() -> None:
         ("student=a.pt", "sweep cannot vary student: all runs start from one detector, which --student names"),
         ("device=cpu", "sweep cannot vary device: it does not change what is learned; name it with --device"),
         ("train=1", "sweep cannot vary train: give all runs the same arguments of `yolo train` with --set"),
-        ("features=fine,all", "the command line: distill.features must be 'deep', 'fine' or 'paper', found 'all'"),
+        ("features=fine,all", "the command line: distill.features must be 'deep', 'fine', 'paper' or 'reference', found 'all'"),
         ("lambda_emb=", "the command line: distill.lambda_emb must be a number, found ''"),
     ],
 )
