@@ -100,8 +100,8 @@ def _objects(file: Path) -> dict[str, str]:
         is_folder = isinstance(thing, str) and is_path(thing) and Path(thing).name == thing != ".."
         if not is_folder or not isinstance(kinds.get(thing), str):
             raise DatasetError(
-                f"{file}: every class must be the name of a folder and have a kind in 'class_to_sc', found {shown(thing)}; "
-                "get the file again"
+                f"{file}: every class must be the name of a folder and have a kind in 'class_to_sc', found "
+                f"{shown(thing)}; get the file again"
             )
     return {thing: kinds[thing] for thing in classes}
 

@@ -201,6 +201,6 @@ def test_a_mistake_in_the_file_is_one_line(command: Command, tmp_path: Path) -> 
     assert result.exit_code == 2
     first, second = result.stderr.splitlines()
     assert first.startswith(
-        "error: run.toml: [distill] has no 'epoch'; it knows batch, detector_rate, device, epochs, "
+        "error: run.toml: [distill] has no 'epoch'; it knows average, batch, detector_rate, device, epochs, "
     )
     assert second == "error: run.toml: fewshot.episodes must be at least 1, found 0"

@@ -44,7 +44,10 @@ def test_a_variant_has_one_name_whatever_the_order_of_its_settings() -> None:
         ("student=a.pt", "sweep cannot vary student: all runs start from one detector, which --student names"),
         ("device=cpu", "sweep cannot vary device: it does not change what is learned; name it with --device"),
         ("train=1", "sweep cannot vary train: give all runs the same arguments of `yolo train` with --set"),
-        ("features=fine,all", "the command line: distill.features must be 'deep', 'fine', 'paper' or 'reference', found 'all'"),
+        (
+            "features=fine,all",
+            "the command line: distill.features must be 'deep', 'fine', 'paper' or 'reference', found 'all'",
+        ),
         ("lambda_emb=", "the command line: distill.lambda_emb must be a number, found ''"),
     ],
 )
@@ -58,7 +61,7 @@ def test_every_mistake_has_its_line() -> None:
     with pytest.raises(ConfigError) as refused:
         parse_variants(RunConfig(), ["objective=paper", "colour=red", "objective=rkd", "seed=1"])
     lines = str(refused.value).splitlines()
-    assert lines[0].startswith("the command line: [distill] has no 'colour'; it knows batch, ")
+    assert lines[0].startswith("the command line: [distill] has no 'colour'; it knows average, batch, ")
     assert lines[1:] == [
         "sweep takes each setting once, found objective twice: write all its values after one =",
         "sweep cannot vary seed: name the seeds with --seeds",
