@@ -65,7 +65,7 @@ def attributes(objects: Sequence[PersonalObject]) -> NDArray[np.float32]:  # (N,
         channels += [values == value for value in np.unique(values)]
     has_ND = np.stack(channels, axis=1).astype(np.float64)
     has_ND = has_ND[:, has_ND.std(axis=0) > 0]
-    return ((has_ND - has_ND.mean(axis=0)) / has_ND.std(axis=0)).astype(np.float32)
+    return np.asarray((has_ND - has_ND.mean(axis=0)) / has_ND.std(axis=0), np.float32)
 
 
 def instances(objects: Sequence[PersonalObject], dim: int) -> NDArray[np.float32]:  # (N, D)

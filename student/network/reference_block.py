@@ -40,7 +40,8 @@ class ReferenceBlock(nn.Module):
         """(N, C) -> (N, C)."""
         x_NC = x_NC + self.attention_norm(self._attend(x_NC))
         fed_NC: Tensor = self.feed_forward(x_NC)
-        return x_NC + self.feed_forward_norm(fed_NC)
+        normal_NC: Tensor = self.feed_forward_norm(fed_NC)
+        return x_NC + normal_NC
 
     def _attend(self, x_NC: Tensor) -> Tensor:
         """Attention of each region to itself alone: its weight is 1, so the value passes."""
