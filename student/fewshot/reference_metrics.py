@@ -2,7 +2,8 @@
 
 - mAP: a detection ranks by the detector's confidence alone. Detections are matched image by image as ultralytics
   8.0.225 did (pairs of one name by falling IoU, each detection and each box once), and average precision is the area
-  under its curve, which falls in a straight line from the last recall that was reached to precision 0 at recall 1.
+  under its curve, which falls in a straight line from the last recall that was reached to precision 0 at recall 1 (so
+  that the most is 99.5).
 - Image accuracy: an image without ground truth counts as wrong.
 
 Legend: E episodes, M detections, T boxes, K IoU thresholds, Q query images.

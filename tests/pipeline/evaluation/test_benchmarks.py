@@ -137,7 +137,7 @@ def test_a_published_benchmark_runs_on_a_detector_of_more_classes_in_any_order(
     assert Finder.confidences == [0.1, 0.1]
     for method in ("mocha", "yolo"):
         theirs = {name: figure["mean"] for name, figure in figures["reference"][method].items()}
-        assert theirs == {"map50_95": pytest.approx(100), "image_accuracy": 100}
+        assert theirs == {"map50_95": pytest.approx(99.5), "image_accuracy": 100}, "the most that their mAP can be"
     shown = command(
         "fewshot", "--run", run, "--no-teacher", "--episodes", 2, "--benchmark", "perseg", "--data", perseg_folder
     )
