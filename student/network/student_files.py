@@ -187,7 +187,7 @@ def read_detector(path: Path) -> tuple[DetectionModel, int]:
     checkpoint = load_checkpoint(path)
     detector = checkpoint.get("ema") or checkpoint.get("model")
     layers = getattr(detector, "model", None)
-    head = type(layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else detector).__name__
+    head = type(layers[-1] if isinstance(layers, torch.nn.Sequential) and len(layers) else detector).__name__
     if not isinstance(detector, DetectionModel) or head not in HEADS:
         raise StudentModelError(f"{path}: {needs_detector(head)}; name the weights of a detector, such as yolov8n.pt.")
     if isinstance(detector, DistillModel):
