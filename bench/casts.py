@@ -27,10 +27,10 @@ from mocha_pipe.pipeline.evaluation.coarse import with_coarse_classes
 from mocha_pipe.pipeline.evaluation.fewshot import drawn_episodes
 from mocha_pipe.pipeline.evaluation.intervals import seed_mean
 from mocha_pipe.pipeline.evaluation.methods import pool_pass, with_learner
+from mocha_pipe.pipeline.markers import read_completion, read_json
 from mocha_pipe.pipeline.report.tables import shots_in_words
 from mocha_pipe.pipeline.run.datasets import named
 from mocha_pipe.pipeline.run.inputs import DISTILL, DISTILL_COMMAND, last_distillation
-from mocha_pipe.pipeline.rundir import read_completion, read_json
 from mocha_pipe.pipeline.settings.recipes import demo
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import evaluate_fewshot
