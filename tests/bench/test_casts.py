@@ -14,7 +14,7 @@ from bench.figures import Figure
 from mocha_pipe.data.miniature.objects import Shift
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.pipeline.evaluation import fewshot
-from mocha_pipe.pipeline.rundir import read_json
+from mocha_pipe.pipeline.markers import read_json
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.pool_pass import PoolPass

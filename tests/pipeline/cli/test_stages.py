@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from mocha_pipe.pipeline.rundir import Completion
+from mocha_pipe.pipeline.markers import Completion
 from mocha_pipe.student.fewshot.strangers import save_strangers
 
 
