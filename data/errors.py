@@ -2,10 +2,10 @@
 
 import re
 
-_SECRETS = (
-    (re.compile(r"(https?://)[^/\s@]+@"), r"\1...@"),  # a token may stand where a name would
-    (re.compile(r"(://[^/\s:@]*):(?!\d+(?:/|\s|$))\S*@"), r"\1@"),  # a password, but no port
-    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s?'\"<>]*)\?[^\s'\"<>()]*[^\s'\"<>():;,.]", re.IGNORECASE), r"\1?..."),
+_SECRETS = (  # of two slashes one is left where a URL was taken for a path
+    (re.compile(r"(https?://?)[^/\s@]+@"), r"\1...@"),  # a token may stand where a name would
+    (re.compile(r"(://?[^/\s:@]*):(?!\d+(?:/|\s|$))\S*@"), r"\1@"),  # a password, but no port
+    (re.compile(r"([a-z][a-z0-9+.-]+://?[^\s?'\"<>]*)\?[^\s'\"<>()]*[^\s'\"<>():;,.]", re.IGNORECASE), r"\1?..."),
     (re.compile(r"\b((?:sig|signature|token|password|secret|x-amz-[a-z-]+)=)[^&\s'\"]+", re.IGNORECASE), r"\1..."),
 )
 
