@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from mocha_pipe.data.errors import printable
 from mocha_pipe.data.files import bytes_digest
 
 _JOINERS = {"\u200c", "\u200d"}  # Persian, Sinhala and emoji are spelt with them
@@ -39,6 +40,12 @@ def longest_ending(name: str, endings: Iterable[str]) -> str | None:
 def is_shown(name: str) -> bool:
     """Whether every character of a name has a place in print, in whatever script."""
     return all(letter.isprintable() or letter in _JOINERS for letter in name)
+
+
+def one_line(text: object) -> str:
+    r"""A path or a name on one line of print: line breaks, control codes and what is no UTF-8 become `\n`, `\xe9`."""
+    shown = (letter if is_shown(letter) else letter.encode("unicode_escape").decode() for letter in printable(text))
+    return "".join(shown)
 
 
 def file_part(name: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.names import one_spelling
 from mocha_pipe.data.parsing import is_text, shown, texts_of_yaml
 from mocha_pipe.data.types import DetectionSource, warning
 
@@ -22,10 +23,10 @@ def check_names(file: Path, names: Sequence[object], key: str = "names") -> tupl
         if not isinstance(name, str) or not is_text(name):
             found = f"the name of class {number} in '{key}:' must be a text, found {shown(name)}"
             raise DatasetError(f"{file}: {found}; give it one")
-        if first.setdefault(name, number) != number:
-            twice = f"classes {first[name]} and {number} are both called {shown(name)} in '{key}:'"
+        if (earlier := first.setdefault(one_spelling(name), number)) != number:
+            twice = f"classes {earlier} and {number} are both called {shown(name)} in '{key}:'"
             raise DatasetError(f"{file}: {twice}; give each a name of its own")
-    return tuple(first)
+    return tuple(map(str, names))
 
 
 def names_as_written(file: Path, names: Mapping[object, object], key: str = "names") -> list[object]:

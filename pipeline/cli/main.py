@@ -4,6 +4,8 @@ The file of a command is imported when that command is asked for, so that `--hel
 """
 
 import errno
+import io
+import sys
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -120,6 +122,10 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the `mocha-pipe` script."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # letters that a terminal or a pipe does not take are written as \u043a
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="mocha-pipe")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mocha_pipe.data.images import IMAGE_SUFFIXES
+from mocha_pipe.data.names import one_line
 from mocha_pipe.pipeline.errors import StageMissingError
 from mocha_pipe.pipeline.personal.personalize import PROFILE_FILE
 
@@ -63,7 +64,9 @@ class Frame:
     def describe(self) -> str:
         """Where it is, and in words what was found: the user's objects with class and certainty, then the others."""
         place = Path(self.source)
-        title = place.name if place.suffix.lower() in IMAGE_SUFFIXES else f"{place.name} frame {self.number}"
+        title = one_line(place.name)
+        if place.suffix.lower() not in IMAGE_SUFFIXES:
+            title += f" frame {self.number}"
         mine = sorted((found for found in self.found if found.personal), key=lambda found: -found.certainty)
         others = Counter(found.name for found in self.found if not found.personal)
         words = [f"{found.name} ({found.coarse}, {found.certainty:.1%})" for found in mine]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mocha_pipe.data.names import file_part, is_shown, longest_ending, one_spelling
+from mocha_pipe.data.names import file_part, is_shown, longest_ending, one_line, one_spelling
 
 
 def test_one_spelling() -> None:
@@ -77,3 +77,17 @@ def test_the_longest_class_that_ends_a_name(name: str, ending: str | None) -> No
 def test_of_classes_that_are_alike_the_one_that_is_spelt_so() -> None:
     assert longest_ending("my mug 2", ["mug 1", "mug 2"]) == "mug 2"
     assert longest_ending("my mug", ["mug 1", "mug 2"]) == "mug 1"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("my caf\u00e9 \u6211 %d.jpg", "my caf\u00e9 \u6211 %d.jpg"),
+        ("caf\udce9.jpg", r"caf\xe9.jpg"),
+        ("a\nb\t.jpg", r"a\nb\t.jpg"),
+        ("\x1b[31mred.jpg", r"\x1b[31mred.jpg"),
+        ("x\u202egpj.exe", r"x\u202egpj.exe"),
+    ],
+)
+def test_any_name_is_shown_on_one_line(name: str, shown: str) -> None:
+    assert one_line(name) == shown

@@ -1,5 +1,6 @@
 """The command line: what it prints, where it fails in one line, and what it keeps out of memory."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from typer.testing import Result
 
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.pipeline import doctor
-from mocha_pipe.pipeline.cli.main import COMMANDS, _lines, app
+from mocha_pipe.pipeline.cli.main import COMMANDS, _lines, app, main
 
 Command = Callable[..., Result]
 ROOT: Any = typer.main.get_command(app)
@@ -186,3 +187,12 @@ def test_doctor_prints_its_checks_and_exits_1_if_one_fails(
         ("torch", status),
     ]
     assert "3 GB" in command("doctor", "--root", "r", "--cache", "c").stdout
+
+
+def test_a_terminal_without_the_letters_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    monkeypatch.setattr("mocha_pipe.pipeline.cli.main.app", lambda **_: typer.echo("\u043a: nothing"))
+    main()
+    sys.stdout.flush()
+    assert written.getvalue().splitlines() == [b"\\u043a: nothing"]
