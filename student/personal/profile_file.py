@@ -74,7 +74,7 @@ def write_profile(path: Path, about: Mapping[str, Any], tensors: Mapping[str, ND
     }  # fmt: skip
     contiguous = {key: np.ascontiguousarray(value) for key, value in {**tensors, **taught}.items()}
     try:
-        with atomic_path(path) as temporary:
+        with atomic_path(path.resolve()) as temporary:  # a link stays one, as a team's to its shared profile
             save_file(contiguous, temporary, metadata=metadata)
     except SafetensorError as error:
         raise ProfileError(

@@ -438,3 +438,13 @@ def test_embeddings_of_another_width_are_refused() -> None:
 def test_an_unknown_learner_is_refused() -> None:
     with pytest.raises(PrototypeError, match="--learner must be one of conditional, protonet"):
         Profile.empty(STUDENT, CLASSES, learner="svm")
+
+
+def test_a_link_to_a_shared_profile_stays_a_link(tmp_path: Path) -> None:
+    shared, link = tmp_path / "team" / "profile.safetensors", tmp_path / "mine.safetensors"
+    profile = Profile.empty(STUDENT, CLASSES)
+    profile.save(shared)
+    link.symlink_to("team/profile.safetensors")
+    profile.add("my mug", np.ones((1, 4), np.float32), np.array([0])).save(link)
+    assert link.readlink() == Path("team/profile.safetensors")
+    assert Profile.load(shared).names == ("my mug",)
