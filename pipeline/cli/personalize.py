@@ -41,7 +41,9 @@ def personalize(
         ),
     ] = None,
     confidence: options.DetectionConfidence = 0.25,
-    save: Annotated[Path | None, typer.Option(help="Folder for a picture of what was learnt from each photo.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for a picture of what was learnt from each photo.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether the right thing was detected.")] = False,
     root: options.Root = Path("work"),
     device: options.Device = "auto",

@@ -202,6 +202,11 @@ def draw(shown: Shown, name: str, class_name: str, folder: Path) -> Path:
     for number in itertools.count(1):
         path = folder / f"{file_part(f'{name} {shown.photo.stem}')}{f'-{number}' * (number > 1)}.jpg"
         with suppress(FileExistsError), path.open("xb") as file:
-            file.write(drawn.getvalue())
+            try:
+                file.write(drawn.getvalue())
+                file.flush()
+            except OSError:
+                path.unlink()
+                raise
             return path
     raise AssertionError("numbers do not end")

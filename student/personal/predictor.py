@@ -23,7 +23,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.plotting import colors
 
 from mocha_pipe.data.errors import first_line
-from mocha_pipe.data.names import file_part
+from mocha_pipe.data.names import file_part, one_line
 from mocha_pipe.student.environment import cpu_threads
 from mocha_pipe.student.fewshot.learner import UNKNOWN
 from mocha_pipe.student.network.embedder import embed_boxes, picture_area
@@ -170,13 +170,13 @@ class PersonalPredictor(DetectionPredictor):  # type: ignore[misc]  # ultralytic
         finally:
             loader, drawings, self.loader, self.drawings = self.loader, self.drawings, None, None
             for source, reason in getattr(loader, "left_out", ()):
-                LOGGER.warning(f"{source} was left out: {reason}")
+                LOGGER.warning(f"{one_line(source)} was left out: {one_line(reason)}")
             if drawings:
                 drawings.close()
                 if others := [path.name for path in drawings.renamed]:
                     LOGGER.warning(
-                        f"{drawings.folder} holds files that are no drawings and stay; drawn under another name: "
-                        f"{', '.join(others[:3])}{f' and {len(others) - 3} more' if others[3:] else ''}"
+                        f"{drawings.folder} holds files that are no drawings of an earlier run and stay; drawn under "
+                        f"another name: {', '.join(others[:3])}{f' and {len(others) - 3} more' if others[3:] else ''}"
                     )
 
     def save_predicted_images(self, save_path: Path, frame: int | None = 0) -> None:

@@ -49,6 +49,8 @@ class Drawings:
         self._videos: dict[str, _Video] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            # By their inodes: a drawing that another process puts there meanwhile is not replaced, whatever its name.
+            self._earlier = {(entry.name, entry.inode()) for entry in os.scandir(folder)}
         except OSError as error:
             raise _failed(folder, error) from error
 
@@ -95,13 +97,17 @@ class Drawings:
             name = unicodedata.normalize("NFC", path.name).casefold()  # as disks compare that tell fewer names apart
             if name in self._taken:
                 continue
-            if not os.path.lexists(path) or is_drawing(path):
+            if not os.path.lexists(path) or self._is_earlier(path):
                 break
             in_the_way = True
         self._taken.add(name)
         if in_the_way:
             self.renamed.append(path)
         return path
+
+    def _is_earlier(self, path: Path) -> bool:
+        """Whether a file is a drawing that was there when this run began."""
+        return (path.name, path.lstat().st_ino) in self._earlier and is_drawing(path)
 
 
 def is_drawing(path: Path) -> bool:

@@ -238,8 +238,8 @@ def test_another_albums_photo_of_the_same_name_stays(detect: Detect, photos: Pat
         result = detect("cam1", "--save", "cam2")
         assert result.exit_code == 0
         assert result.stderr.splitlines()[0] == (
-            f"WARNING ⚠️ {tmp_path}/cam2 holds files that are no drawings and stay; drawn under another name: "
-            "IMG_1-2.jpg"
+            f"WARNING ⚠️ {tmp_path}/cam2 holds files that are no drawings of an earlier run and stay; drawn under "
+            "another name: IMG_1-2.jpg"
         )
         assert (tmp_path / "cam2" / "IMG_1.jpg").read_bytes() == before
         assert sorted(path.name for path in (tmp_path / "cam2").iterdir()) == ["IMG_1-2.jpg", "IMG_1.jpg"]
@@ -420,3 +420,8 @@ def test_words_have_the_users_objects_first_and_count_the_others() -> None:
     assert frame.describe() == "desk.JPG: our mug (cup, 99.9%), my mug (cup, 96.2%), 2 x mug, ball"
     empty = Frame(source="0", number=7, width=1, height=1, seconds=0.1, found=())
     assert empty.describe() == "0 frame 7: nothing"
+
+
+def test_a_picture_has_one_line_whatever_its_name() -> None:
+    frame = Frame(source="/tmp/caf\udce9\nx.jpg", number=0, width=1, height=1, seconds=0.1, found=())
+    assert frame.describe() == r"caf\xe9\nx.jpg: nothing"

@@ -1,6 +1,8 @@
 """`mocha-pipe personalize`: what is learnt from photos, what is refused and how that is said; on a tiny student."""
 
+import errno
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from typer.testing import CliRunner, Result
 from mocha_pipe.data.files import write_json
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 from mocha_pipe.pipeline.cli.main import app
-from mocha_pipe.pipeline.personal.personalize import Learnt
+from mocha_pipe.pipeline.personal.personalize import Learnt, draw
 from mocha_pipe.pipeline.personal.photos import PersonalizeError, Seen, Shown, find_object
 from mocha_pipe.student.fewshot.strangers import save_strangers
 from mocha_pipe.student.network import student_files
@@ -592,3 +594,30 @@ def test_an_object_that_another_process_learns_while_the_user_is_asked_stays(
     monkeypatch.setattr("mocha_pipe.pipeline.cli.personalize._is_terminal", think)
     assert answer(folder, photos[0], "").exit_code == 0
     assert set(Profile.load(Path("work/profile.safetensors")).names) == {"another", "my mug"}
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+
+def test_no_part_of_a_picture_stays_where_the_disk_is_full(photos: list[Path], tmp_path: Path) -> None:
+    row = np.zeros(8, np.float32)
+    shown = Shown(photo=photos[0], xyxy=(0, 0, 9, 9), coarse=0, seen=(), confidence=None, embedding=row, digest="")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, most))
+    try:
+        with pytest.raises(OSError) as caught:  # noqa: PT011  (its number is looked at)
+            draw(shown, "my mug", "mug", tmp_path / "learnt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert caught.value.errno == errno.EFBIG
+    assert list((tmp_path / "learnt").iterdir()) == []
+
+
+def test_nothing_is_learnt_where_pictures_of_it_cannot_lie(
+    folder: Path, photos: list[Path], sees: Callable[[Detections], None]
+) -> None:
+    sees({"photo 0.png": [((10, 10, 50, 60), 0.9, BOOT)]})
+    result = answer(folder, photos[0], "", "--yes", "--save", str(photos[0]))
+    assert result.exit_code == 2
+    assert "is a file" in result.stderr
+    assert not Path("work/profile.safetensors").exists()

@@ -233,3 +233,20 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SavingError, match=r"file/found could not be written \(Not a directory\)"):
         Drawings(tmp_path / "file" / "found")
+
+
+def test_what_another_process_draws_meanwhile_is_not_replaced(folder: Path) -> None:
+    Drawings(folder).picture("desk", PICTURE)
+    one, other = Drawings(folder), Drawings(folder)
+    first = one.picture("desk", PICTURE)
+    before = first.read_bytes()
+    second = other.picture("desk", OTHER)
+    other.frame("clip", OTHER, 10)
+    other.close()
+    clip = (folder / f"clip{module._VIDEO[0]}").read_bytes()
+    one.frame("clip", PICTURE, 10)
+    one.close()
+    assert (first.read_bytes(), second.name, other.renamed) == (before, "desk-2.jpg", [second])
+    assert (folder / f"clip{module._VIDEO[0]}").read_bytes() == clip
+    assert len(names(folder)) == 4
+    assert Drawings(folder).picture("desk", OTHER) == first, "by now it is an earlier run's"
