@@ -6,11 +6,13 @@ Categories become class ids in ascending order of their ids, without gaps. Crowd
 import functools
 import math
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
@@ -19,7 +21,7 @@ from mocha_pipe.data.errors import DatasetError, MochaError
 from mocha_pipe.data.files import name_inside
 from mocha_pipe.data.images import inspect_image
 from mocha_pipe.data.parsing import shown
-from mocha_pipe.data.readers.coco_boxes import Box, read_boxes
+from mocha_pipe.data.readers.coco_boxes import Box, Xywh, read_boxes
 from mocha_pipe.data.readers.coco_entries import (
     CocoContent,
     load_content,
@@ -27,7 +29,7 @@ from mocha_pipe.data.readers.coco_entries import (
     read_images,
     whole_number,
 )
-from mocha_pipe.data.readers.coco_pictures import find_pictures
+from mocha_pipe.data.readers.coco_pictures import find_pictures, spelt_on_disk
 from mocha_pipe.data.types import DetectionSource, ImageRecord, Problem, error, warning
 
 _MOST_PIXELS = 1_000_000  # of a side that a json states
@@ -48,17 +50,19 @@ def read_coco(file: Path, split: str, *, progress: bool = False) -> DetectionSou
     content = load_content(file)
     class_of, names, warnings = read_categories(file, content)
     problems = [*warnings]
-    images, found = read_images(file, content.images)
+    images, refused, found = read_images(file, content.images)
     problems += found
-    boxes, found = read_boxes(file, content.annotations, images, class_of)
+    boxes, found = read_boxes(file, content.annotations, images, class_of, refused)
     problems += found
     if not images:
         raise DatasetError(f"{file}: split '{split}' is empty, {_why_empty(content, problems)}")
     folder, name_of, found = find_pictures(file, {number: image["file_name"] for number, image in images.items()})
     problems += found
-    records, missing = [], []
+    records, missing, read = [], [], {*name_of.values()}
     by_name = sorted((name, number) for number, name in name_of.items())
-    for name, number in tqdm(by_name, f"read {split}", unit="image", delay=2, disable=not progress):
+    for written, number in tqdm(by_name, f"read {split}", unit="image", delay=2, disable=not progress):
+        name = spelt_on_disk(folder, written, read)
+        read.add(name)
         path = folder / name
         if name_inside(path, folder) is None:
             leaves = f"file_name {shown(name)} leaves the image folder {folder} by a link"
@@ -115,23 +119,28 @@ def _read_image(
     if size and any(said not in (None, side) for said, side in zip(stated, size, strict=True)):
         return None, [*problems, error(path, _other_size(path, size, entry))]
     width, height = size or _assumed_size(stated, boxes)
-    kept = {}
+    kept: list[tuple[Box, NDArray[np.float64]]] = []
+    seen: dict[tuple[int, Xywh], list[Box]] = defaultdict(list)
     clipped = clip_boxes(xywh_to_xyxy([box.xywh for box in boxes]), width, height)
+    repeated = 0
     for box, xyxy in zip(boxes, clipped, strict=True):
         if (xyxy[2:] <= xyxy[:2]).any():
             outside = f"bbox {list(box.xywh)} lies outside the image of {width} x {height}"
             problems.append(error(box.where, f"{outside}; mend or remove the annotation"))
+        elif any(box.outline == other.outline for other in seen[box.class_id, box.xywh]):
+            repeated += 1
         else:
-            kept[box.class_id, box.xywh] = xyxy
-    if repeated := len(boxes) - len({box[1:] for box in boxes}):
+            seen[box.class_id, box.xywh].append(box)
+            kept.append((box, xyxy))
+    if repeated:
         problems.append(warning(path, f"{repeated} duplicate annotation{'s' if repeated > 1 else ''} dropped"))
     record = ImageRecord(
         path=path,
         name=name,
         width=width,
         height=height,
-        xyxy=np.array(list(kept.values()), dtype=np.float64).reshape(-1, 4),
-        class_ids=np.array([class_id for class_id, _ in kept], dtype=np.int64),
+        xyxy=np.array([xyxy for _, xyxy in kept], dtype=np.float64).reshape(-1, 4),
+        class_ids=np.array([box.class_id for box, _ in kept], dtype=np.int64),
         readable=size is not None,
     )
     return record, problems

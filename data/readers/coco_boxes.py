@@ -2,17 +2,17 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mocha_pipe.data.parsing import shown
-from mocha_pipe.data.readers.coco_entries import read_id
+from mocha_pipe.data.readers.coco_entries import read_id, whole_number
 from mocha_pipe.data.types import Problem, error, warning
 
-_Xywh = tuple[float, float, float, float]
+Xywh = tuple[float, float, float, float]
 _FALSE, _TRUE = {"", "0", "0.0", "false", "no", "none", "null", "nan"}, {"1", "1.0", "true", "yes"}
 _MOST_BITS = 40  # of a run in a mask
 
@@ -22,13 +22,22 @@ class Box(NamedTuple):
 
     where: str
     class_id: int
-    xywh: _Xywh
+    xywh: Xywh
+    outline: object = None
+    """Its segmentation as written, None without one. Two outlines of one class and box are two things."""
 
 
 def read_boxes(
-    file: Path, annotations: list[Any], images: Mapping[int, object], class_of: Mapping[int, int]
+    file: Path,
+    annotations: list[Any],
+    images: Mapping[int, object],
+    class_of: Mapping[int, int],
+    refused: Collection[int],
 ) -> tuple[dict[int, list[Box]], list[Problem]]:
-    """Boxes by image id in the order of the file, without crowds, and annotations that are wrong."""
+    """Boxes by image id in the order of the file, without crowds, and annotations that are wrong.
+
+    Of images that are `refused`, which has been said, annotations are passed over.
+    """
     boxes: dict[int, list[Box]] = defaultdict(list)
     problems = []
     crowds = 0
@@ -38,6 +47,8 @@ def read_boxes(
             problems.append(error(where, f"an annotation is a map, found {shown(entry)}; remove it"))
             continue
         image = read_id(entry, "image_id", images, "images")
+        if isinstance(image, str) and whole_number(entry.get("image_id")) in refused:
+            continue
         category = read_id(entry, "category_id", class_of, "categories")
         is_crowd = _is_crowd(entry.get("iscrowd"))
         if isinstance(image, str):
@@ -53,7 +64,7 @@ def read_boxes(
         elif xywh[2] == 0 or xywh[3] == 0:  # COCO 2017 itself has a few
             problems.append(warning(where, f"bbox {list(xywh)} has no area; dropped"))
         else:
-            boxes[image].append(Box(where, class_of[category], xywh))
+            boxes[image].append(Box(where, class_of[category], xywh, entry.get("segmentation") or None))
     if crowds:
         them = f"{crowds} crowd{'s' if crowds > 1 else ''} (iscrowd 1)"
         problems.append(warning(file, f"{them} skipped, as a crowd's box is that of no single thing"))
@@ -66,7 +77,7 @@ def _is_crowd(value: object) -> bool | None:
     return False if said in _FALSE else True if said in _TRUE else None
 
 
-def _box_of(entry: Mapping[str, Any]) -> _Xywh | str:
+def _box_of(entry: Mapping[str, Any]) -> Xywh | str:
     """The box of an annotation, or what is wrong with it."""
     bbox, outline = entry.get("bbox"), entry.get("segmentation")
     if not bbox and outline:
@@ -84,7 +95,7 @@ def _are_finite(values: list[Any]) -> bool:
     return all(type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e15 for value in values)
 
 
-def _box_of_polygons(polygons: object) -> _Xywh | None:
+def _box_of_polygons(polygons: object) -> Xywh | None:
     """The box around polygons x1 y1 x2 y2 ..., or around one that is written without the outer list."""
     if not isinstance(polygons, list):
         return None
@@ -99,7 +110,7 @@ def _box_of_polygons(polygons: object) -> _Xywh | None:
     return float(left), float(top), float(right - left), float(bottom - top)
 
 
-def _box_of_mask(mask: Mapping[str, Any]) -> _Xywh | None:
+def _box_of_mask(mask: Mapping[str, Any]) -> Xywh | None:
     """The box around a run-length encoded mask: runs of background and thing in turn, down the columns."""
     size, counts = mask.get("size"), mask.get("counts")
     if not isinstance(size, list) or len(size) != 2 or not _are_finite(size) or not isinstance(counts, list | str):

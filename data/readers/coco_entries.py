@@ -5,12 +5,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from posixpath import normpath
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.parsing import is_text, parse_json, shown
 from mocha_pipe.data.types import Problem, error, warning
 
 _WHOLE = re.compile(r"-?[0-9]{1,40}(\.0+)?")
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://(?:[^/@]*@)?([^?#]*)", re.IGNORECASE)  # not what may be a password, nor a token
 _LISTS = (
     ({"image_id", "bbox", "score"}, "a list of a detector's results"),
     ({"image", "annotations"}, "a CreateML json"),
@@ -82,6 +84,8 @@ def _other_kind(content: object) -> str | None:
         if not isinstance(annotation, dict) or annotation.get("bbox"):
             return None
         return next((name for key, name in _BOXLESS if key in annotation), None)
+    if entry and all(isinstance(one, dict) and "regions" in one for one in entry.values()):
+        return "a json of VIA, as makesense.ai writes it too"
     return next((name for keys, name in known if keys <= entry.keys()), None)
 
 
@@ -153,9 +157,20 @@ def _same_name(file: Path, name: str, names: Mapping[int, str], used: Collection
     return warning(file, f"{both} and are taken for one class, as only one of them is in use")
 
 
-def read_images(file: Path, entries: list[Any]) -> tuple[dict[int, Mapping[str, Any]], list[Problem]]:
-    """Image entries by id where each is the only one of its id and name; their `file_name` is in POSIX form."""
+class Entries(NamedTuple):
+    """The usable entries of 'images', and what is wrong with the others."""
+
+    images: dict[int, Mapping[str, Any]]
+    """By id; their `file_name` is in POSIX form."""
+    refused: set[int]
+    """Ids of the others, as far as they have one."""
+    problems: list[Problem]
+
+
+def read_images(file: Path, entries: list[Any]) -> Entries:
+    """Image entries where each is the only one of its id and name."""
     images: dict[int, Mapping[str, Any]] = {}
+    refused = set[int]()
     problems = []
     names = set[str]()
     for index, entry in enumerate(entries):
@@ -171,11 +186,16 @@ def read_images(file: Path, entries: list[Any]) -> tuple[dict[int, Mapping[str, 
             twice = f"id {number}" if number in images else f"file_name {shown(name)}"
             wrong = f"image {twice} is there twice; keep one entry per image"
         problems.append(error(f"{file}: images[{index}]", wrong))
-    return images, problems
+        if isinstance(entry, dict) and (known := whole_number(entry.get("id"))) is not None:
+            refused.add(known)
+    return Entries(images, refused, problems)
 
 
 def _read_image(entry: Any) -> tuple[int, str] | str:
-    """Id and file name of an entry, or what is wrong with it. LVIS has a URL whose last two parts are the name."""
+    """Id and file name of an entry, or what is wrong with it. LVIS has a URL whose last two parts are the name.
+
+    Of a `file_name` that is a URL host and path remain.
+    """
     if not isinstance(entry, dict) or "id" not in entry:
         return f"an image is {{'id': whole number, 'file_name': path}}, found {shown(entry)}; mend it"
     name = entry.get("file_name")
@@ -186,4 +206,8 @@ def _read_image(entry: Any) -> tuple[int, str] | str:
     number = read_id(entry, "id")
     if isinstance(number, str):
         return f"{number}; mend it"
+    if url := _URL.match(str(name)):
+        name = unquote(url[1])
+        if not is_text(name):
+            return f"an image is {{'id': whole number, 'file_name': path}}, found {shown(url[1])}; mend it"
     return number, normpath(str(name).replace("\\", "/"))

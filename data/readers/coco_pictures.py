@@ -2,11 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice, product
 from pathlib import Path
 from posixpath import isabs
 from typing import NamedTuple
+from unicodedata import normalize
+from urllib.parse import unquote
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.parsing import shown
@@ -14,6 +17,8 @@ from mocha_pipe.data.types import Problem, error, warning
 
 _MOST_ASKED = 100  # pictures that are looked for in every folder that happens to lie beside the json
 _MOST_PARTS = 4  # that are kept of a name whose first parts lead elsewhere
+# %20 of a browser is a space on disk, and an accent that was typed on a Mac is two characters there.
+_SPELLINGS = (str, unquote, partial(normalize, "NFC"), partial(normalize, "NFD"))
 
 
 class Pictures(NamedTuple):
@@ -36,7 +41,7 @@ def find_pictures(file: Path, written: Mapping[int, str]) -> Pictures:
 
     Tried in this order, and the first that finds a picture is it: the names below one of `_places`, or below the only
     folder beside them that has one; names that are absolute paths; the last parts of the names, as far as these tell
-    all pictures apart, below one of `_places`.
+    all pictures apart, below one of `_places`, as written or in one of `_SPELLINGS`.
 
     Args:
         file: The json.
@@ -54,8 +59,8 @@ def find_pictures(file: Path, written: Mapping[int, str]) -> Pictures:
         return Pictures(folder, below, [error(file, f"file_name {shown(name)} {rule}") for name in outside])
     if there := {number: name for number, name in written.items() if isabs(name) and os.path.isfile(name)}:  # noqa: PTH113
         return _at_absolute_paths(file, written, there)
-    for kept in range(_MOST_PARTS, 0, -1):
-        tails = {number: _tail(name, kept) for number, name in written.items()}
+    for kept, spell in product(range(_MOST_PARTS, 0, -1), _SPELLINGS):
+        tails = {number: _tail(spell(name), kept) for number, name in written.items()}
         unique = len(set(tails.values())) == len(tails)
         if unique and (folder := _holding(places, tails.values())) is not None:
             return Pictures(folder, tails, [_moved(file, written, tails, folder)])
@@ -65,6 +70,13 @@ def find_pictures(file: Path, written: Mapping[int, str]) -> Pictures:
     raise DatasetNotFoundError(
         f"{file}: none of {len(written)} images found, such as {name}, {looked}; put them in one of these"
     )
+
+
+def spelt_on_disk(folder: Path, name: str, taken: Collection[str]) -> str:
+    """A name as the file is called that is there: as written, or spelt otherwise where no other image is called so."""
+    names = (spell(name) for spell in _SPELLINGS)
+    there = (one for one in names if (one == name or one not in taken) and os.path.isfile(folder / one))  # noqa: PTH113
+    return next(there, name)
 
 
 def _places(file: Path) -> Iterator[Path]:

@@ -94,3 +94,11 @@ def test_what_is_no_answer(make_coco: Make, problems_of: Problems) -> None:
 def test_numbers_beyond_every_image(make_coco: Make, problems_of: Problems, value: float) -> None:
     ((severity, _, message),) = problems_of(make_coco(annotations=[{**ENTRY, "bbox": [1, value, 3, 4]}]))
     assert (severity, message.partition(",")[0]) == ("error", "bbox must be four finite numbers x y width height")
+
+
+def test_two_outlines_of_one_box_are_two_things(make_coco: Make, problems_of: Problems) -> None:
+    twin = {**ENTRY, "bbox": [1, 2, 10, 6]}
+    outlines = [[[1, 2, 11, 2, 11, 8]], [[1, 2, 11, 8, 1, 8]], [], [[1, 2, 11, 2, 11, 8]], None]
+    file = make_coco(annotations=[{**twin, "segmentation": outline} for outline in outlines])
+    assert open_source(file).records[0].xyxy.tolist() == [[1, 2, 11, 8]] * 3
+    assert [message for _, _, message in problems_of(file)] == ["2 duplicate annotations dropped"]

@@ -202,3 +202,21 @@ class TestSplits:
     def test_a_broken_split_leaves_the_others_alone(self, data: Path) -> None:
         (data.parent / "annotations" / "instances_val.json").write_text("{")
         assert open_source(data).class_names == ("ball", "mug")
+
+
+def test_annotations_of_a_refused_image_are_not_listed_too(make_coco: Make, problems_of: Problems) -> None:
+    images = [{"id": 7, "file_name": "a.jpg"}, {"id": 3, "file_name": 5}, {"id": 4, "file_name": "a.jpg"}]
+    boxes = [{**BOX, "image_id": number} for number in (7, 3, 4, 5)]
+    found = [message for _, _, message in problems_of(make_coco(images=images, annotations=boxes))]
+    assert found == [
+        "an image is {'id': whole number, 'file_name': path}, found {'file_name': 5, 'id': 3}; mend it",
+        "image file_name 'a.jpg' is there twice; keep one entry per image",
+        "image_id 5 is not in 'images'; remove the annotation",
+    ]
+
+
+def test_a_json_of_via_is_called_so(tmp_path: Path) -> None:
+    file = tmp_path / "via.json"
+    file.write_text(json.dumps({"a.jpg99": {"filename": "a.jpg", "size": 99, "regions": [], "file_attributes": {}}}))
+    with pytest.raises(DatasetError, match=r"is a json of VIA, as makesense.ai writes it too; export it as COCO"):
+        open_source(file)

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -131,3 +133,41 @@ def test_reading_does_not_need_the_other_folders(make_coco: Make) -> None:
         assert open_source(make_coco(**content)).num_regions == 3
     finally:
         locked.chmod(0o700)
+
+
+URL = "https://me:pass@host/bucket/{}?X-Amz-Signature=secret"
+
+
+def with_names(make_coco: Make, first: str, second: str, **more: Any) -> Path:
+    return make_coco(images=[{"id": 7, "file_name": first}, {"id": 3, "file_name": second}], **more)
+
+
+def test_urls_whose_pictures_are_here(make_coco: Make, problems_of: Problems) -> None:
+    file = with_names(make_coco, URL.format("a.jpg"), URL.format("sub%20folder/b.jpg"))
+    assert [record.name for record in open_source(file).records] == ["a.jpg", "b.jpg"]
+    ((_, _, message),) = problems_of(file)
+    assert message == (
+        f"file_name leads elsewhere, such as 'host/bucket/a.jpg'; taken for 'a.jpg' in {file.parents[1] / 'train'}"
+    )
+
+
+def test_urls_whose_pictures_are_not_here(make_coco: Make, problems_of: Problems) -> None:
+    file = with_names(make_coco, "a.jpg", URL.format("b.jpg"))
+    ((_, _, message),) = problems_of(file)
+    assert message.startswith("1 of 2 images are missing, the first is 'host/bucket/b.jpg'")
+
+
+@pytest.mark.parametrize("others", ["a.jpg", "b%20b.jpg"])
+@pytest.mark.parametrize(
+    ("written", "on_disk"),
+    [("caf\u00e9.jpg", "cafe\u0301.jpg"), ("cafe\u0301.jpg", "caf\u00e9.jpg"), ("my%20mug.jpg", "my mug.jpg")],
+)
+def test_names_that_are_spelt_otherwise_on_disk(make_coco: Make, others: str, written: str, on_disk: str) -> None:
+    file = with_names(make_coco, others, written, write=(f"train/{unquote(others)}", f"train/{on_disk}"))
+    assert {record.name for record in open_source(file).records} == {unquote(others), on_disk}
+
+
+def test_a_file_is_not_taken_for_two_images(make_coco: Make, problems_of: Problems) -> None:
+    file = with_names(make_coco, "caf\u00e9.jpg", "cafe\u0301.jpg", write=("train/caf\u00e9.jpg",))
+    ((severity, _, message),) = problems_of(file)
+    assert (severity, message.partition(",")[0]) == ("error", "1 of 2 images are missing")
