@@ -22,6 +22,7 @@ _NOTHING = 1e-7
 
 _COLUMNS = "5 numbers (class x_center y_center width height) or a polygon (class x1 y1 x2 y2 x3 y3 ...)"
 _UNKNOWN = "unknown class id"
+_SHOWN = 60  # characters of a word
 _Row = tuple[float, float, float, float, float]  # class, then centre and size
 
 
@@ -112,13 +113,13 @@ def _parse(words: Sequence[str], polygon: bool, num_classes: int) -> _Row | str:
         try:
             values.append(float(word))
         except ValueError:
-            return f"a label line is numbers, found '{word}'; mend the line"
+            return f"a label line is numbers, found '{word[:_SHOWN]}'; mend the line"
     class_id, *values = values
     if endless := [value for value in values if not math.isfinite(value)]:
         return f"coordinates must be finite, found {endless[0]}; mend or delete the line"
     if not (0 <= class_id < num_classes and class_id % 1 == 0):
         known = f"the class names have ids 0 to {num_classes - 1}"
-        return f"{_UNKNOWN} {words[0]}, {known}; mend the id or add the name"
+        return f"{_UNKNOWN} {words[0][:_SHOWN]}, {known}; mend the id or add the name"
     if polygon:  # the smallest box around its corners
         x1, y1, x2, y2 = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
         values = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]

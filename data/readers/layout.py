@@ -12,6 +12,7 @@ from mocha_pipe.data.readers.ultralytics_files import datasets_folders, imagenet
 from mocha_pipe.data.types import Problem, warning
 
 SPLITS = ("train", "val", "test")
+_LIKE_VAL = ("valid", "Val", "VAL", "eval")
 _MOST_CLASSES = 1_000_000  # of `nc:`, for which names are made
 _Entry = str | tuple[str, ...]
 
@@ -31,6 +32,8 @@ class YoloLayout:
     """Split -> folder, list file or COCO .json, or several folders and list files, as written."""
     problems: tuple[Problem, ...] = ()
     """Warnings about the file itself."""
+    misnamed: str | None = None
+    """A key that looks as if it meant `val`, where there is none."""
 
     def coco_file(self, split: str) -> Path | None:
         """The COCO .json that the split names, or None where it names YOLO images."""
@@ -56,9 +59,10 @@ class YoloLayout:
     def _entry(self, split: str) -> _Entry:
         if split not in self.entries:
             found = ", ".join(f"'{name}:'" for name in self.entries) or "none"
-            raise DatasetError(
-                f"{self.file}: key '{split}:' is missing, splits found: {found}; add '{split}: images/{split}'"
-            )
+            remedy = f"add '{split}: images/{split}'"
+            if split == "val" and self.misnamed:
+                remedy = f"rename '{self.misnamed}:' to 'val:'"
+            raise DatasetError(f"{self.file}: key '{split}:' is missing, splits found: {found}; {remedy}")
         return self.entries[split]
 
     def _resolve(self, split: str, entry: str) -> Path:
@@ -94,6 +98,10 @@ def load_layout(file: Path) -> YoloLayout:
     _check_channels(file, keys.get("channels"))
     entries = {split: _entry(file, split, keys[split]) for split in SPLITS if keys.get(split)}
     root, problems = _root(file, keys.get("path"), entries)
+    misnamed = None if "val" in entries else next((key for key in _LIKE_VAL if isinstance(keys.get(key), str)), None)
+    if misnamed:
+        unread = f"'{misnamed}:' is no split that `yolo train` knows, and is not read"
+        problems = (*problems, warning(file, f"{unread}; rename it to 'val:'"))
     return YoloLayout(
         file=file,
         root=root,
@@ -101,6 +109,7 @@ def load_layout(file: Path) -> YoloLayout:
         keypoint_numbers=_keypoint_numbers(file, keys.get("kpt_shape")),
         entries=entries,
         problems=problems,
+        misnamed=misnamed,
     )
 
 

@@ -5,7 +5,7 @@ where a folder on the way is a link.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from mocha_pipe.data.types import Problem, error, warning
 
 _DEEP = 8  # folders that may stand before the part of an entry which is there
 _SHOWN = 300  # characters of a path that a list names
+_NOT_LABELS = {"classes.txt", "train.txt", "val.txt", "test.txt"}  # which tools write beside label files
 
 
 class FoundImages(NamedTuple):
@@ -71,6 +72,18 @@ def walk_images(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
+def unread_labels(folder: Path, read: Collection[str]) -> list[str]:
+    """Label files below a folder that are not empty and belong to no image; `read` are those that do."""
+    return [
+        path
+        for parent, _, files in os.walk(folder)
+        if not any(part.startswith(".") for part in Path(parent).relative_to(folder).parts)
+        for name in files
+        if name.endswith(".txt") and name not in _NOT_LABELS and not name.startswith(".")
+        if (path := os.path.join(parent, name)) not in read and os.path.getsize(path)  # noqa: PTH118, PTH202
+    ]
+
+
 def _leads_back(top: Path, parent: str, name: str) -> bool:
     """Whether a folder is a link to one that the walk came through, or to what holds that."""
     link = Path(parent, name)
@@ -90,10 +103,11 @@ def _read_list(file: Path) -> tuple[list[str], list[Problem]]:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DatasetError(f"{file}: is no list of image paths in UTF-8; name a folder or a .txt list") from None
-    paths, missing = [], []
+    paths, missing, others = [], [], list[tuple[int, str]]()
     for number, line in enumerate(lines, 1):
         entry = line.strip()
         if not _has_image_suffix(entry):
+            others += [(number, entry)] if entry and not entry.startswith("#") else []
             continue
         for written in dict.fromkeys((entry, with_slashes(entry))):
             start = file.parent if written.startswith("./") else Path.cwd()
@@ -103,23 +117,33 @@ def _read_list(file: Path) -> tuple[list[str], list[Problem]]:
                 break
         else:
             missing.append((number, entry, path))
+    problems = [_no_images(file, others, is_all=not paths and not missing)] if others else []
     if not missing:
-        return paths, []
+        return paths, problems
     count = f"{len(missing)} of {len(missing) + len(paths)} images are not there"
     number, entry, looked = missing[0]
-    return paths, [
-        error(f"{file}:{number}", f"{count}, the first is '{entry[:_SHOWN]}', {_remedy(file, entry, looked)}")
-    ]
+    remedy = _remedy(file, entry, looked, set(paths))
+    return paths, [*problems, error(f"{file}:{number}", f"{count}, the first is '{entry[:_SHOWN]}', {remedy}")]
 
 
-def _remedy(file: Path, entry: str, looked: str) -> str:
+def _no_images(file: Path, lines: list[tuple[int, str]], *, is_all: bool) -> Problem:
+    """Lines that `yolo train` passes over without a word: an error where there are no others."""
+    number, entry = lines[0]
+    found = f"{len(lines)} line{'s end' if len(lines) > 1 else ' ends'} in no suffix of an image"
+    left = f"{found} and {'are' if len(lines) > 1 else 'is'} left out, the first is '{entry[:_SHOWN]}'"
+    told = f"{left}; a line is the path of one image and nothing else, such as ./images/a.jpg"
+    return (error if is_all else warning)(f"{file}:{number}", told)
+
+
+def _remedy(file: Path, entry: str, looked: str, listed: Collection[str]) -> str:
     """Where an entry of a list was looked for, and a remedy that was tried on it."""
     if is_windows_path(entry):
         return "a path of another machine, which runs Windows; write where the pictures lie on this one"
     rule = "" if entry.startswith((".", "/")) else "; entries without './' start at the working folder"
     parts = with_slashes(entry).removeprefix("./").split("/")
     beside = ("/".join(parts[skipped:]) for skipped in range(min(len(parts), _DEEP)))
-    there = next((path for path in beside if path and os.path.exists(file.parent / path)), None)  # noqa: PTH110
+    unlisted = (path for path in beside if path and os.path.normpath(file.parent / path) not in listed)
+    there = next((path for path in unlisted if os.path.exists(file.parent / path)), None)  # noqa: PTH110
     remedy = f"write './{there}', and the others alike" if there else "put them there or remove them from the list"
     return f"looked for {looked[:_SHOWN]}{rule}; {remedy}"
 

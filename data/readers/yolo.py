@@ -7,6 +7,7 @@ becomes `/labels/`, and the suffix becomes .txt.
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from mocha_pipe.data.readers.class_names import widest_names, with_names
 from mocha_pipe.data.readers.coco import names_of, read_coco
 from mocha_pipe.data.readers.labels import Labels, read_labels
 from mocha_pipe.data.readers.layout import YoloLayout, load_layout
-from mocha_pipe.data.readers.listing import FoundImages, find_images
+from mocha_pipe.data.readers.listing import FoundImages, find_images, unread_labels
 from mocha_pipe.data.types import DetectionSource, ImageFile, ImageRecord, Problem, error, warning
 
 
@@ -62,6 +63,7 @@ def read_yolo(data: Path, split: str, *, progress: bool = False) -> DetectionSou
         )
     if split == next(iter(layout.entries)):
         found.problems.extend(layout.problems)
+    found.problems.extend(_labels_without_image(layout, split, found))
     return read_images(layout, split, found, progress=progress)
 
 
@@ -145,6 +147,26 @@ def shared_labels(labels: Iterable[tuple[ImageFile, Path]]) -> list[tuple[Path, 
     for image, label in labels:
         sharing[label].append(Path(image).name)
     return [(label, names[0], names[1]) for label, names in sharing.items() if len(names) > 1 and label.is_file()]
+
+
+def _labels_without_image(layout: YoloLayout, split: str, found: FoundImages) -> list[Problem]:
+    """A warning of label files whose boxes nobody reads, in folders of labels that a split has for itself."""
+    folders = {place: label_path(place / "one.txt").parent for place in layout.places(split) if place.is_dir()}
+    apart = {place: folder for place, folder in folders.items() if folder != place}
+    if not apart:
+        return []
+    read = {str(label_path(image)) for image in found.images.values()}
+    labels = [(place, folder, path) for place, folder in apart.items() for path in sorted(unread_labels(folder, read))]
+    if not labels:
+        return []
+    place, folder, first = labels[0]
+    where = place / Path(first).relative_to(folder)
+    other = next((path for path in sorted(where.parent.glob(f"{escape(where.stem)}.*")) if path.is_file()), None)
+    remedy = f"put {where.with_suffix('.jpg')} there, or remove the label file"
+    if other:
+        remedy = f"{other.name} is of no kind that `yolo train` reads; save it as PNG or JPEG"
+    many = f"{len(labels)} label file{'s have' if len(labels) > 1 else ' has'} no image"
+    return [warning(f"{layout.file}: {split}", f"{many} and no box of theirs is read, the first is {first}; {remedy}")]
 
 
 def _missing_labels(unlabelled: list[Path], num_images: int, where: str) -> list[Problem]:

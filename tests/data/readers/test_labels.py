@@ -184,3 +184,12 @@ def test_ultralytics_accepts_and_reads_the_same(file: Path, tmp_path: Path, text
         has_area = (np.minimum(cx + w / 2, 1) - np.maximum(cx - w / 2, 0) > 1e-7) & (h > 0)
         assert len(rows) == has_area.sum()
         np.testing.assert_allclose(np.sort(rows, axis=0), np.sort(theirs[1][has_area], axis=0), atol=1e-6)
+
+
+def test_a_long_word_is_told_in_short(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    for word in ("1" * 400, "x" * 400):
+        file.write_text(f"{word} 0.5 0.5 0.1 0.1\n")
+        labels = read_labels(file, 2, 0)
+        assert labels is not None
+        assert len(labels.problems[0].message) < 200

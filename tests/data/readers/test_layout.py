@@ -7,6 +7,7 @@ import yaml
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.readers.layout import load_layout
+from mocha_pipe.data.source import read_split
 
 Make = Callable[..., Path]
 
@@ -294,3 +295,15 @@ def test_lists_in_lists_are_told_in_short(yaml_file: Path) -> None:
     with pytest.raises(DatasetError, match="'train:' must be a folder, a list file, or a list of those") as caught:
         load_layout(yaml_file)
     assert len(str(caught.value)) < 1000
+
+
+def test_a_split_called_valid(make_yolo: Callable[..., Path], refusal: Callable[..., str]) -> None:
+    data = make_yolo(keys={"val": None, "valid": "images/train"})
+    (found,) = read_split(data, "train").problems
+    assert (found.severity, found.message) == (
+        "warning",
+        "'valid:' is no split that `yolo train` knows, and is not read; rename it to 'val:'",
+    )
+    assert refusal(data, "val").endswith("splits found: 'train:'; rename 'valid:' to 'val:'")
+    data.write_text(data.read_text().replace("valid:", "val:"))
+    assert read_split(data, "val").problems == ()

@@ -240,3 +240,38 @@ def test_a_listed_image_that_is_gone_is_not_set_aside(make_yolo: Make) -> None:
     (data.parent / "train.txt").write_text("./images/train/a.jpg\n./images/train/gone.jpg\n")
     (problem,) = read_split(data, "train").problems
     assert (problem.severity, problem.unreadable) == ("error", False)
+
+
+def test_lines_of_a_list_that_name_no_image(make_yolo: Make, problems_of: Problems) -> None:
+    data = make_yolo({"train/a.jpg": LINE, "train/b.jpg": LINE}, {"train": "list.txt"})
+    listed = data.with_name("list.txt")
+    listed.write_text("# made by hand\n./images/train/a.jpg\n./images/train/b.jpg 1,2,3,4,0\n./c.jfif\n")
+    rule = "a line is the path of one image and nothing else, such as ./images/a.jpg"
+    left = "2 lines end in no suffix of an image and are left out, the first is './images/train/b.jpg 1,2,3,4,0'"
+    assert problems_of(data) == [("warning", f"{listed}:3", f"{left}; {rule}")]
+    listed.write_text("./images/train/b.jpg 1,2,3,4,0\n")
+    ((severity, where, message),) = problems_of(data)
+    assert (severity, where) == ("error", f"{listed}:1")
+    assert message.startswith("1 line ends in no suffix of an image and is left out")
+
+
+def test_a_picture_that_is_listed_already_is_no_remedy(make_yolo: Make, problems_of: Problems) -> None:
+    data = make_yolo({"train/a.jpg": LINE, "train/b.jpg": LINE}, {"train": "list.txt"})
+    data.with_name("list.txt").write_text("./images/train/a.jpg\n/gone/images/train/a.jpg\n")
+    ((_, _, message),) = problems_of(data)
+    assert message.endswith("put them there or remove them from the list")
+
+
+def test_label_files_without_an_image(make_yolo: Make, problems_of: Problems) -> None:
+    data = make_yolo({"train/a.jpg": LINE, "val/b.jpg": LINE}, {"val": "images/val"})
+    labels = data.with_name("labels") / "train"
+    for name in ("classes.txt", ".hidden.txt", "deep/.hidden/x.txt", "none.txt", "deep/empty.txt"):
+        (labels / name).parent.mkdir(parents=True, exist_ok=True)
+        (labels / name).write_text("" if "empty" in name else LINE)
+    many = "1 label file has no image and no box of theirs is read, the first is"
+    there = f"put {data.parent}/images/train/none.jpg there, or remove the label file"
+    assert problems_of(data) == [("warning", f"{data}: train", f"{many} {labels}/none.txt; {there}")]
+    assert problems_of(data, "val") == []
+    data.with_name("images").joinpath("train/none.jfif").write_bytes(b"")
+    ((_, _, message),) = problems_of(data)
+    assert message.endswith("none.txt; none.jfif is of no kind that `yolo train` reads; save it as PNG or JPEG")
