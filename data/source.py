@@ -139,11 +139,25 @@ def _yaml_in(folder: Path) -> Path:
         files = [file for file in files if file.stem == folder.resolve().name] or files
     if len(files) != 1:
         found = f"{len(files)}, {files[0]} and {files[1]}" if files else "none"
+        if not files and (hint := _instead_of_yaml(folder)):
+            raise DatasetError(f"{folder}: a folder is a data set where it holds one .yaml, found none; {hint}")
         raise DatasetError(
             f"{folder}: a folder is a data set where it holds one .yaml, found {found}; pass the data.yaml (YOLO) or "
             ".json (COCO) itself"
         )
     return files[0]
+
+
+def _instead_of_yaml(folder: Path) -> str | None:
+    """What to pass where a tool wrote no data.yaml: the COCO json, or one to write from its list of classes."""
+    if lists := [folder / name for name in ("classes.txt", "obj.names") if (folder / name).is_file()]:
+        images = next((name for name in ("images/train", "images") if (folder / name).is_dir()), ".")
+        return (
+            f"write a data.yaml there with 'train: {images}', 'val:' of other images, and as 'names:' the lines of "
+            f"{lists[0].name} in their order"
+        )
+    files = sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json")])
+    return f"pass the COCO json itself, such as {files[0]}" if files else None
 
 
 def _named_yaml(data: Path) -> Path:

@@ -23,8 +23,8 @@ def check_names(file: Path, names: Sequence[object], key: str = "names") -> tupl
         if not isinstance(name, str) or not is_text(name):
             found = f"the name of class {number} in '{key}:' must be a text, found {shown(name)}"
             raise DatasetError(f"{file}: {found}; give it one")
-        if (earlier := first.setdefault(one_spelling(name), number)) != number:
-            twice = f"classes {earlier} and {number} are both called {shown(name)} in '{key}:'"
+        if (before := first.setdefault(one_spelling(name.strip()), number)) != number:
+            twice = f"classes {before} and {number} are both called {shown(name)} in '{key}:'"
             raise DatasetError(f"{file}: {twice}; give each a name of its own")
     return tuple(map(str, names))
 
@@ -61,7 +61,7 @@ def widest_names(lists: Mapping[Path, tuple[str, ...]]) -> tuple[str, ...]:
             here, there = shown(missing), shown(sorted(set(lists[widest]) - set(names)))
             raise DatasetError(
                 f"{file}: the splits must have the same categories: {here} are here alone, {there} are in "
-                f"{widest.name} alone; make the categories of both json equal"
+                f"{widest} alone; make the categories of both json equal"
             )
     return lists[widest]
 

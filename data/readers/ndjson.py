@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from mocha_pipe.data.errors import DatasetError, first_line
-from mocha_pipe.data.parsing import parse_json
+from mocha_pipe.data.parsing import parse_json, shown
 from mocha_pipe.data.readers.labels import parse_labels
 from mocha_pipe.data.readers.layout import SPLITS
 from mocha_pipe.data.readers.yolo import read_record
@@ -82,6 +82,12 @@ def _load(file: Path) -> _Content:
     if not lines or lines[0][1].get("type") == "image":
         raise DatasetError(f"{file}: the first line of an NDJSON describes the data set, found none; export it again")
     about = lines[0][1]
+    if about.get("type", "dataset") != "dataset" or not about.keys() & {"type", "task", "path", "class_names"}:
+        found = f"found the keys {shown(sorted(about))}"
+        raise DatasetError(
+            f'{file}: the first line of an NDJSON of ultralytics is {{"type": "dataset", ...}}, {found}; export the '
+            "labels as YOLO or COCO"
+        )
     if about.get("task", "detect") not in ("detect", "segment"):
         raise DatasetError(f"{file}: the task must be detect or segment, found {about['task']!r}; export boxes")
     if not isinstance(about.get("path"), str):

@@ -260,3 +260,18 @@ def test_a_bare_name_is_a_yaml_here_or_one_that_ultralytics_ships(
 def test_splits(make_yolo: Make, make_coco: Make) -> None:
     assert splits_of(make_yolo(keys={"test": "images/train"})) == ("train", "val", "test")
     assert splits_of(make_coco()) == ("train",)
+
+
+def test_a_folder_without_yaml_says_what_to_pass(tmp_path: Path, make_coco: Make) -> None:
+    file = make_coco()
+    with pytest.raises(DatasetError, match=r"found none; pass the COCO json itself, such as .*instances_train\.json$"):
+        find_data(file.parents[1])
+    tmp_path.joinpath("labels").mkdir()
+    tmp_path.joinpath("images").mkdir()
+    tmp_path.joinpath("classes.txt").write_text("cup\nmug\n")
+    with pytest.raises(DatasetError) as caught:
+        find_data(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: a folder is a data set where it holds one .yaml, found none; write a data.yaml there with "
+        "'train: images', 'val:' of other images, and as 'names:' the lines of classes.txt in their order"
+    )

@@ -49,6 +49,7 @@ def test_names_that_stay_what_they_are(make_yolo: Make) -> None:
             ["caf\u00e9", "cafe\u0301"],
             "classes 0 and 1 are both called 'cafe\u0301' in 'names:'; give each a name of its own",
         ),
+        (["mug", "mug "], "classes 0 and 1 are both called 'mug ' in 'names:'; give each a name of its own"),
         (["mug", ""], "the name of class 1 in 'names:' must be a text, found ''; give it one"),
         (["mug", " "], "the name of class 1 in 'names:' must be a text, found ' '; give it one"),
     ],

@@ -148,3 +148,14 @@ def test_hostile_numbers_are_refused_in_a_line(tmp_path: Path) -> None:
             open_source(file)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 400
+
+
+def test_ndjson_of_another_tool(tmp_path: Path) -> None:
+    file = tmp_path / "export.ndjson"
+    file.write_text('{"data_row": {"id": "x"}, "projects": {}}\n')
+    with pytest.raises(DatasetError) as caught:
+        splits_of(file)
+    assert str(caught.value) == (
+        f'{file}: the first line of an NDJSON of ultralytics is {{"type": "dataset", ...}}, found the keys '
+        "['data_row', 'projects']; export the labels as YOLO or COCO"
+    )
