@@ -29,6 +29,7 @@ from mocha_pipe.student.distil.target_scale import ReferenceTargets
 from mocha_pipe.student.distil.trainer import distill
 from mocha_pipe.student.fewshot.strangers import STRANGERS_FILE
 from mocha_pipe.student.training.arguments import find_model
+from mocha_pipe.teacher_cache.errors import CacheNotFoundError, build_command
 from mocha_pipe.teacher_cache.sharing import mirror
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 
@@ -60,6 +61,9 @@ def cache_place(config: RunConfig) -> Path:
     folder = named(config.cache.folder)
     if config.cache.url:
         folder = mirror(config.cache.url, config.root / "remote", progress=True)
+    elif not folder.exists() and not config.uses_miniature and config.data.path:
+        command = build_command(folder, config.data.path)
+        raise CacheNotFoundError(f"there is no teacher cache at {folder}; make it with `{command}` and your --teacher")
     return RegionCache.open(folder).path
 
 

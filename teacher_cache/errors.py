@@ -1,5 +1,6 @@
 """Errors of phase 1 that a user can mend. Each text is one line: the rule, what was found, and the remedy to type."""
 
+import shlex
 from pathlib import Path
 
 from mocha_pipe.data.errors import MochaError
@@ -45,6 +46,6 @@ class TeacherError(MochaError, ValueError):
     """A teacher cannot be loaded or used as configured."""
 
 
-def build_command(folder: Path) -> str:
-    """The command line that makes or completes the cache in `folder`."""
-    return f"mocha-pipe cache build --cache {folder}"
+def build_command(folder: Path, data: Path | None = None) -> str:
+    """The command line that makes or completes the cache in `folder`, of a data set where one is named."""
+    return f"mocha-pipe cache build --cache {folder}" + (f" --data {shlex.quote(str(data))}" if data else "")

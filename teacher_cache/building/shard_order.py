@@ -22,12 +22,14 @@ def check_regions(source: DetectionSource, table: RegionTable) -> None:
     """Refuse, before a teacher is loaded, what no projection can be made of.
 
     Raises:
-        DatasetError: there are fewer than two different regions.
+        DatasetError: there are fewer than two different regions, or all but one are in images that cannot be read.
     """
-    if (found := table.num_distinct) < 2:
+    readable = sum(len(record.class_ids) for record in source.records if record.readable)
+    if (found := min(table.num_distinct, readable)) < 2:
+        unread = "" if readable == len(table) else f" in images that can be read, of {len(table)}"
         raise DatasetError(
-            f"a teacher cache needs 2 or more different regions; {source.root} has {found or 'none'}; draw more boxes, "
-            "or pass other data: --data"
+            f"a teacher cache needs 2 or more different regions; {source.root} has {found or 'none'}{unread}; draw "
+            "more boxes, or pass other data: --data"
         )
 
 

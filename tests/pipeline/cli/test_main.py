@@ -144,7 +144,11 @@ def test_fewshot_before_distill_names_the_command_to_run(command: Command) -> No
 def test_distill_before_cache_names_the_command_to_run(command: Command, world: Path) -> None:
     result = command("distill", "--data", world / "data.yaml", "--cache", "work/cache")
     assert result.exit_code == 2
-    assert "mocha-pipe cache build" in result.stderr
+    data, cache = world / "data.yaml", "work/cache"
+    assert result.stderr == (
+        f"error: there is no teacher cache at {cache}; make it with `mocha-pipe cache build --cache {cache} "
+        f"--data {data}` and your --teacher\n"
+    )
 
 
 def test_debug_shows_the_traceback(command: Command) -> None:

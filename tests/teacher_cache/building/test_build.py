@@ -272,6 +272,17 @@ def test_one_region_is_refused_before_the_teacher_is_paid(
     assert not (tmp_path / "cache").exists()
 
 
+def test_one_region_that_can_be_read_is_refused_before_the_teacher_is_paid(
+    tmp_path: Path, source: DetectionSource, helpers: SimpleNamespace
+) -> None:
+    first, second = [record for record in source.records if len(record.class_ids)][:2]
+    one = replace(first, xyxy=first.xyxy[:1], class_ids=first.class_ids[:1])
+    other = replace(second, xyxy=second.xyxy[:1], class_ids=second.class_ids[:1], readable=False)
+    with pytest.raises(DatasetError, match=r" has 1 in images that can be read, of 2; draw more boxes, or"):
+        helpers.build(replace(source, records=(one, other)), tmp_path / "cache", None)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_dim_below_one(source: DetectionSource, tmp_path: Path, helpers: SimpleNamespace) -> None:
     with pytest.raises(ProjectionError) as caught:
         helpers.build(source, tmp_path / "cache", None, dim=0)
