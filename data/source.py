@@ -149,7 +149,7 @@ def _yaml_in(folder: Path) -> Path:
 
 
 def _instead_of_yaml(folder: Path) -> str | None:
-    """What to pass where a tool wrote no data.yaml: the COCO json, or one to write from its list of classes."""
+    """What to pass where a tool wrote no data.yaml: its json, or one to write from its list of classes."""
     if lists := [folder / name for name in ("classes.txt", "obj.names") if (folder / name).is_file()]:
         images = next((name for name in ("images/train", "images") if (folder / name).is_dir()), ".")
         return (
@@ -157,7 +157,7 @@ def _instead_of_yaml(folder: Path) -> str | None:
             f"{lists[0].name} in their order"
         )
     files = sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json")])
-    return f"pass the COCO json itself, such as {files[0]}" if files else None
+    return f"pass the .json itself, such as {files[0]}" if files else None
 
 
 def _named_yaml(data: Path) -> Path:

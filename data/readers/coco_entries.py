@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.names import one_spelling
 from mocha_pipe.data.parsing import is_text, parse_json, shown
 from mocha_pipe.data.types import Problem, error, warning
 
@@ -125,6 +126,7 @@ def read_categories(file: Path, content: CocoContent) -> Categories:
         DatasetError: There is none, one has no number or no name, or two share their number or name.
     """
     names: dict[int, str] = {}
+    spelt: dict[str, str] = {}
     for entry in content.categories:
         number = whole_number(entry.get("id")) if isinstance(entry, dict) else None
         if number is None or not is_text(entry.get("name")):
@@ -132,7 +134,7 @@ def read_categories(file: Path, content: CocoContent) -> Categories:
             raise DatasetError(f"{file}: {rule}, found {shown(entry)}; mend it")
         if number in names:
             raise DatasetError(f"{file}: category id {number} is there twice; give each category an id of its own")
-        names[number] = entry["name"]
+        names[number] = spelt.setdefault(one_spelling(entry["name"].strip()), entry["name"])
     if not names:
         raise DatasetError(f"{file}: 'categories' is empty; add one {{'id': 1, 'name': ...}} per class")
     ordered = tuple(dict.fromkeys(names[number] for number in sorted(names)))

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from mocha_pipe.data.errors import DatasetError, first_line
-from mocha_pipe.data.parsing import parse_json, shown
+from mocha_pipe.data.parsing import is_path, parse_json, shown
+from mocha_pipe.data.readers.class_names import check_names
 from mocha_pipe.data.readers.labels import parse_labels
 from mocha_pipe.data.readers.layout import SPLITS
 from mocha_pipe.data.readers.yolo import read_record
@@ -89,12 +90,15 @@ def _load(file: Path) -> _Content:
             "labels as YOLO or COCO"
         )
     if about.get("task", "detect") not in ("detect", "segment"):
-        raise DatasetError(f"{file}: the task must be detect or segment, found {about['task']!r}; export boxes")
+        raise DatasetError(f"{file}: the task must be detect or segment, found {shown(about['task'])}; export boxes")
     if not isinstance(about.get("path"), str):
         raise DatasetError(
             f"{file}: pictures behind a URL are not fetched; put them into images/train and images/val of a folder and "
             'name it in the first line: "path": "folder"'
         )
+    if about["path"] and not is_path(about["path"]):
+        rule = '"path" must be a folder that a disk can have'
+        raise DatasetError(f"{file}: {rule}, found {shown(about['path'])}; mend the first line")
     folder = (file.parent / about["path"]).resolve()
     pictures = [_picture(file, number, entry) for number, entry in lines[1:]]
     if not any(picture.split == "train" for picture in pictures):
@@ -121,10 +125,10 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _picture(file: Path, number: int, entry: Mapping[str, Any]) -> _Picture:
     split, name, annotations = entry.get("split"), entry.get("file"), entry.get("annotations") or {}
-    if split not in SPLITS or not isinstance(name, str) or not name or Path(name).name != name:
+    if split not in SPLITS or not isinstance(name, str) or not is_path(name) or Path(name).name != name:
         raise DatasetError(
             f'{file}:{number}: a picture has a "split" (train, val or test) and a "file" without a folder, found '
-            f"{split!r} and {name!r}; mend the line"
+            f"{shown(split)} and {shown(name)}; mend the line"
         )
     objects = next(iter(annotations.values()), []) if isinstance(annotations, dict) else annotations
     if not isinstance(objects, list) or not all(isinstance(one, list) and one for one in objects):
@@ -139,15 +143,15 @@ def _class_names(file: Path, said: object, pictures: list[_Picture]) -> tuple[st
     """Names by class id; ids without one are called by their number, as in ultralytics."""
     if not isinstance(said, dict | None) or not all(map(_is_class_id, said or ())):
         raise DatasetError(
-            f'{file}: "class_names" is {{"0": name, "1": name, ...}}, found {said!r}; mend the first line'
+            f'{file}: "class_names" is {{"0": name, "1": name, ...}}, found {shown(said)}; mend the first line'
         )
-    names = {int(number): str(name) for number, name in (said or {}).items()}
+    names = {int(number): name for number, name in (said or {}).items()}
     used = [int(one[0]) for picture in pictures for one in picture.labels if _is_class_id(one[0])]
     count = max([*names, *used], default=-1) + 1
     if not count:
         raise DatasetError(f'{file}: no class is named; write "class_names": {{"0": name}} into the first line')
     other = "class" if names else "class_"
-    return tuple(names.get(number, f"{other}{number}") for number in range(count))
+    return check_names(file, [names.get(number, f"{other}{number}") for number in range(count)], "class_names")
 
 
 def _is_class_id(text: str) -> bool:

@@ -264,7 +264,7 @@ def test_splits(make_yolo: Make, make_coco: Make) -> None:
 
 def test_a_folder_without_yaml_says_what_to_pass(tmp_path: Path, make_coco: Make) -> None:
     file = make_coco()
-    with pytest.raises(DatasetError, match=r"found none; pass the COCO json itself, such as .*instances_train\.json$"):
+    with pytest.raises(DatasetError, match=r"found none; pass the \.json itself, such as .*instances_train\.json$"):
         find_data(file.parents[1])
     tmp_path.joinpath("labels").mkdir()
     tmp_path.joinpath("images").mkdir()

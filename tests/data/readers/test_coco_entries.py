@@ -196,7 +196,7 @@ class TestSplits:
         assert [problem.severity for problem in problems] == ["error", "error"]
         assert problems[0].message == (
             "the splits must have the same categories: ['star'] are here alone, ['ball'] are in "
-            "instances_train.json alone; make the categories of both json equal"
+            f"{data.parent}/annotations/instances_train.json alone; make the categories of both json equal"
         )
 
     def test_a_broken_split_leaves_the_others_alone(self, data: Path) -> None:
@@ -220,3 +220,12 @@ def test_a_json_of_via_is_called_so(tmp_path: Path) -> None:
     file.write_text(json.dumps({"a.jpg99": {"filename": "a.jpg", "size": 99, "regions": [], "file_attributes": {}}}))
     with pytest.raises(DatasetError, match=r"is a json of VIA, as makesense.ai writes it too; export it as COCO"):
         open_source(file)
+
+
+@pytest.mark.parametrize("other", ["cafe\u0301", "caf\u00e9 "])
+def test_categories_that_look_alike_have_one_name(make_coco: Make, refusal: Refusal, other: str) -> None:
+    categories = [{"id": 4, "name": "caf\u00e9"}, {"id": 5, "name": other}]
+    boxes = [{**BOX, "category_id": number} for number in (4, 5)]
+    assert open_source(make_coco(categories=categories, annotations=boxes[:1])).class_names == ("caf\u00e9",)
+    message = refusal(make_coco(categories=categories, annotations=boxes))
+    assert message.endswith("categories 4 and 5 are all called 'caf\u00e9'; give each a name of its own")

@@ -159,3 +159,39 @@ def test_ndjson_of_another_tool(tmp_path: Path) -> None:
         f'{file}: the first line of an NDJSON of ultralytics is {{"type": "dataset", ...}}, found the keys '
         "['data_row', 'projects']; export the labels as YOLO or COCO"
     )
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"path": "a\0b"}, "\"path\" must be a folder that a disk can have, found 'a\\x00b'; mend the first line"),
+        ({"path": "x" * 300}, '"path" must be a folder that a disk can have, found \'xxx'),
+        (
+            {"class_names": {"0": "mug", "1": "mug"}},
+            "classes 0 and 1 are both called 'mug' in 'class_names:'; give each a name of its own",
+        ),
+        (
+            {"class_names": {"0": None, "1": "mug"}},
+            "the name of class 0 in 'class_names:' must be a text, found None; give it one",
+        ),
+        ({"task": "x" * 9999}, "the task must be detect or segment, found 'xxx"),
+        ({"class_names": ["x" * 9999]}, '"class_names" is {"0": name, "1": name, ...}, found [\'xxx'),
+    ],
+)
+def test_values_of_the_first_line_that_are_wrong(make_ndjson: Make, about: dict[str, Any], message: str) -> None:
+    file = make_ndjson()
+    first, *others = file.read_text().splitlines(keepends=True)
+    file.write_text(json.dumps({**json.loads(first), **about}) + "\n" + "".join(others))
+    with pytest.raises(DatasetError) as caught:
+        splits_of(file)
+    assert str(caught.value).startswith(f"{file}: {message}")
+    assert len(str(caught.value)) < len(str(file)) + 300
+
+
+@pytest.mark.parametrize("name", ["a\0.jpg", "x" * 300])
+def test_a_picture_that_no_disk_has(make_ndjson: Make, name: str) -> None:
+    file = make_ndjson()
+    file.write_text(file.read_text().replace('"a.jpg"', json.dumps(name)))
+    with pytest.raises(DatasetError, match='"file" without a folder, found') as caught:
+        splits_of(file)
+    assert len(str(caught.value)) < len(str(file)) + 300
