@@ -74,14 +74,13 @@ def walk_images(folder: Path) -> Iterator[Path]:
 
 def unread_labels(folder: Path, read: Collection[str]) -> list[str]:
     """Label files below a folder that are not empty and belong to no image; `read` are those that do."""
-    return [
-        path
-        for parent, _, files in os.walk(folder)
-        if not any(part.startswith(".") for part in Path(parent).relative_to(folder).parts)
-        for name in files
-        if name.endswith(".txt") and name not in _NOT_LABELS and not name.startswith(".")
-        if (path := os.path.join(parent, name)) not in read and os.path.getsize(path)  # noqa: PTH118, PTH202
-    ]
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (os.path.join(parent, name) for name in files if name.endswith(".txt") and name not in _NOT_LABELS)  # noqa: PTH118
+        unread = [path for path in paths if path not in read and not os.path.basename(path).startswith(".")]  # noqa: PTH119
+        found += [path for path in unread if os.path.getsize(path)]  # noqa: PTH202
+    return found
 
 
 def _leads_back(top: Path, parent: str, name: str) -> bool:
