@@ -22,6 +22,11 @@ def label(data: Path, text: str) -> None:
     (data.parent / "labels/train/b.txt").write_text(text)
 
 
+def remove(data: Path, name: str) -> None:
+    (data.parent / "images" / name).unlink()
+    (data.parent / "labels" / name).with_suffix(".txt").unlink()
+
+
 def keys(data: Path, old: str, new: str) -> None:
     data.write_text(data.read_text().replace(old, new))
 
@@ -101,12 +106,22 @@ FAULTS: dict[str, Fault] = {
     "twice": (
         r"keep one of each",
         lambda data: shutil.copy(data.parent / "images/train/a.jpg", data.parent / "images/train/b.jpg"),
-        lambda data, message: (data.parent / "images/train/b.jpg").unlink(),
+        lambda data, message: remove(data, "train/b.jpg"),
+    ),
+    "no picture": (
+        r"1 label file has no image .*, or remove the label file",
+        lambda data: (data.parent / "images/train/b.jpg").unlink(),
+        lambda data, message: (data.parent / "labels/train/b.txt").unlink(),
+    ),
+    "another suffix": (
+        r"b\.jfif is of no kind that `yolo train` reads; save it as PNG or JPEG",
+        lambda data: (data.parent / "images/train/b.jpg").rename(data.parent / "images/train/b.jfif"),
+        lambda data, message: Image.open(data.parent / "images/train/b.jfif").save(data.parent / "images/train/b.png"),
     ),
     "few": (
         r"draw more boxes",
         lambda data: [
-            (data.parent / "images/train/b.jpg").unlink(),
+            remove(data, "train/b.jpg"),
             (data.parent / "labels/train/a.txt").write_text(LINE),
         ],
         lambda data, message: (data.parent / "labels/train/a.txt").write_text(SOUND["train/a.jpg"]),
