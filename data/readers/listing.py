@@ -79,7 +79,7 @@ def unread_labels(folder: Path, read: Collection[str]) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (os.path.join(parent, name) for name in files if name.endswith(".txt") and name not in _NOT_LABELS)  # noqa: PTH118
         unread = [path for path in paths if path not in read and not os.path.basename(path).startswith(".")]  # noqa: PTH119
-        found += [path for path in unread if os.path.getsize(path)]  # noqa: PTH202
+        found += [path for path in unread if os.path.isfile(path) and os.path.getsize(path)]  # noqa: PTH113, PTH202
     return found
 
 

@@ -268,6 +268,7 @@ def test_label_files_without_an_image(make_yolo: Make, problems_of: Problems) ->
     for name in ("classes.txt", ".hidden.txt", "deep/.hidden/x.txt", "none.txt", "deep/empty.txt"):
         (labels / name).parent.mkdir(parents=True, exist_ok=True)
         (labels / name).write_text("" if "empty" in name else LINE)
+    labels.joinpath("gone.txt").symlink_to("nowhere.txt")
     many = "1 label file has no image and no box of theirs is read, the first is"
     there = f"put {data.parent}/images/train/none.jpg there, or remove the label file"
     assert problems_of(data) == [("warning", f"{data}: train", f"{many} {labels}/none.txt; {there}")]
