@@ -16,7 +16,7 @@ from bench.inputs import BenchInputs, bench_inputs, shipped_teacher
 from bench.teachers.one_by_one import describe_one, never_end
 from bench.timing import seconds
 from mocha_pipe.teacher_cache.building.feed import CropFeed
-from mocha_pipe.teacher_cache.teachers import llava
+from mocha_pipe.teacher_cache.teachers.llava import teacher as llava
 from mocha_pipe.teacher_cache.teachers.llava.greedy import greedy_answers
 from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
-from mocha_pipe.teacher_cache.teachers import llava as llava_module
+from mocha_pipe.teacher_cache.teachers.llava import teacher as llava_module
 from mocha_pipe.teacher_cache.teachers.llava.greedy import greedy_answers, is_plain_greedy
 from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 from mocha_pipe.teacher_cache.teachers.pooling import end_tokens
