@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
@@ -18,7 +18,7 @@ from mocha_pipe.data.types import Problem, error, warning
 _MOST_ASKED = 100  # pictures that are looked for in every folder that happens to lie beside the json
 _MOST_PARTS = 4  # that are kept of a name whose first parts lead elsewhere
 # %20 of a browser is a space on disk, and an accent that was typed on a Mac is two characters there.
-_SPELLINGS = (str, unquote, partial(normalize, "NFC"), partial(normalize, "NFD"))
+_SPELLINGS: tuple[Callable[[str], str], ...] = (str, unquote, partial(normalize, "NFC"), partial(normalize, "NFD"))
 
 
 class Pictures(NamedTuple):
