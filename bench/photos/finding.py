@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 FOUND_TARGET, WRONG_TARGET = 0.45, 0.15
 
+_MINE = "my "
+"""Objects are learnt with this before their names, as one of them may be called like a class."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
@@ -101,7 +104,7 @@ def learn_objects(
         if profile.learner.by_class and not each.said:
             left_out.append(name)
         else:
-            profile = profile.add(name, each.embedding[None], np.array([each.coarse]))
+            profile = profile.add(f"{_MINE}{name}", each.embedding[None], np.array([each.coarse]))
     return profile, left_out
 
 
@@ -124,7 +127,8 @@ def look_for_objects(
     for subject, path in photos:
         (result,) = detector(path)
         named = result.boxes.cls[result.is_personal].int().tolist()
-        yield Sight(subject=subject, names=tuple(result.names[number] for number in named)), result
+        names = (result.names[number].removeprefix(_MINE) for number in named)
+        yield Sight(subject=subject, names=tuple(names)), result
 
 
 def find_objects(

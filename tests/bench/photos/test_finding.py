@@ -17,7 +17,7 @@ from mocha_pipe.data.types import PersonalBenchmark
 from mocha_pipe.student.personal.profile import Profile
 
 COARSE = ("mug", "ball")
-NAMES = dict(enumerate([*COARSE, "blue cat", "red dog"]))
+NAMES = dict(enumerate([*COARSE, "my blue cat", "my red dog"]))
 SEEN = {
     "blue cat/1.png": [2], "blue cat/2.png": [2, 3, 0], "blue cat/3.png": [1], "blue cat/4.png": [],
     "red dog/1.png": [3, 3], "red dog/2.png": [2], "red dog/3.png": [3], "red dog/4.png": [3],
@@ -35,7 +35,7 @@ class Detector:
         return cls()
 
     def __call__(self, path: Path) -> list[SimpleNamespace]:
-        assert self.profile.names == ("blue cat", "red dog")
+        assert self.profile.names == ("my blue cat", "my red dog")
         numbers = torch.tensor(SEEN[f"{path.parent.name}/{path.name}"])
         plot = np.zeros((40, 48, 3), np.uint8)
         return [
@@ -67,10 +67,19 @@ def test_objects_without_a_class_are_learnt_only_where_classes_do_not_matter(
     monkeypatch.setattr(finding, "CONFIDENCE", 1.0)  # the detector says nothing of any picture
     first, _ = split_photos(benchmark)
     profile, left_out = learn_objects(student, benchmark, first, "simpleshot")
-    assert (profile.names, left_out) == (("blue cat", "red dog"), [])
+    assert (profile.names, left_out) == (("my blue cat", "my red dog"), [])
     assert [profile.photos(name) for name in profile.names] == [{"none": 1}] * 2
     profile, left_out = learn_objects(student, benchmark, first, "conditional")
     assert (profile.names, left_out) == ((), ["blue cat", "red dog"])
+
+
+def test_an_object_may_be_called_like_a_class(
+    benchmark: PersonalBenchmark, tmp_path: Path, tiny_detector: Path
+) -> None:
+    make_student(tmp_path / "student", str(tiny_detector), class_names=("blue cat", "ball"), width=8)
+    first, _ = split_photos(benchmark)
+    profile, _ = learn_objects(tmp_path / "student", benchmark, first, "simpleshot")
+    assert profile.names == ("my blue cat", "my red dog")
 
 
 def test_names_are_counted_and_failures_drawn(
