@@ -67,9 +67,13 @@ def test_the_place_is_put_back_when_the_run_is_stopped(
         return 0, ""
 
     monkeypatch.setattr(running, "_run_tests", stop)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in the background
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
-    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
-        try_all([mutant("x - x")], root)
+    try:
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
+            try_all([mutant("x - x")], root)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert seen == [LINE, LINE.replace("x + x", "x - x")]
     assert (root / "product.py").read_text() == LINE
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == handlers

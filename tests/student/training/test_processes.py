@@ -64,16 +64,21 @@ def model_and_batch(file: str) -> tuple[DistillModel, FeatureMaps, dict[str, Ten
     return model, maps, batch
 
 
+def each_level(maps: FeatureMaps, change: Callable[[Tensor], Tensor]) -> FeatureMaps:
+    fine, pyramid, deep = ([change(level) for level in kind] for kind in (maps.fine, maps.pyramid, maps.deep))
+    return maps._replace(fine=fine, pyramid=pyramid, deep=deep)
+
+
 def part(batch: dict[str, Tensor], maps: FeatureMaps, first: int, stop: int) -> tuple[dict[str, Tensor], FeatureMaps]:
     """The images first to stop of a batch."""
     mine = (batch["batch_idx"] >= first) & (batch["batch_idx"] < stop)
     boxes = {name: batch[name][mine] for name in ("rows", "bboxes", "targets")}
     cut = {**boxes, "batch_idx": batch["batch_idx"][mine] - first, "img": batch["img"][first:stop]}
-    return cut, FeatureMaps(*([level[first:stop] for level in kind] for kind in maps))
+    return cut, each_level(maps, lambda level: level[first:stop])
 
 
 def terms_and_gradients(model: DistillModel, maps: FeatureMaps, batch: dict[str, Tensor]) -> dict[str, Any]:
-    maps = FeatureMaps(*([level.clone().requires_grad_() for level in kind] for kind in maps))
+    maps = each_level(maps, lambda level: level.clone().requires_grad_())
     terms = model._distillation_terms(maps, batch)
     (terms.sum() * len(batch["img"])).backward()
     return {
