@@ -90,7 +90,7 @@ def appearing_folder(target: Path, in_use: Exception) -> Iterator[Path]:
     target = target.resolve()
     if not is_vacant(target):
         raise in_use
-    with exclusive(target.with_name(f".{target.name}{LOCK_NAME}")):
+    with exclusive(lock_beside(target)):
         if not is_vacant(target):
             raise in_use
         with temporary_folder(target, shared=False) as building:
@@ -162,6 +162,11 @@ def _resolved(folder: str) -> Path:
 def is_vacant(folder: Path) -> bool:
     """Whether a folder can be made here: there is nothing yet, or an empty one."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def lock_beside(path: Path) -> Path:
+    """The lock file of a file or folder that is to have none inside."""
+    return path.with_name(f".{path.name}{LOCK_NAME}")
 
 
 @contextmanager

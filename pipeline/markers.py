@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.pipeline.errors import StageMismatchError, StageMissingError
 
 BEGUN = "begun.json"
@@ -105,10 +106,10 @@ def read_json(path: Path) -> dict[str, Any]:
         StageMismatchError: it is no json object.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _no_marker(path, f"cannot be read as json ({error})") from None
     if not isinstance(content, dict):
         raise _no_marker(path, f"must hold a json object, found a {type(content).__name__}")

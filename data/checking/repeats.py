@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mocha_pipe.data.boxes import in_hundredths
 from mocha_pipe.data.types import ImageFile, ImageRecord, Problem, warning
 
 
@@ -67,4 +68,4 @@ def _boxes(record: ImageRecord) -> bytes:
 
 def _rows(record: ImageRecord) -> NDArray[np.int64]:  # (n, 5)
     """Class and corners in 1/100 px of each box."""
-    return np.column_stack([record.class_ids, np.floor(record.xyxy * 100 + 0.5)]).astype(np.int64)
+    return np.column_stack([record.class_ids, in_hundredths(record.xyxy)]).astype(np.int64)

@@ -2,12 +2,13 @@
 
 import functools
 import importlib.util
-import json
 import os
 import sys
 from pathlib import Path
 
 import yaml
+
+from mocha_pipe.data.parsing import parse_json
 
 _IMAGENET_CODE = "n0"  # of the first name, as ultralytics has it
 
@@ -23,7 +24,7 @@ def datasets_folders() -> list[Path]:
     found = []
     for place in (Path(os.environ.get("YOLO_CONFIG_DIR") or own).expanduser(), own):
         try:
-            folder = json.loads((place / "Ultralytics" / "settings.json").read_bytes())["datasets_dir"]
+            folder = parse_json((place / "Ultralytics" / "settings.json").read_bytes())["datasets_dir"]
         except (OSError, ValueError, KeyError, TypeError):  # none, or not readable: then it is set to nothing
             continue
         if isinstance(folder, str) and Path(folder).is_dir():

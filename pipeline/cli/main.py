@@ -122,9 +122,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the `mocha-pipe` script."""
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # letters that a terminal or a pipe does not take are written as \u043a
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Letters that a terminal or a pipe does not take are written as \u043a.
         sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="mocha-pipe")
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mocha_pipe.data.errors import MochaError, first_line
-from mocha_pipe.data.files import atomic_path, exclusive
+from mocha_pipe.data.files import atomic_path, exclusive, lock_beside
 from mocha_pipe.data.names import is_shown
 from mocha_pipe.student.choices import LearnerName
 from mocha_pipe.student.fewshot.prototypes import LEARNERS, make_learner
@@ -57,8 +57,7 @@ class _About(BaseModel, strict=True):
 @contextmanager
 def changing(path: Path) -> Iterator[None]:
     """Nobody else changes the profile while the block reads it, changes it and writes it; another process waits."""
-    place = path.resolve()
-    with exclusive(place.with_name(f".{place.name}.lock")):
+    with exclusive(lock_beside(path.resolve())):
         yield
 
 

@@ -1,6 +1,7 @@
 """Batches of regions: which go together, and how their embeddings come back in the order in which they were given."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -37,6 +38,21 @@ def by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
     return [order[start : start + batch] for start in range(0, len(order), batch)]
 
 
+@contextmanager
+def enough_memory(regions: int) -> Iterator[None]:
+    """Says in one line that so many regions at once do not fit.
+
+    Raises:
+        TeacherError: the device ran out of memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TeacherError(
+            f"a batch must fit into the device's memory; {regions} regions do not; pass --batch {max(regions // 2, 1)}"
+        ) from error
+
+
 def embed_batches(
     batches: Iterable[BatchT], forward: Callable[[BatchT], tuple[Tensor, Tensor]], count: int, spec: TeacherSpec
 ) -> RegionEmbeddings:
@@ -48,13 +64,8 @@ def embed_batches(
     hidden, visual = torch.empty(count, spec.hidden_dim), torch.empty(count, spec.visual_dim)
     done = []
     for batch in batches:
-        try:
+        with enough_memory(len(batch.picks)):
             done.append((batch.picks, *forward(batch)))
-        except torch.OutOfMemoryError as error:
-            raise TeacherError(
-                f"a batch must fit into the device's memory; {len(batch.picks)} regions do not; "
-                f"pass --batch {max(len(batch.picks) // 2, 1)}"
-            ) from error
     # A copy waits for the GPU. All batches are queued before the first copy, so that the GPU never idles.
     for picks, hidden_ND, visual_ND in done:
         hidden[picks], visual[picks] = hidden_ND.cpu(), visual_ND.cpu()

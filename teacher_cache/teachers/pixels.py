@@ -1,19 +1,19 @@
 """From crops to the numbers that a vision tower takes, as the checkpoint's own image processor says."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.teacher_cache.errors import TeacherError
 
 
 def image_settings_file(folder: Path) -> str:
     """Which file of a checkpoint holds the settings of its image processor: the newer one goes first."""
     try:
-        settings = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+        settings = parse_json((folder / "processor_config.json").read_bytes())
     except (OSError, ValueError):
         settings = {}
     return "processor_config.json" if "image_processor" in settings else "preprocessor_config.json"

@@ -4,7 +4,7 @@ Letters: N regions, L tokens of a padded prompt, T steps of a padded answer, D w
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,17 @@ POOLING_NAMES = {
     "clip": "visual: projected image embedding, unit norm",
 }
 """What the spec says about pooling, by mode and by visual encoder."""
+
+
+def pooled_layer(layer: int, layers: int) -> int | None:
+    """Index of the hidden state that is pooled, of a model with so many layers; None for the last, always returned."""
+    return None if layer in (-1, layers) else layer
+
+
+def states_of(output: Any, layer: int | None) -> Tensor:  # (N, L, D)
+    """Hidden states of a layer in what a model returned; None is the last one, after the final norm."""
+    states: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
+    return states
 
 
 def pad_rows(

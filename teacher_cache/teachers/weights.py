@@ -11,8 +11,6 @@ from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint
 from mocha_pipe.teacher_cache.teachers.config import DtypeName
 
-SDPA = {"attn_implementation": "sdpa"}
-"""What a LLaVA and its parts are loaded with."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -74,7 +72,7 @@ def load_weights(
     dtype: torch.dtype,
     device: torch.device,
     flag: str,
-    options: Mapping[str, Any] = SDPA,
+    options: Mapping[str, Any] | None = None,
 ) -> Any:
     """A frozen model of a transformers class with the checkpoint's weights, on the device.
 
@@ -84,7 +82,8 @@ def load_weights(
         dtype: number type of the model.
         device: where the model goes.
         flag: the option that named the checkpoint, for messages.
-        options: further arguments of the class's `from_pretrained`.
+        options: further arguments of the class's `from_pretrained`. The kind of attention is best left to the class:
+            Gemma 2 and some towers refuse what others are fastest with.
 
     Raises:
         TeacherError: a weight file is damaged or missing, or some tensors of the model are in none of them.
@@ -96,7 +95,7 @@ def load_weights(
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
-            **options,
+            **(options or {}),
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise TeacherError(

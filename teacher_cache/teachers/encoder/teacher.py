@@ -17,6 +17,7 @@ from mocha_pipe.data.errors import first_line
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
+from mocha_pipe.teacher_cache.teachers.batches import check_regions, enough_memory
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.encoder.pooled import blank_model, pool
@@ -130,19 +131,12 @@ class EncoderTeacher:
         Raises:
             TeacherError: a batch does not fit into the device's memory.
         """
-        assert len(crops) == len(class_names), f"{len(crops)} crops, {len(class_names)} class names"
-        square = (self.spec.crop_size, self.spec.crop_size, 3)
-        assert all(crop.shape == square and crop.dtype == np.uint8 for crop in crops), f"crops must be uint8 {square}"
+        check_regions(crops, class_names, self.spec)
         done = [torch.empty(0, self.spec.visual_dim)]
         for start in range(0, len(crops), self._batch):
             pixels = to_pixels(self._processor, crops[start : start + self._batch])
-            try:
+            with enough_memory(len(pixels)):
                 done.append(pool(self._model, pixels.to(self._model.device, self._model.dtype))[0])
-            except torch.OutOfMemoryError as error:
-                raise TeacherError(
-                    f"a batch must fit into the device's memory; {len(pixels)} regions do not; "
-                    f"pass --batch {max(len(pixels) // 2, 1)}"
-                ) from error
         # A copy waits for the GPU, which works on one batch while the next one is made ready.
         visual = torch.cat([part.cpu() for part in done]).numpy()
         return RegionEmbeddings(np.zeros((len(crops), 0), np.float32), visual)

@@ -11,10 +11,8 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.pixels import image_settings_file, square_size
-from mocha_pipe.teacher_cache.teachers.pooling import POOLING_NAMES
 from mocha_pipe.teacher_cache.teachers.prompt import PromptEncoder
-from mocha_pipe.teacher_cache.teachers.visual import TOWER, clip_dim
-from mocha_pipe.teacher_cache.teachers.vlm.describe import load_processor, require_layer
+from mocha_pipe.teacher_cache.teachers.vlm.describe import asked_spec, find_visual, load_processor, require_layer
 from mocha_pipe.teacher_cache.teachers.vlm.sizes import refuse_budget
 from mocha_pipe.teacher_cache.teachers.weights import pick_device, pick_dtype
 
@@ -54,10 +52,7 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
     checkpoint = find_checkpoint(config.model, revision=config.revision, weights=weights, flag="--teacher")
     dtype = pick_dtype(config.dtype, device, checkpoint.settings)
     architecture = _read_architecture(checkpoint, config.layer)
-    visual, visual_dim = None, architecture.vision_config.hidden_size
-    if config.visual != TOWER:
-        visual = find_checkpoint(config.visual, revision=None, weights=weights, flag="--visual")
-        visual_dim = clip_dim(visual)
+    visual, visual_dim = find_visual(config, architecture.vision_config.hidden_size, weights=weights)
     processor = _load_processor(checkpoint)
     settings_file = image_settings_file(checkpoint.folder)
     crop_size = square_size(processor.image_processor, checkpoint.name, settings_file)
@@ -70,25 +65,11 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
         image_tokens=image_tokens,
         vocabulary=architecture.text_config.vocab_size,
     )
-    generates = config.mode == "generate"
-    _check_length(prompts, architecture, config.max_new_tokens if generates else 0)
-    spec = TeacherSpec(
-        model=checkpoint.name,
-        revision=checkpoint.revision,
-        prompt=config.question,
-        mode=config.mode,
-        layer=config.layer,
-        pooling=f"{POOLING_NAMES[config.mode]}; {POOLING_NAMES['tower' if visual is None else 'clip']}",
-        crop_margin=float(config.crop_margin),
-        crop_size=crop_size,
-        dtype=str(dtype).removeprefix("torch."),
-        visual=TOWER if visual is None else visual.name,
-        visual_revision="" if visual is None else visual.revision,
-        max_new_tokens=config.max_new_tokens if generates else 0,
-        num_beams=config.num_beams if generates else 1,
-        hidden_dim=architecture.text_config.hidden_size,
-        visual_dim=visual_dim,
-    )
+    _check_length(prompts, architecture, config.max_new_tokens if config.mode == "generate" else 0)
+    spec = asked_spec(
+        config, checkpoint, visual, pooled="tower", crop_size=crop_size, dtype=dtype,
+        hidden_dim=architecture.text_config.hidden_size, visual_dim=visual_dim,
+    )  # fmt: skip
     return TeacherDescription(spec, checkpoint, visual, processor, prompts, device, dtype)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
-from mocha_pipe.teacher_cache.teachers.pooling import end_tokens, positions
+from mocha_pipe.teacher_cache.teachers.pooling import end_tokens, positions, states_of
 
 _NEUTRAL = {
     "repetition_penalty": 1.0,
@@ -109,6 +109,4 @@ def _step(
         output_hidden_states=layer is not None,
         **remembered,
     )
-    last_ND = output.last_hidden_state[:, -1]
-    pooled_ND = last_ND if layer is None else output.hidden_states[layer][:, -1]
-    return pooled_ND.to(torch.float32), model.lm_head(last_ND)
+    return states_of(output, layer)[:, -1].to(torch.float32), model.lm_head(output.last_hidden_state[:, -1])

@@ -33,7 +33,9 @@ from mocha_pipe.teacher_cache.teachers.pooling import (
     end_tokens,
     masked_mean,
     pad_rows,
+    pooled_layer,
     positions,
+    states_of,
     text_after_image,
 )
 from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder, mean_patch
@@ -78,6 +80,7 @@ class LlavaTeacher:
         """
         self.spec = described.spec
         self._model = model
+        self._layer = pooled_layer(self.spec.layer, model.config.text_config.num_hidden_layers)
         self._batch = batch
         self._prompts = described.prompts
         self._scale_pixels = PixelScaler(described.processor.image_processor)
@@ -103,7 +106,6 @@ class LlavaTeacher:
             dtype=described.dtype,
             device=described.device,
             flag="--teacher",
-            options={},  # each part chooses its attention: fused where it can
         )
         return cls(described, model, batch=config.batch, compiled=config.compile)
 
@@ -177,15 +179,9 @@ class LlavaTeacher:
         placeholders_NL1 = (ids_NL == self._prompts.image_token_id)[..., None]
         return inputs_NLD.masked_scatter(placeholders_NL1, pictures_NPD.to(inputs_NLD.dtype))
 
-    @property
-    def _pooled_layer(self) -> int | None:
-        """Index of the hidden state that is pooled; None for the last one, which the model returns anyway."""
-        is_last = self.spec.layer in (-1, self._model.config.text_config.num_hidden_layers)
-        return None if is_last else self.spec.layer
-
     def _states(self, inputs_NLD: Tensor, mask_NL: Tensor | None) -> Tensor:  # (N, L, D)
         """Hidden states of the spec's layer, one pass, without the language model's head."""
-        layer = self._pooled_layer
+        layer = self._layer
         output = self._model.model(
             inputs_embeds=inputs_NLD,
             attention_mask=mask_NL,
@@ -193,14 +189,13 @@ class LlavaTeacher:
             use_cache=False,
             output_hidden_states=layer is not None,
         )
-        states_NLD: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
-        return states_NLD
+        return states_of(output, layer)
 
     def _describe(self, inputs_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
         """Let the model answer, and pool the states of the generated steps."""
         if self.spec.num_beams == 1 and is_plain_greedy(self._model.generation_config):
             limit = self.spec.max_new_tokens
-            return greedy_answers(self._model, inputs_NLD, mask_NL, layer=self._pooled_layer, max_new_tokens=limit)[0]
+            return greedy_answers(self._model, inputs_NLD, mask_NL, layer=self._layer, max_new_tokens=limit)[0]
         return self._describe_by_search(inputs_NLD, mask_NL)
 
     def _describe_by_search(self, inputs_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32

@@ -55,10 +55,7 @@ def describe_vlm(config: TeacherConfig, *, weights: bool = False) -> VlmDescript
     model = _blank_model(checkpoint)
     text: Any = model.config.get_text_config()
     require_layer(config.layer, text.num_hidden_layers)
-    visual, visual_dim = None, text.hidden_size
-    if config.visual != TOWER:
-        visual = find_checkpoint(config.visual, revision=None, weights=weights, flag="--visual")
-        visual_dim = clip_dim(visual)
+    visual, visual_dim = find_visual(config, text.hidden_size, weights=weights)
     processor = load_processor(checkpoint)
     if processor.chat_template is None:
         raise TeacherError(
@@ -69,28 +66,73 @@ def describe_vlm(config: TeacherConfig, *, weights: bool = False) -> VlmDescript
     plain, tiling = (Questions(processor, config.question, tiled=tiled, **asking) for tiled in (False, True))
     _check_prompt(plain, model, checkpoint)
     size = choose_size(plain, tiling, config.image_tokens, checkpoint.name)
+    spec = asked_spec(
+        config, checkpoint, visual, pooled="picture", crop_size=size.side, dtype=dtype, hidden_dim=text.hidden_size,
+        visual_dim=visual_dim, sees=size.words, image_tokens=size.image_tokens,
+    )  # fmt: skip
+    questions = tiling if size.tiled else plain
+    return VlmDescription(spec, checkpoint, visual, questions, type(model), device, dtype)
+
+
+def find_visual(config: TeacherConfig, own_width: int, *, weights: bool) -> tuple[Checkpoint | None, int]:
+    """The CLIP checkpoint that gives `visual`, None where the teacher's own picture does, and the width of it.
+
+    Raises:
+        TeacherError: the checkpoint is missing, or is no CLIP.
+    """
+    if config.visual == TOWER:
+        return None, own_width
+    visual = find_checkpoint(config.visual, revision=None, weights=weights, flag="--visual")
+    return visual, clip_dim(visual)
+
+
+def asked_spec(
+    config: TeacherConfig,
+    checkpoint: Checkpoint,
+    visual: Checkpoint | None,
+    *,
+    pooled: str,
+    crop_size: int,
+    dtype: torch.dtype,
+    hidden_dim: int,
+    visual_dim: int,
+    sees: str = "",
+    image_tokens: int = 0,
+) -> TeacherSpec:
+    """The spec of a teacher that is asked about its crops.
+
+    Args:
+        config: which teacher, and how it embeds.
+        checkpoint: the teacher's.
+        visual: as `find_visual` has it.
+        pooled: the name in `POOLING_NAMES` of what the teacher's own `visual` is a mean of.
+        crop_size: field of the spec, as are all that follow.
+        dtype: what the model computes in.
+        hidden_dim: field of the spec.
+        visual_dim: field of the spec.
+        sees: field of the spec.
+        image_tokens: field of the spec.
+    """
     generates = config.mode == "generate"
-    spec = TeacherSpec(
+    return TeacherSpec(
         model=checkpoint.name,
         revision=checkpoint.revision,
         prompt=config.question,
         mode=config.mode,
         layer=config.layer,
-        pooling=f"{POOLING_NAMES[config.mode]}; {POOLING_NAMES['picture' if visual is None else 'clip']}",
+        pooling=f"{POOLING_NAMES[config.mode]}; {POOLING_NAMES[pooled if visual is None else 'clip']}",
         crop_margin=float(config.crop_margin),
-        crop_size=size.side,
+        crop_size=crop_size,
         dtype=str(dtype).removeprefix("torch."),
         visual=TOWER if visual is None else visual.name,
         visual_revision="" if visual is None else visual.revision,
         max_new_tokens=config.max_new_tokens if generates else 0,
         num_beams=config.num_beams if generates else 1,
-        hidden_dim=text.hidden_size,
+        hidden_dim=hidden_dim,
         visual_dim=visual_dim,
-        sees=size.words,
-        image_tokens=size.image_tokens,
+        sees=sees,
+        image_tokens=image_tokens,
     )
-    questions = tiling if size.tiled else plain
-    return VlmDescription(spec, checkpoint, visual, questions, type(model), device, dtype)
 
 
 def require_layer(layer: int, layers: int) -> None:

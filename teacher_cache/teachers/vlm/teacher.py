@@ -26,7 +26,15 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.pooling import answer_lengths, end_tokens, masked_mean, text_after_image
+from mocha_pipe.teacher_cache.teachers.pooling import (
+    answer_lengths,
+    answer_steps,
+    end_tokens,
+    masked_mean,
+    pooled_layer,
+    states_of,
+    text_after_image,
+)
 from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder
 from mocha_pipe.teacher_cache.teachers.vlm.describe import VlmDescription, describe_vlm
 from mocha_pipe.teacher_cache.teachers.vlm.questions import FAULTS, to_device
@@ -65,6 +73,7 @@ class VlmTeacher:
         """
         self.spec = described.spec
         self._model, self._questions, self._batch = model, described.questions, batch
+        self._layer = pooled_layer(self.spec.layer, model.config.get_text_config().num_hidden_layers)
         self._decoder = model.model.get_decoder()
         self._clip = None
         if described.visual is not None:
@@ -87,7 +96,6 @@ class VlmTeacher:
             dtype=described.dtype,
             device=described.device,
             flag="--teacher",
-            options={},  # each part chooses its attention: Gemma 2 and some towers refuse what others are fastest with
         )
         teacher = cls(described, model, batch=config.batch, compiled=config.compile)
         teacher._require_running()
@@ -141,30 +149,22 @@ class VlmTeacher:
                 f"({first_line(error)}); name another with --teacher"
             ) from error
 
-    @property
-    def _pooled_layer(self) -> int | None:
-        """Index of the hidden state that is pooled; None for the last one, which the model returns anyway."""
-        is_last = self.spec.layer in (-1, self._model.config.get_text_config().num_hidden_layers)
-        return None if is_last else self.spec.layer
-
     def _read(self, inputs: dict[str, Any]) -> Tensor:  # (N, D) float32
         """Mean of the states of the text after the picture: one pass, without the language model's head."""
-        layer = self._pooled_layer
+        layer = self._layer
         output = self._model.model(**inputs, use_cache=False, output_hidden_states=layer is not None)
-        states_NLD = output.last_hidden_state if layer is None else output.hidden_states[layer]
         ids_NL, mask_NL = inputs["input_ids"], inputs["attention_mask"]
-        return masked_mean(states_NLD, text_after_image(ids_NL, mask_NL, self._questions.image_token_id))
+        return masked_mean(states_of(output, layer), text_after_image(ids_NL, mask_NL, self._questions.image_token_id))
 
     def _describe(self, inputs: dict[str, Any]) -> Tensor:  # (N, D) float32
         """Let the model answer by transformers' own search, and pool the states that chose the answer's tokens.
 
         The first and the last step do not count where there are at least three.
         """
-        layer, steps = self._pooled_layer, []
+        layer, steps = self._layer, []
 
         def keep(_module: Any, _arguments: Any, output: Any) -> None:
-            states = output.last_hidden_state if layer is None else output.hidden_states[layer]
-            steps.append(states[:, -1].to(torch.float32))
+            steps.append(states_of(output, layer)[:, -1].to(torch.float32))
 
         hook = self._model.model.register_forward_hook(keep)
         try:
@@ -181,16 +181,14 @@ class VlmTeacher:
         finally:
             hook.remove()
         answers_NT = found.sequences[:, inputs["input_ids"].shape[1] :]
-        lengths_N1 = answer_lengths(answers_NT, end_tokens(self._model.generation_config))[:, None]
+        lengths_N, length = answer_lengths(answers_NT, end_tokens(self._model.generation_config)), answers_NT.shape[1]
         states_TBD = torch.stack(steps)
         rows_NT = torch.arange(len(answers_NT), device=answers_NT.device)[:, None].expand_as(answers_NT)
         if self.spec.num_beams > 1:  # beams change places on their way
-            rows_NT = found.beam_indices[:, : answers_NT.shape[1]].clamp(min=0)
-        step_1T = torch.arange(answers_NT.shape[1], device=answers_NT.device)[None]
-        states_NTD = states_TBD[step_1T.expand_as(rows_NT), rows_NT]
-        is_long_N1 = lengths_N1 >= 3
-        first_N1, stop_N1 = is_long_N1.int(), lengths_N1 - is_long_N1.int()
-        return masked_mean(states_NTD, (step_1T >= first_N1) & (step_1T < stop_N1))
+            rows_NT = found.beam_indices[:, :length].clamp(min=0)
+        states_NTD = states_TBD[torch.arange(length, device=rows_NT.device)[None].expand_as(rows_NT), rows_NT]
+        # The states are those of the steps alone, as if the prompt were its last token.
+        return masked_mean(states_NTD, answer_steps(lengths_N, prompt_length=1, steps=length)[:, :length])
 
     @contextmanager
     def _seen_pictures(self, inputs: dict[str, Any]) -> Iterator[list[Tensor]]:
