@@ -7,6 +7,7 @@ shards (store/claims.py, shard_order.py). The build that sees the last one done 
 loads no teacher.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +34,7 @@ from mocha_pipe.teacher_cache.errors import ProjectionError, TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache, folder_bytes
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
+from mocha_pipe.teacher_cache.store.consolidated import consolidate
 from mocha_pipe.teacher_cache.store.derive import derive_targets
 from mocha_pipe.teacher_cache.store.disk import disk_errors
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_group, sweep_stale
@@ -179,6 +181,8 @@ def open_or_create(
         create_group(folder, plan=ShardPlan.for_rows(len(table), rows_per_shard), spec=spec, table=table)
     cache = RegionCache.open(folder, expect_spec=spec, expect_table=table)
     sweep_stale(folder)  # only now, as another program's temporary files in another folder are not ours to remove
+    with contextlib.suppress(OSError):  # a complete cache may be one that nobody can write
+        consolidate(folder)
     return cache
 
 

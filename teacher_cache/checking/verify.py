@@ -19,6 +19,7 @@ from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, recompute_keys
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, PROJECTION_NAME, RegionCache, folder_bytes
+from mocha_pipe.teacher_cache.store.consolidated import consolidate, is_consolidated
 from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan, done_shards, shard_path
 from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_quarantine_file
@@ -27,7 +28,7 @@ from mocha_pipe.teacher_cache.store.reader import is_described
 NORM_SPREAD = 100.0
 """A row's norm must lie within this factor of its array's median."""
 
-Kind = Literal["missing", "damaged", "suspect"]
+Kind = Literal["missing", "damaged", "suspect", "stale"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +36,8 @@ class Finding:
     """A fault, and the file that has it."""
 
     kind: Kind
-    """`missing`: not there yet. `damaged`: not the bytes that were written. `suspect`: no embedding looks like that."""
+    """`missing`: not there yet. `damaged`: not the bytes that were written. `suspect`: no embedding looks like that.
+    `stale`: the list of arrays, by which other programs read; never ours."""
     file: str
     """Relative to the cache's folder."""
     message: str
@@ -96,7 +98,7 @@ def require_mendable(folder: Path, report: VerifyReport) -> None:
         CacheCorruptError: the region table or the cache's description is at fault.
     """
     given = {IMAGES_FILE, REGIONS_FILE, "zarr.json", *(f"{name}/zarr.json" for name in TEACHER_ARRAYS)}
-    beyond = [finding for finding in report.findings if finding.file in given]
+    beyond = [finding for finding in report.findings if finding.file in given and finding.kind != "stale"]
     if beyond:
         raise CacheCorruptError(
             f"{folder / beyond[0].file} cannot be computed again ({beyond[0].message}); fetch it from a copy with "
@@ -115,7 +117,7 @@ def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
     require_mendable(folder, report)
     doomed: set[Path] = set()
     for finding in report.findings:
-        if finding.kind == "missing":
+        if finding.kind in ("missing", "stale"):
             continue
         doomed.add(folder / finding.file)
         if finding.file == "targets/zarr.json":
@@ -127,6 +129,8 @@ def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
     removed = sorted(path for path in doomed if path.is_file())
     for path in removed:
         path.unlink()
+    if any(finding.kind == "stale" for finding in report.findings):
+        consolidate(folder)
     return removed
 
 
@@ -213,11 +217,15 @@ def _table(cache: RegionCache) -> Iterator[Finding]:
 
 
 def _descriptions(cache: RegionCache) -> Iterator[Finding]:
-    """The `zarr.json` of each array."""
-    for name in (*cache.spec.arrays, "targets"):
-        if cache.has(name) and not is_described(cache.path / name, cache.plan, cache.spec.arrays.get(name)):
+    """The `zarr.json` of each array, and the list of them in the cache's own."""
+    arrays = [name for name in (*cache.spec.arrays, "targets") if cache.has(name)]
+    for name in tuple(arrays):
+        if not is_described(cache.path / name, cache.plan, cache.spec.arrays.get(name)):
             message = "does not describe an array of this cache in the layout that mocha-pipe writes"
             yield Finding(kind="damaged", file=f"{name}/zarr.json", message=message, array=name)
+            arrays.remove(name)
+    if not is_consolidated(cache.path, arrays):
+        yield Finding(kind="stale", file="zarr.json", message="its list of arrays is not what they say of themselves")
 
 
 def _lists(cache: RegionCache) -> tuple[list[Finding], NDArray[np.bool_]]:  # ..., (N,)

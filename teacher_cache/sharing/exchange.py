@@ -7,7 +7,7 @@ files of one shard belong together: where a place has only one of them, with oth
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,14 @@ from mocha_pipe.teacher_cache.errors import CacheFormatError, CacheIncompleteErr
 from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.hub import HubPlace
 from mocha_pipe.teacher_cache.sharing.place import Place
-from mocha_pipe.teacher_cache.sharing.transfer import Transfer, TransferReport, fetch_checked, fetch_units, send_units
+from mocha_pipe.teacher_cache.sharing.transfer import (
+    Transfer,
+    TransferReport,
+    consolidate_remote,
+    fetch_checked,
+    fetch_units,
+    send_units,
+)
 from mocha_pipe.teacher_cache.sharing.units import (
     Part,
     Unit,
@@ -28,6 +35,7 @@ from mocha_pipe.teacher_cache.sharing.units import (
 )
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
+from mocha_pipe.teacher_cache.store.consolidated import consolidate
 from mocha_pipe.teacher_cache.store.disk import disk_errors
 from mocha_pipe.teacher_cache.store.layout import sweep_stale
 
@@ -139,7 +147,9 @@ def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> Tra
         there.require_fit(source, remedy, with_targets=has_targets)
     targets = target_units(source, there, "all") if has_targets else []
     transfer.run([teacher_units(source, there), targets], source, send, batch=place.batch)
-    transfer.run([marker_units(source, _present(place))], source, send, batch=place.batch)
+    there = _present(place)
+    consolidate_remote(there)
+    transfer.run([marker_units(source, there)], source, send, batch=place.batch)
     return _report(transfer, _present(place), "all")
 
 
@@ -160,6 +170,8 @@ def _receive(transfer: Transfer, source: Holding, folder: Path, part: Part, reme
             transfer.run([shards, targets], source, fetch)
         if part == "all":
             transfer.run([marker_units(source, _present(there.place))], source, fetch)
+        with suppress(OSError):  # a complete copy may be one that nobody can write; readers then look for the arrays
+            consolidate(folder)
         return _report(transfer, _present(there.place), part)
 
 

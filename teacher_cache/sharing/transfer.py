@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
@@ -17,9 +18,10 @@ from mocha_pipe.data.files import atomic_path, temporary_folder
 from mocha_pipe.teacher_cache.checking.verify import finding_of
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.sharing.checks import check_file
-from mocha_pipe.teacher_cache.sharing.holding import Holding
+from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, Holding
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.sharing.units import Unit
+from mocha_pipe.teacher_cache.store.consolidated import consolidate
 from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
 
 WORKERS = 8
@@ -121,6 +123,22 @@ def fetch_units(source: Holding, folder: Path, there: Collection[str], units: Se
                     (staging / name).replace(temporary)
             arrived += unit.names
     return arrived
+
+
+def consolidate_remote(there: Holding) -> None:
+    """Let the description of a cache behind a URL list the arrays that are there, for readers that go by it.
+
+    Raises:
+        TransferError: the place cannot be reached.
+    """
+    names = [DESCRIPTION, *(name for name in there.files if name.endswith(f"/{DESCRIPTION}"))]
+    with TemporaryDirectory() as folder:
+        for name in names:
+            (Path(folder) / name).parent.mkdir(exist_ok=True)
+            there.place.fetch(name, Path(folder) / name)
+        consolidate(Path(folder))
+        if (Path(folder) / DESCRIPTION).read_bytes() != there.description:
+            there.place.send({DESCRIPTION: Path(folder) / DESCRIPTION}, (), there.files)
 
 
 @retry(stop=stop_after_attempt(2), retry=retry_if_exception_type(CacheCorruptError), reraise=True)

@@ -15,6 +15,7 @@ from mocha_pipe.data.files import file_digest
 from mocha_pipe.teacher_cache.errors import EmbeddingError
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
+from mocha_pipe.teacher_cache.store.consolidated import consolidate
 from mocha_pipe.teacher_cache.store.layout import (
     FLOAT16_MAX,
     create_array_atomically,
@@ -50,6 +51,7 @@ def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, 
         if not cache.has("targets"):
             attributes = {"projection_digest": file_digest(path)}
             create_array_atomically(cache.path, "targets", cache.plan, projection.dim, attributes)
+        consolidate(cache.path)
         missing = cache.rows("targets").missing()
         for shard, hidden, visual in _teacher_blocks(cache, missing, "targets", progress=progress):
             write_shard(cache.path / "targets", cache.plan, shard, _targets(projection, hidden, visual))

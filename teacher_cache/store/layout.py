@@ -25,6 +25,7 @@ from mocha_pipe.data.files import atomic_path, file_digest, is_temporary, json_d
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.errors import CacheFormatError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.store.consolidated import consolidate
 
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer
@@ -140,6 +141,7 @@ def create_group(folder: Path, *, plan: ShardPlan, spec: TeacherSpec, table: Reg
         zarr.create_group(temporary, attributes=attributes)
         for name, dim in spec.arrays.items():
             _create_array(temporary, name, plan, dim, {})
+        consolidate(temporary)
         return publish(temporary, folder)
 
 
@@ -150,12 +152,17 @@ def create_array_atomically(folder: Path, name: str, plan: ShardPlan, dim: int, 
         CacheFormatError: something else has its place.
     """
     with temporary_folder(folder / name) as temporary:
-        _create_array(temporary.parent, temporary.name, plan, dim, attributes)
+        _create_array(temporary.parent, temporary.name, plan, dim, attributes, dimension_names(name))
         published = publish(temporary, folder / name)
     if not published:
         raise CacheFormatError(
             f"{folder / name} holds something else than an array; move that away and run the same command again"
         )
+
+
+def dimension_names(array: str) -> tuple[str, str]:
+    """Of an array's rows, which all arrays share, and of its width, which is its own: so xarray takes them together."""
+    return "row", f"{array}_feature"
 
 
 def attributes_digest(attributes: Mapping[str, Any]) -> str:
@@ -186,7 +193,12 @@ def sweep_stale(folder: Path) -> None:
 
 
 def _create_array(
-    store: Path | MemoryStore, name: str, plan: ShardPlan, dim: int, attributes: dict[str, Any]
+    store: Path | MemoryStore,
+    name: str,
+    plan: ShardPlan,
+    dim: int,
+    attributes: dict[str, Any],
+    dimensions: tuple[str, str] | None = None,
 ) -> zarr.Array[Any]:
     return zarr.create_array(
         store,
@@ -199,7 +211,7 @@ def _create_array(
         compressors=[Crc32cCodec()],  # float16 embeddings do not compress; without this only the index is checked
         fill_value=float("nan"),
         attributes=attributes,
-        dimension_names=("row", "feature"),
+        dimension_names=dimensions or dimension_names(name),
         chunk_key_encoding={"name": "default", "separator": "."},
     )
 

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from mocha_pipe.data.errors import first_line
 from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheIncompleteError, build_command
-from mocha_pipe.teacher_cache.store.layout import CHUNK_ROWS, MOST, ShardPlan, done_shards, shard_path
+from mocha_pipe.teacher_cache.store.layout import (
+    CHUNK_ROWS,
+    MOST,
+    ShardPlan,
+    dimension_names,
+    done_shards,
+    shard_path,
+)
 from mocha_pipe.teacher_cache.store.shard_file import ShardFile
 
 
@@ -162,8 +169,9 @@ def is_described(folder: Path, plan: ShardPlan, dim: int | None = None) -> bool:
         reader = ShardRows(folder)
     except Exception:  # on a damaged description zarr lets through whatever its parsing meets
         return False
-    details = (document.get("fill_value"), document.get("dimension_names"))
-    is_ours = reader.is_plain and reader.plan == plan and details == ("NaN", ["row", "feature"])
+    is_ours = reader.is_plain and reader.plan == plan and document.get("fill_value") == "NaN"
+    # Caches of before had one name for the widths of all arrays.
+    is_ours = is_ours and document.get("dimension_names") in (["row", "feature"], [*dimension_names(folder.name)])
     return is_ours and dim in (None, reader.dim)
 
 

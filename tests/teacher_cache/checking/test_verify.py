@@ -21,6 +21,7 @@ from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.checking.verify import Finding, VerifyReport, remove_faults, verify_cache
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache, parse_attributes
+from mocha_pipe.teacher_cache.store.consolidated import is_consolidated
 from mocha_pipe.teacher_cache.store.layout import (
     ShardPlan,
     attributes_digest,
@@ -149,13 +150,28 @@ def test_every_truncation_of_a_shard_counts(scratch: Path) -> None:
         path.write_bytes(content)
 
 
-def test_every_bit_of_the_cache_s_description_counts(small: Small) -> None:
-    content = (small.folder / "zarr.json").read_bytes()
-    assert parse_attributes(content, "cache")
-    for place in range(len(content)):
+def test_every_bit_of_the_cache_s_description_counts(scratch: Path) -> None:
+    """Its attributes by their digest; the list of arrays that follows them by the arrays' own descriptions."""
+    path = scratch / "zarr.json"
+    content = path.read_bytes()
+    the_list = content.index(b'"consolidated_metadata"')
+    for place in range(the_list):
         for bit in range(8):
             with pytest.raises((CacheFormatError, CacheCorruptError)):
                 parse_attributes(flipped(content, place, bit), "cache")
+    for place in range(the_list, len(content)):
+        path.write_bytes(flipped(content, place, place % 8))
+        assert "zarr.json" in found_description(scratch), content[place - 20 : place + 20]
+    path.write_bytes(content)
+
+
+def found_description(folder: Path) -> list[str]:
+    try:
+        return ["zarr.json"] if not is_consolidated(folder, ARRAYS) else []
+    except ValueError:  # which opening the cache tells first
+        with pytest.raises(CacheFormatError):
+            RegionCache.open(folder)
+        return ["zarr.json"]
 
 
 def test_every_byte_of_an_array_s_description_counts(scratch: Path) -> None:

@@ -96,7 +96,7 @@ def test_layout_on_disk_is_pinned(group: Path) -> None:
     assert metadata["codecs"] == [{"name": "sharding_indexed", "configuration": sharding}]
     assert metadata["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "."}}
     assert metadata["fill_value"] == "NaN"
-    assert metadata["dimension_names"] == ["row", "feature"]
+    assert metadata["dimension_names"] == ["row", "hidden_feature"]
 
 
 def test_attributes_say_what_the_cache_is(group: Path, helpers: SimpleNamespace, table: RegionTable) -> None:

@@ -353,7 +353,8 @@ def test_other_layouts_are_told(tmp_path: Path, options: dict[str, object]) -> N
     ("old", "new"),
     [
         ('"NaN"', "0.0"),
-        ('"feature"', '"features"'),
+        ('"hidden_feature"', '"hidden_features"'),
+        ('"hidden_feature"', '"visual_feature"'),
         ('"float16"', '"float32"'),
         ('"index_location": "end"', '"index_location": "start"'),
         ('"array"', '"group"'),
