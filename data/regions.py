@@ -38,8 +38,11 @@ _IMAGES_SCHEMA = pa.schema(
         ("regions", pa.int64()),
     ]
 )
-_REGIONS_SCHEMA = pa.schema(
+_OLD_REGIONS_SCHEMA = pa.schema(
     [("key", pa.string()), ("class_id", pa.int32())] + [(side, pa.float32()) for side in ("x1", "y1", "x2", "y2")]
+)
+_REGIONS_SCHEMA = pa.schema(  # the last two are for other readers, and follow from the rest
+    [*_OLD_REGIONS_SCHEMA, ("image", pa.int32()), ("class_name", pa.string())]
 )
 
 
@@ -137,13 +140,16 @@ class RegionTable:
         keys = pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(32), len(self), [None, pa.py_buffer(np.ascontiguousarray(self.keys).tobytes())]
         )
-        regions = [keys.cast(pa.binary()).cast(pa.string()), self.class_ids, *self.xyxy.T]
+        image = np.repeat(np.arange(len(self.image_names), dtype=np.int32), np.diff(self.first_row))
+        class_name = pa.DictionaryArray.from_arrays(self.class_ids, pa.array(self.class_names, pa.string()))
+        regions = [keys.cast(pa.binary()).cast(pa.string()), self.class_ids, *self.xyxy.T, image]
+        regions += [class_name.cast(pa.string())]
         write_parquet(folder / IMAGES_FILE, images, _IMAGES_SCHEMA.with_metadata(self._metadata()))
         write_parquet(folder / REGIONS_FILE, regions, _REGIONS_SCHEMA.with_metadata(self._metadata()))
 
     @classmethod
     def read(cls, folder: Path) -> "RegionTable":
-        """Read what `write` wrote.
+        """Read what `write` wrote, now or before the regions had the columns `image` and `class_name`.
 
         Raises:
             DatasetNotFoundError: A file is missing.
@@ -151,7 +157,7 @@ class RegionTable:
         """
         images, regions = _read_parquet(folder / IMAGES_FILE), _read_parquet(folder / REGIONS_FILE)
         metadata = images.schema.metadata or {}
-        if not images.schema.equals(_IMAGES_SCHEMA) or not regions.schema.equals(_REGIONS_SCHEMA):
+        if not images.schema.equals(_IMAGES_SCHEMA) or regions.schema not in (_REGIONS_SCHEMA, _OLD_REGIONS_SCHEMA):
             raise DatasetError(f"{folder}: {IMAGES_FILE} or {REGIONS_FILE} has other columns; {_REBUILD}")
         try:
             class_names = tuple(parse_json(metadata.get(b"class_names", b"[]")))

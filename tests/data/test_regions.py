@@ -1,5 +1,6 @@
 import contextlib
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -177,6 +178,29 @@ def test_written_table_comes_back_and_equal_tables_give_equal_bytes(
     RegionTable.read(tmp_path / "one").write(tmp_path / "three")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "three" / path.name).read_bytes()
+
+
+def test_others_read_image_and_class_of_a_region(table: RegionTable, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table.write(tmp_path)
+    regions = pq.read_table(tmp_path / "regions.parquet")
+    images = pq.read_table(tmp_path / "images.parquet")
+    assert regions["image"].to_pylist() == table.image_of_rows(np.arange(len(table))).tolist()
+    assert regions["class_name"].to_pylist() == [table.class_name(row) for row in range(len(table))]
+    assert images["name"].take(regions["image"].combine_chunks()).to_pylist() == [
+        table.image_names[image] for image in table.image_of_rows(np.arange(len(table)))
+    ]
+    assert json.loads(regions.schema.metadata[b"class_names"]) == list(table.class_names)
+
+
+def test_a_table_of_before_is_read(table: RegionTable, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table.write(tmp_path)
+    regions = pq.read_table(tmp_path / "regions.parquet").drop_columns(["image", "class_name"])
+    pq.write_table(regions, tmp_path / "regions.parquet")
+    assert_same(RegionTable.read(tmp_path), table)
 
 
 REMEDY = "remove the folder and run: mocha-pipe cache build"
