@@ -8,9 +8,11 @@ import numpy as np
 from tqdm import tqdm
 
 from mocha_pipe.data.checking.repeats import Repeats
+from mocha_pipe.data.checking.tars import tar_problems
 from mocha_pipe.data.errors import DatasetNotFoundError, MochaError
 from mocha_pipe.data.images import message_of, read_with_digest
-from mocha_pipe.data.source import has_label_files, read_split, splits_of
+from mocha_pipe.data.readers.packed import is_packed
+from mocha_pipe.data.source import find_data, has_label_files, read_split, splits_of
 from mocha_pipe.data.types import DetectionSource, Problem, error, warning
 
 
@@ -58,6 +60,10 @@ def _check_split(data: Path, split: str, seen: Repeats, progress: bool) -> Split
             damaged.append(error(record.path, message_of(refused, record.path)))
         else:
             seen.add(source.split, record, digest)
+    if source.records and is_packed(find_data(data)):
+        undecodable = {problem.where for problem in damaged}
+        in_tars = tar_problems(find_data(data), split, progress=progress)
+        damaged += [problem for problem in in_tars if problem.where not in undecodable]
     boxes = np.concatenate([np.zeros((0, 4)), *(record.xyxy for record in records)])
     class_ids = np.concatenate([np.zeros(0, int), *(record.class_ids for record in records)])
     counts = np.bincount(class_ids, minlength=len(source.class_names)).tolist()

@@ -4,22 +4,19 @@ Images go in byte for byte and in the order of the region table, so that a teach
 and the other way round. Equal data gives equal bytes. A killed pack goes on, and writes only what is not there.
 """
 
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.files import LOCK_NAME, atomic_path, bytes_digest, exclusive, is_temporary
+from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.files import LOCK_NAME, exclusive, is_temporary
+from mocha_pipe.data.packing.plan import PackPlan
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.shards import layout
-from mocha_pipe.data.shards.tars import BLOCK, END, TarMember, member_header, padding
 from mocha_pipe.data.source import open_source, splits_of
-from mocha_pipe.data.types import DetectionSource
 
 DEFAULT_SHARD_MB = 256.0
 """Megabytes; some hundreds keep the number of files low and leave enough tars for the workers of a stream."""
@@ -84,7 +81,7 @@ def _short(split: str) -> str:
 def _pack_split(data: Path, out: Path, split: str, shard_bytes: int, recipe: str | None, progress: bool) -> PackedSplit:
     source = open_source(data, split, keep_unreadable=True, progress=progress)
     table = RegionTable.build(source, progress=progress)
-    plan = _Plan.make(split, source, table, shard_bytes)
+    plan = PackPlan.make(split, source, table, shard_bytes)
     manifest = _claim(out, plan, recipe)
     for left in out.glob(f".{split}-*.partial.tar"):  # by a pack that was killed; nobody else writes here now
         if is_temporary(left.name):
@@ -134,7 +131,7 @@ def _require_ours(out: Path) -> None:
         )
 
 
-def _claim(out: Path, plan: "_Plan", recipe: str | None) -> layout.Manifest:
+def _claim(out: Path, plan: PackPlan, recipe: str | None) -> layout.Manifest:
     """The folder's dataset.json. It is written at once where there is none, so that the folder is known as ours.
 
     Raises:
@@ -162,115 +159,3 @@ def _shards_beyond(out: Path, split: str, count: int) -> Iterator[Path]:
     """Shards of a split in a folder whose number is `count` or more."""
     names = (path.name for path in out.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
     yield from (out / name for name in sorted(names) if int(name[-10:-4]) >= count)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """The layout of a split's tar shards: every byte but those of the images."""
-
-    split: str
-    source: DetectionSource
-    table: RegionTable
-    shards: tuple[layout.TarShard, ...]
-    index: layout.ShardIndex
-
-    @classmethod
-    def make(cls, split: str, source: DetectionSource, table: RegionTable, shard_bytes: int) -> "_Plan":
-        """Lay the images out one after the other; a shard ends before the image that would make it too large."""
-        records = source.records
-        paths = [record.path for record in records]
-        num_bytes = [path.size if isinstance(path, TarMember) else Path(path).stat().st_size for path in paths]
-        shard_of: list[int] = []
-        offsets: list[int] = []
-        ends: list[int] = []
-        for image, size in enumerate(num_bytes):
-            text = len(_label(source, table, image))
-            taken = 2 * BLOCK + size + len(padding(size)) + text + len(padding(text))
-            if not ends or ends[-1] + taken + len(END) > shard_bytes:
-                ends.append(0)
-            shard_of.append(len(ends) - 1)
-            offsets.append(ends[-1] + BLOCK)
-            ends[-1] += taken
-        counts = np.bincount(np.array(shard_of, np.int64), minlength=len(ends))
-        index = layout.ShardIndex(
-            names=table.image_names,
-            digests=table.image_digests,
-            sizes=table.image_sizes,
-            readable=np.array([record.readable for record in records], bool),
-            shards=np.array(shard_of, np.int32),
-            offsets=np.array(offsets, np.int64),
-            num_bytes=np.array(num_bytes, np.int64),
-            first_box=table.first_row,
-            xyxy=np.concatenate([np.zeros((0, 4)), *(record.xyxy for record in records)]),
-            class_ids=table.class_ids,
-        )
-        shards = tuple(
-            layout.TarShard(file=layout.tar_file(split, number), bytes=end + len(_end(end)), images=int(counts[number]))
-            for number, end in enumerate(ends)
-        )
-        return cls(split=split, source=source, table=table, shards=shards, index=index)
-
-    def is_written(self, out: Path, number: int) -> bool:
-        """Whether a shard is there, of the right size and with these labels; a file of that name is always whole."""
-        path, shard = out / self.shards[number].file, self.shards[number]
-        if not path.exists() or path.stat().st_size != shard.bytes:
-            return False
-        with path.open("rb") as stream:
-            for part in self._parts(number):
-                if isinstance(part, int):
-                    stream.seek(int(self.index.num_bytes[part]), 1)
-                elif stream.read(len(part)) != part:
-                    return False
-        return True
-
-    def write_shard(self, out: Path, number: int) -> None:
-        """Write one shard, whole or not at all."""
-        shard = self.shards[number]
-        with atomic_path(out / shard.file) as temporary:
-            with temporary.open("wb") as stream:
-                for part in self._parts(number):
-                    stream.write(self._content(part) if isinstance(part, int) else part)
-                stream.write(_end(stream.tell()))
-            assert temporary.stat().st_size == shard.bytes
-
-    def _parts(self, number: int) -> Iterator[bytes | int]:
-        """What a shard consists of, without its end: bytes, and the number of an image where its bytes stand."""
-        for image in range(*np.searchsorted(self.index.shards, [number, number + 1]).tolist()):
-            size, label = int(self.index.num_bytes[image]), _label(self.source, self.table, image)
-            header = member_header(f"{layout.sample_key(image)}.json", len(label))
-            yield member_header(self.index.member(image), size)
-            yield image
-            yield padding(size) + header + label + padding(len(label))
-
-    def _content(self, image: int) -> bytes:
-        path = self.source.records[image].path
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise DatasetNotFoundError(f"{path}: is gone since packing began; put it back and pack again") from None
-        if bytes_digest(content) != self.index.digests[image]:
-            raise DatasetError(f"{path}: was changed while it was packed; run the same command again")
-        return content
-
-
-def _label(source: DetectionSource, table: RegionTable, image: int) -> bytes:
-    """The .json of a sample: all that is known about an image, for any reader of WebDataset."""
-    record, rows = source.records[image], slice(*table.first_row[image : image + 2].tolist())
-    label = {
-        "name": record.name,
-        "digest": table.image_digests[image],
-        "width": record.width,
-        "height": record.height,
-        "readable": record.readable,
-        "first_row": rows.start,
-        "xyxy": record.xyxy.tolist(),
-        "class_ids": record.class_ids.tolist(),
-        "class_names": [source.class_names[class_id] for class_id in record.class_ids.tolist()],
-        "keys": [key.decode() for key in table.keys[rows].tolist()],
-    }
-    return json.dumps(label, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _end(position: int) -> bytes:
-    """What closes a tar: two empty blocks, filled up to whole records of 20 blocks."""
-    return END + bytes(-(position + len(END)) % (20 * BLOCK))

@@ -19,7 +19,8 @@ from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, MochaErro
 from mocha_pipe.data.files import atomic_path
 from mocha_pipe.data.readers.packed import NamedShards, named_files, source_of_index
 from mocha_pipe.data.regions import RegionTable
-from mocha_pipe.data.shards.layout import MANIFEST, Manifest, ShardIndex, index_file
+from mocha_pipe.data.shards.index import ShardIndex
+from mocha_pipe.data.shards.layout import MANIFEST, Manifest, index_file
 from mocha_pipe.data.source import without_errors
 from mocha_pipe.data.types import DetectionSource
 

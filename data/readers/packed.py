@@ -12,7 +12,8 @@ import numpy as np
 from braceexpand import braceexpand
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.shards.layout import MANIFEST, Manifest, ShardIndex, index_file, is_manifest, pattern_of
+from mocha_pipe.data.shards.index import ShardIndex
+from mocha_pipe.data.shards.layout import MANIFEST, Manifest, index_file, is_manifest, pattern_of
 from mocha_pipe.data.shards.tars import TarMember
 from mocha_pipe.data.types import DetectionSource, ImageRecord, error, warning
 

@@ -5,41 +5,24 @@
     train-000000.tar  ...   WebDataset samples 000000000.jpg + 000000000.json, in the order of the region table
     val.index.parquet  val-000000.tar  ...
 
-The tars are plain WebDataset for anybody else. We read them through the index, which gives random access.
+The tars are plain WebDataset for anybody else. We read them through the index (index.py), which gives random access.
 In data/ a shard is such a tar; a shard of a teacher cache is another thing.
 """
 
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.files import bytes_digest, write_json, write_parquet
+from mocha_pipe.data.files import write_json
 from mocha_pipe.data.parsing import parse_json, shown
 
 MANIFEST = "dataset.json"
-FORMAT = "mocha-pipe shards 1"
-
-_SCHEMA = pa.schema(
-    [
-        ("name", pa.string()),
-        ("digest", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("readable", pa.bool_()),
-        ("shard", pa.int32()),
-        ("offset", pa.int64()),
-        ("bytes", pa.int64()),
-        ("xyxy", pa.list_(pa.float64())),
-        ("class_ids", pa.list_(pa.int32())),
-    ]
-)
+FORMAT = "mocha-pipe shards 2"
+_READ = ("mocha-pipe shards 1", FORMAT)
+"""Formats that are read. Before 2 each image kept its own suffix in the tar."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +97,7 @@ class Manifest:
         """
         try:
             content = parse_json(written)
-            if content["format"] != FORMAT:
+            if content["format"] not in _READ:
                 raise DatasetError(
                     f"{where}: is of format {shown(content['format'])}, this version reads {FORMAT!r}; pack again"
                 )
@@ -143,81 +126,6 @@ class Manifest:
                 f"mocha-pipe data pack --split {name}"
             )
         return self.splits[name]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ShardIndex:
-    """Where the images of one split lie in its tar shards, and their boxes. Legend: I = images, N = boxes."""
-
-    names: tuple[str, ...]
-    """POSIX paths relative to the data set that was packed."""
-    digests: tuple[str, ...]
-    """Hex of blake2b-16 over the image's bytes."""
-    sizes: NDArray[np.int32]  # (I, 2)
-    """Upright width and height."""
-    readable: NDArray[np.bool_]  # (I,)
-    shards: NDArray[np.int32]  # (I,)
-    """Number of the tar that holds the image."""
-    offsets: NDArray[np.int64]  # (I,)
-    """Where its bytes begin in that tar."""
-    num_bytes: NDArray[np.int64]  # (I,)
-    first_box: NDArray[np.int64]  # (I + 1,)
-    xyxy: NDArray[np.float64]  # (N, 4)
-    class_ids: NDArray[np.int32]  # (N,)
-
-    def member(self, image: int) -> str:
-        """Name of the image's member in its tar."""
-        return f"{sample_key(image)}{member_suffix(self.names[image])}"
-
-    def write(self, path: Path) -> str:
-        """Write as parquet; returns the file's digest. Equal content gives equal bytes."""
-        boxes = [
-            pa.ListArray.from_arrays(pa.array(self.first_box * width, pa.int32()), pa.array(flat.ravel(), kind))
-            for flat, width, kind in ((self.xyxy, 4, pa.float64()), (self.class_ids, 1, pa.int32()))
-        ]
-        images = [self.names, self.digests, *self.sizes.T, self.readable, self.shards, self.offsets, self.num_bytes]
-        write_parquet(path, [*images, *boxes], _SCHEMA)
-        return bytes_digest(path.read_bytes())
-
-    @classmethod
-    def read(cls, path: Path, digest: str) -> "ShardIndex":
-        """Read an index of that digest.
-
-        Raises:
-            DatasetError: There is none, or it is another one.
-        """
-        content = path.read_bytes() if path.is_file() else b""
-        if bytes_digest(content) != digest:
-            raise DatasetError(
-                f"{path}: must be the index that {MANIFEST} speaks of, but is missing, damaged or of another packing; "
-                "copy both again, or pack again"
-            )
-        table = pq.read_table(pa.BufferReader(content))
-        boxes = table["xyxy"].combine_chunks()
-        first_box = boxes.offsets.to_numpy() if len(table) else np.zeros(1)
-        return cls(
-            names=tuple(table["name"].to_pylist()),
-            digests=tuple(table["digest"].to_pylist()),
-            sizes=np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1),
-            readable=table["readable"].to_numpy(),
-            shards=table["shard"].to_numpy(),
-            offsets=table["offset"].to_numpy(),
-            num_bytes=table["bytes"].to_numpy(),
-            first_box=first_box.astype(np.int64) // 4,
-            xyxy=boxes.values.to_numpy().reshape(-1, 4),
-            class_ids=table["class_ids"].combine_chunks().values.to_numpy(),
-        )
-
-
-def sample_key(image: int) -> str:
-    """Stem of the members of one image."""
-    return f"{image:09d}"
-
-
-def member_suffix(name: str) -> str:
-    """Suffix of an image in a tar: its own, or `.image` where it has none that WebDataset could tell from the key."""
-    suffix = PurePosixPath(name).suffix
-    return suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) and suffix.lower() != ".json" else ".image"
 
 
 def index_file(split: str) -> str:

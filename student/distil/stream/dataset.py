@@ -22,7 +22,8 @@ from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.files import bytes_digest
 from mocha_pipe.data.images import is_decodable
 from mocha_pipe.data.packing.remote import RemoteShard, attempts_at, open_stream
-from mocha_pipe.data.shards.layout import MANIFEST, sample_key
+from mocha_pipe.data.shards.index import sample_key
+from mocha_pipe.data.shards.layout import MANIFEST
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.errors import TrainArgumentError
 from mocha_pipe.student.training.dataset import NO_TARGET, RegionDataset

@@ -18,7 +18,8 @@ from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.images import image_digest, read_image
 from mocha_pipe.data.packing.pack import pack
 from mocha_pipe.data.regions import RegionTable
-from mocha_pipe.data.shards.layout import MANIFEST, ShardIndex, index_file
+from mocha_pipe.data.shards.index import ShardIndex
+from mocha_pipe.data.shards.layout import MANIFEST, index_file
 from mocha_pipe.data.source import open_source, splits_of
 from mocha_pipe.data.types import DetectionSource, ImageFile
 from tests.hostile import JSON
@@ -123,7 +124,7 @@ def test_data_check_decodes_what_is_in_the_tars(folder: Path, tmp_path: Path) ->
     splits = check_dataset(tmp_path / "out" / MANIFEST)
     assert [(split.split, split.images, split.regions) for split in splits] == [("train", 4, 4), ("val", 1, 1)]
     (error,) = (problem for split in splits for problem in split.problems)
-    assert error.where == f"{tmp_path}/out/train-000000.tar/000000002.png"
+    assert error.where == f"{tmp_path}/out/train-000000.tar/000000002.jpg"
     assert "cannot be read as an image" in error.message
 
 
@@ -260,7 +261,7 @@ def edit(out: Path, change: Callable[[dict], object]) -> None:
 def test_a_dataset_json_of_another_version(out: Path, refusal: Refusal) -> None:
     edit(out, lambda content: content.update(format="mocha-pipe shards 7"))
     assert refusal(out / MANIFEST, error=DatasetError) == (
-        f"{out}/dataset.json: is of format 'mocha-pipe shards 7', this version reads 'mocha-pipe shards 1'; pack again"
+        f"{out}/dataset.json: is of format 'mocha-pipe shards 7', this version reads 'mocha-pipe shards 2'; pack again"
     )
 
 
