@@ -1,6 +1,5 @@
 """The `mocha-pipe export` command."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -31,23 +30,23 @@ def export(
 ) -> None:
     """Write a student as one file that a device runs without this package; your objects are an input of it."""
     from mocha_pipe.pipeline.personal.personalize import student_folder
-    from mocha_pipe.student.personal.export import export_student
+    from mocha_pipe.student.personal.export import about_file, export_student
 
     folder = student_folder(root, student)
     path = out or folder / f"student.{file_format}"
     about = export_student(
         folder, path, file_format=file_format, image_size=imgsz, learner=learner, false_accept_rate=false_accept_rate
     )
-    thresholds = json.loads(about["thresholds"])
     print_values(
         str(path),
         {
             "MiB": round(path.stat().st_size / 2**20, 1),
             "image": f"{about['image_size']} x {about['image_size']}, letterboxed",
-            "classes": ", ".join(json.loads(about["class_names"])),
+            "classes": ", ".join(about["class_names"]),
             "learner": about["learner"],
-            "a name above": f"closeness {thresholds[0]:.3f} where one object competes",
+            "a name above": f"closeness {about['thresholds'][0]:.3f} where one object competes",
             "false-accept rate": about["promise"],
             "student": about["student"][:12],
+            **({"the same as JSON": about_file(path).name} if file_format == "onnx" else {}),
         },
     )

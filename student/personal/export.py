@@ -1,6 +1,8 @@
 """A distilled student as one file that runs without this package: ONNX for onnxruntime, or TorchScript for torch.
 
 Inputs and outputs of such a file are those of `PersonalGraph.forward`. docs/onnx.md is for those who run the file.
+Beside an ONNX file lies what it says about itself as JSON, for runtimes that show no metadata, and the thresholds of
+other false-accept rates.
 """
 
 import io
@@ -11,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
 
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mocha_pipe.data.errors import MochaError
-from mocha_pipe.data.files import atomic_path
+from mocha_pipe.data.files import atomic_path, write_json
 from mocha_pipe.student.choices import default_learner
 from mocha_pipe.student.fewshot.strangers import accept_above, load_strangers, promise
 from mocha_pipe.student.network.student_files import load_student
@@ -31,10 +34,14 @@ from mocha_pipe.student.personal.profile import student_digest
 
 ABOUT_FILE = "about.json"
 """Extra file of a TorchScript file that says what the file is; an ONNX file says so in its metadata."""
+RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""False-accept rates whose thresholds lie beside an ONNX file."""
 
-_FORMAT = "mocha-pipe-2"
-_OPSET = 17  # the first with LayerNormalization
+_FORMAT = "mocha-pipe-3"
+_MARKS = (b"mocha-pipe-1", b"mocha-pipe-2", _FORMAT.encode())  # of all formats so far
+_OPSET = 20
 _MOST_PROTOTYPES = 500  # that compete; the file has thresholds for up to so many, and the last serves more
+_QUANTILES = 1001  # so that the share of them that a closeness exceeds has three digits
 
 
 class ExportError(MochaError, ValueError):
@@ -49,8 +56,8 @@ def export_student(
     image_size: int | None = None,
     learner: str | None = None,
     false_accept_rate: float = 0.05,
-) -> dict[str, str]:
-    """Write a student as one file; an earlier one is replaced whole.
+) -> dict[str, Any]:
+    """Write a student as one file, and of ONNX a JSON file beside it (`about_file`); earlier ones are replaced whole.
 
     Args:
         folder: of the distilled student.
@@ -62,9 +69,9 @@ def export_student(
         false_accept_rate: rate that the thresholds in the file keep.
 
     Returns:
-        What the file says about itself: `format`, `student` (its digest), `class_names` (json), `image_size`,
-        `features`, `learner`, `false_accept_rate`, `promise` (which rate its strangers support, in words) and
-        `thresholds` (json, `accept_thresholds`).
+        What the file says about itself: `format`, `student` (its digest), `class_names`, `image_size`, `features`,
+        `learner`, `false_accept_rate`, `promise` (which rate its strangers support, in words) and `thresholds`
+        (`accept_thresholds`). In the file all are texts, those that are no texts here as json.
 
     Raises:
         ExportError: there is no such format or learner, a package is missing, or `path` is another kind of file.
@@ -80,6 +87,7 @@ def export_student(
     if file_format == "onnx" and find_spec("onnx") is None:
         raise ExportError("--format onnx needs the package onnx, found none; run: pip install 'mocha-pipe[onnx]'")
     require_replaceable(path)
+    require_replaceable(about_file(path))
     digest = student_digest(folder)
     strangers_U = load_strangers(folder)
     thresholds = accept_thresholds(strangers_U, false_accept_rate)
@@ -89,18 +97,41 @@ def export_student(
     about = {
         "format": _FORMAT,
         "student": digest,
-        "class_names": json.dumps(student.class_names, ensure_ascii=False),
-        "image_size": str(graph.image_size),
+        "class_names": list(student.class_names),
+        "image_size": graph.image_size,
         "features": student.features,
         "learner": learner,
-        "false_accept_rate": str(false_accept_rate),
+        "false_accept_rate": false_accept_rate,
         "promise": promise(len(strangers_U), false_accept_rate),
-        "thresholds": json.dumps(thresholds),
+        "thresholds": thresholds,
+    }
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in about.items()
     }
     # Tracing warns that it is deprecated, and of each value that it takes for constant.
     with atomic_path(path) as temporary, torch.no_grad(), warnings.catch_warnings(action="ignore"):
-        FILE_FORMATS[file_format](graph, temporary, about)
+        FILE_FORMATS[file_format](graph, temporary, texts)
+    if file_format == "onnx":
+        other_rates = _other_rates(strangers_U, false_accept_rate)
+        write_json(about_file(path), {**about, "embedding_dim": graph.embedding_dim, **other_rates})
     return about
+
+
+def about_file(path: Path) -> Path:
+    """The JSON file beside an exported ONNX file."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _other_rates(strangers_U: NDArray[np.floating], asked: float) -> dict[str, Any]:
+    """What a program needs to let its user choose the false-accept rate, and to say how sure a name is."""
+    rates = sorted({*RATES, asked})
+    quantiles = np.quantile(strangers_U, np.linspace(0, 1, _QUANTILES)).tolist() if len(strangers_U) else []
+    return {
+        "thresholds_by_rate": {str(rate): accept_thresholds(strangers_U, rate) for rate in rates},
+        "promises": {str(rate): promise(len(strangers_U), rate) for rate in rates},
+        "strangers": {"count": len(strangers_U), "quantiles": quantiles},
+    }
 
 
 def require_replaceable(path: Path) -> None:
@@ -112,9 +143,9 @@ def require_replaceable(path: Path) -> None:
     if not path.exists():
         return
     is_ours = path.is_file() and path.stat().st_size > 0
-    if is_ours:  # both formats hold what the file says about itself uncompressed
+    if is_ours:  # all formats hold what the file says about itself uncompressed
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            is_ours = any(content.find(word) >= 0 for word in (b"mocha-pipe-1", _FORMAT.encode()))
+            is_ours = any(content.find(mark) >= 0 for mark in _MARKS)
     if not is_ours:
         raise ExportError(
             f"{path}: was not written by `mocha-pipe export`, and would be replaced; name another file with --out"
@@ -127,7 +158,12 @@ def accept_thresholds(strangers_U: NDArray[np.floating], false_accept_rate: floa
     Raises:
         CalibrationError: the rate makes no sense.
     """
-    return [accept_above(strangers_U, false_accept_rate, objects) for objects in range(1, _MOST_PROTOTYPES + 1)]
+    thresholds: list[float] = []
+    while len(thresholds) < _MOST_PROTOTYPES:
+        thresholds.append(accept_above(strangers_U, false_accept_rate, len(thresholds) + 1))
+        if thresholds[-1] == np.max(strangers_U, initial=-1):  # the strictest that there is serves all behind it
+            thresholds += thresholds[-1:] * (_MOST_PROTOTYPES - len(thresholds))
+    return thresholds
 
 
 def _write_onnx(graph: PersonalGraph, path: Path, about: Mapping[str, str]) -> None:
@@ -138,7 +174,8 @@ def _write_onnx(graph: PersonalGraph, path: Path, about: Mapping[str, str]) -> N
         graph, tuple(inputs.values()), path, dynamo=False, opset_version=_OPSET,
         input_names=list(inputs), output_names=list(PersonalDetections._fields),
         dynamic_axes={name: {0: "prototypes"} for name in ("prototypes", "coarse", "objects", "threshold")}
-        | {name: {0: "detections"} for name in PersonalDetections._fields},
+        | {name: {0: "detections"} for name in PersonalDetections._fields}
+        | {name: {0: "regions"} for name in ("regions", "region_embeddings")},
     )  # fmt: skip
     model = onnx.load(path)
     onnx.helper.set_model_props(model, dict(about))
@@ -174,4 +211,5 @@ def _example(graph: PersonalGraph) -> dict[str, Tensor]:
         "objects": torch.arange(2),
         "threshold": torch.zeros(2),
         "confidence": torch.tensor([-1.0]),
+        "regions": torch.ones(2, 4),
     }

@@ -45,7 +45,7 @@ def test_it_writes_the_file_and_says_what_it_takes(command: Command, folder: Pat
     )
     assert result.exit_code == 0
     assert about(out) | {"thresholds": ""} == {
-        "format": "mocha-pipe-2", "student": student_digest(folder), "class_names": '["mug", "boot"]',
+        "format": "mocha-pipe-3", "student": student_digest(folder), "class_names": '["mug", "boot"]',
         "image_size": "96", "features": "fine", "learner": "gallery", "false_accept_rate": "0.1", "thresholds": "",
         "promise": "0.1 for up to 10 competing objects; 0.0099 is the lowest, for one object",
     }  # fmt: skip
@@ -53,6 +53,8 @@ def test_it_writes_the_file_and_says_what_it_takes(command: Command, folder: Pat
     assert ["image", "96", "x", "96,", "letterboxed"] in lines
     assert ["classes", "mug,", "boot"] in lines
     assert ["learner", "gallery"] in lines
+    assert ["the", "same", "as", "JSON", "mine.onnx.json"] in lines
+    assert json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))["learner"] == "gallery"
     assert "0.1 for up to 10 competing objects" in " ".join(result.stdout.split())
     assert ["student", student_digest(folder)[:12]] in lines
     threshold = json.loads(about(out)["thresholds"])[0]
@@ -64,10 +66,10 @@ def test_without_options_it_takes_the_last_student_and_writes_beside_it(
 ) -> None:
     asked = []
 
-    def export_student(student: Path, out: Path, **options: Any) -> dict[str, str]:
+    def export_student(student: Path, out: Path, **options: Any) -> dict[str, Any]:
         asked.append((student, out, options))
         out.touch()
-        told = {"thresholds": "[0.5]", "image_size": "64", "class_names": "[]", "student": "ab"}
+        told = {"thresholds": [0.5], "image_size": 64, "class_names": [], "student": "ab"}
         return told | dict.fromkeys(("learner", "promise"), "")
 
     monkeypatch.setattr("mocha_pipe.student.personal.export.export_student", export_student)

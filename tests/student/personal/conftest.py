@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mocha_pipe.student.environment  # noqa: F401
 
@@ -23,6 +24,9 @@ from mocha_pipe.student.network.features import region_features, tap
 from mocha_pipe.student.network.student_files import save_student
 from mocha_pipe.student.personal.export import FILE_FORMATS, export_student
 from tests.shared import made_once
+
+if TYPE_CHECKING:
+    from tests.student.personal.wanted import Runner, Wanted
 
 SIZE = 96
 SIZES = [(90, 60), (64, 64), (37, 101), (200, 80), (96, 70)]  # width, height; the last fits as it is
@@ -116,6 +120,12 @@ def folder(made: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def exported(made: Path) -> Path:
+    """Of that student."""
+    return made / "v8.onnx"
+
+
+@pytest.fixture(scope="session")
 def many_pictures(made: Path) -> DetectionSource:
     nothing = {"xyxy": np.zeros((0, 4)), "class_ids": np.zeros(0, np.int64)}
     records = [
@@ -130,3 +140,17 @@ def many_pictures(made: Path) -> DetectionSource:
 def pictures(many_pictures: DetectionSource) -> DetectionSource:
     """One of each size."""
     return replace(many_pictures, records=many_pictures.records[: len(SIZES)])
+
+
+@pytest.fixture(scope="session")
+def wanted(folder: Path, many_pictures: DetectionSource) -> "Wanted":
+    from tests.student.personal.wanted import want
+
+    return want(folder, many_pictures)
+
+
+@pytest.fixture(scope="session")
+def run(exported: Path) -> "Runner":
+    from tests.student.personal.wanted import onnx_runner
+
+    return onnx_runner(exported)

@@ -7,11 +7,7 @@ import platform
 import re
 import subprocess
 import sys
-import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mocha_pipe.student.environment  # noqa: F401
@@ -31,163 +27,34 @@ from ultralytics.utils.ops import scale_boxes
 from mocha_pipe.data.boxes import box_iou
 from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import DetectionSource
-from mocha_pipe.student.errors import StudentModelNotFoundError
 from mocha_pipe.student.fewshot.learner import UNKNOWN
-from mocha_pipe.student.fewshot.strangers import CalibrationError, accept_above, load_strangers
+from mocha_pipe.student.fewshot.strangers import accept_above
 from mocha_pipe.student.network.embedder import RegionEmbedder, picture_area
-from mocha_pipe.student.network.pool_pass import PoolPass
 from mocha_pipe.student.network.student_files import load_student
-from mocha_pipe.student.personal import export as export_module
 from mocha_pipe.student.personal.detector import PersonalDetector
-from mocha_pipe.student.personal.export import ABOUT_FILE, FILE_FORMATS, ExportError, accept_thresholds, export_student
+from mocha_pipe.student.personal.export import ABOUT_FILE, FILE_FORMATS, export_student
 from mocha_pipe.student.personal.graph import PersonalDetections
-from mocha_pipe.student.personal.naming import Namer, named_once
 from mocha_pipe.student.personal.profile import Profile, student_digest
 from tests.shared import ROOT
-from tests.student.personal.conftest import CLASSES, PICTURES, RATE, SIZE, SIZES, STRANGERS, WIDTH, letterboxed
+from tests.student.personal.conftest import CLASSES, PICTURES, SIZE, SIZES, STRANGERS, WIDTH, letterboxed
+from tests.student.personal.wanted import Runner, Wanted, assert_equal_to_pytorch, onnx_runner, want
 
 DOCUMENT = ROOT / "docs/onnx.md"
-FAINTEST = 0.4
-LEAST, MOST = 5, 12  # detections of an image that are compared
 FAINT = {"confidence": np.array([0.02], np.float32)}
 FITS = len(SIZES) - 1
 """A picture that needs no resizing, which another library would do otherwise."""
-
-Runner = Callable[[dict[str, NDArray[np.generic]]], Sequence[NDArray[np.generic]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What PyTorch finds in a source, and the names that the namer gives."""
-
-    source: DetectionSource
-    size: int
-    confidence: list[float]
-    """For each image, so that it has a handful of detections and none of their scores is near."""
-    found: PoolPass
-    """With these and fainter ones."""
-    profile: Profile
-    personal: NDArray[np.int64]
-    closeness: NDArray[np.float64]
-    stays: NDArray[np.bool_]
-    """`named_once`."""
-
-    def rows(self, image: int) -> NDArray[np.int64]:
-        """Of `found`: what is above the confidence."""
-        return np.flatnonzero(
-            self.stays & (self.found.detection_image == image) & (self.found.detection_score > self.confidence[image])
-        )
-
-    def inputs(self, image: int) -> dict[str, NDArray[np.generic]]:
-        record, learner = self.source.records[image], self.profile.learner
-        counts = learner.candidates(learner.coarse_)
-        thresholds = [accept_above(STRANGERS, RATE, count) for count in counts.tolist()]
-        return {
-            "image": letterboxed(record.path, self.size),
-            "area": picture_area((self.size, self.size), (record.height, record.width)).astype(np.float32),
-            "prototypes": learner.compared(), "coarse": learner.coarse_, "objects": learner.personal_,
-            "threshold": np.array(thresholds, np.float32),
-            "confidence": np.array([self.confidence[image]], np.float32),
-        }  # fmt: skip
-
-
-def want(folder: Path, source: DetectionSource, learner: str = "conditional", size: int = SIZE) -> Wanted:
-    """Two objects of each class but the last are detections of the source, seen once or twice."""
-    embedder = RegionEmbedder(load_student(folder), image_size=size, confidence=FAINTEST)
-    found = embedder.embed_pool(source)
-    profile = Profile.empty(student_digest(folder), CLASSES, learner=learner)
-    for coarse, name in enumerate(CLASSES[:-1]):
-        rows = np.flatnonzero(found.detection_coarse == coarse)
-        last = rows[found.detection_image[rows] == found.detection_image[rows[-1]]]
-        for number, shown in enumerate((last[:1], rows[:2])):
-            profile = profile.add(f"{name} {number}", found.detection_embedding[shown], np.full(len(shown), coarse))
-    rows, _ = profile.learner.nearest(found.detection_embedding, found.detection_coarse)
-    personal, _ = Namer(profile, STRANGERS, RATE)(found.detection_embedding, found.detection_coarse)
-    scores = [found.detection_score[found.detection_image == image] for image in range(len(source.records))]
-    return Wanted(
-        source=source, size=size, confidence=[between_scores(own) for own in scores], found=found,
-        profile=profile, personal=personal, closeness=profile.learner.closeness(found.detection_embedding, rows),
-        stays=named_once_in(embedder, source, found, personal, size),
-    )  # fmt: skip
-
-
-def named_once_in(
-    embedder: RegionEmbedder, source: DetectionSource, found: PoolPass, personal: NDArray[np.int64], size: int
-) -> NDArray[np.bool_]:
-    """By boxes in letterboxed pixels, before they are clipped to the picture."""
-    stays = []
-    for image, record in enumerate(source.records):
-        pixels = np.uint8(letterboxed(record.path, size)[0].transpose(1, 2, 0) * 255 + 0.5)
-        with torch.inference_mode():
-            (rows,) = embedder._detect([SimpleNamespace(pixels=pixels)])
-        here = found.detection_image == image
-        np.testing.assert_array_equal(rows[:, 5], found.detection_coarse[here])
-        stays.append(named_once(rows[:, :4].numpy(), personal[here], found.detection_coarse[here]))
-    return np.concatenate(stays)
-
-
-def between_scores(scores: NDArray[np.float32]) -> float:
-    """A confidence in the widest gap after the LEAST to MOST best scores, for NMS keeps what it had when more come."""
-    if len(scores) <= LEAST:
-        return FAINTEST
-    gap = LEAST + np.diff(scores[LEAST - 1 : MOST + 1]).argmin()
-    return float(scores[gap - 1 : gap + 1].mean())
-
-
-def onnx_runner(path: Path) -> Runner:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options)
-    return lambda inputs: session.run(list(PersonalDetections._fields), inputs)
 
 
 def torchscript_runner(path: Path) -> Runner:
     with pytest.warns(FutureWarning, match="torch.jit.load"):
         module = torch.jit.load(path)
-    order = ("image", "area", "prototypes", "coarse", "objects", "threshold", "confidence")
+    order = ("image", "area", "prototypes", "coarse", "objects", "threshold", "confidence", "regions")
 
     def run(inputs: dict[str, NDArray[np.generic]]) -> list[NDArray[np.generic]]:
         with torch.no_grad():
             return [answer.numpy() for answer in module(*(torch.from_numpy(inputs[name].copy()) for name in order))]
 
     return run
-
-
-def assert_equal_to_pytorch(run: Runner, wanted: Wanted, images: int) -> None:
-    """The same boxes, scores, classes, embeddings, names and closeness, in the same order."""
-    found = wanted.found
-    for image, record in enumerate(wanted.source.records[:images]):
-        answer, here = PersonalDetections(*run(wanted.inputs(image))), wanted.rows(image)
-        assert len(answer.boxes) == len(here)
-        boxes = scale_boxes((wanted.size, wanted.size), answer.boxes.copy(), (record.height, record.width))
-        # Scores equal to within rounding may change places, and clipped to the picture two boxes may be one.
-        apart = np.abs(boxes[:, None] - found.detection_xyxy[here]).max(axis=2, initial=0)
-        apart += 1e3 * np.abs(answer.scores[:, None] - found.detection_score[here])
-        here = here[np.where(answer.classes[:, None] == found.detection_coarse[here], apart, np.inf).argmin(axis=1)]
-        assert len(set(here)) == len(here)
-        assert (np.diff(answer.scores) <= 0).all()
-        np.testing.assert_allclose(boxes, found.detection_xyxy[here], rtol=0, atol=1e-3)
-        np.testing.assert_allclose(answer.scores, found.detection_score[here], rtol=0, atol=1e-4)
-        np.testing.assert_array_equal(answer.classes, found.detection_coarse[here])
-        np.testing.assert_allclose(answer.embeddings, found.detection_embedding[here], rtol=0, atol=1e-3)
-        names = np.append(wanted.profile.learner.personal_, UNKNOWN)[answer.personal]
-        np.testing.assert_array_equal(names, wanted.personal[here])
-        np.testing.assert_allclose(answer.closeness, np.maximum(wanted.closeness[here], -1), rtol=0, atol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def wanted(folder: Path, many_pictures: DetectionSource) -> Wanted:
-    return want(folder, many_pictures)
-
-
-@pytest.fixture(scope="module")
-def exported(made: Path) -> Path:
-    return made / "v8.onnx"
-
-
-@pytest.fixture(scope="module")
-def run(exported: Path) -> Runner:
-    return onnx_runner(exported)
 
 
 # --- equality ---------------------------------------------------------------------------------------------------------
@@ -214,10 +81,9 @@ def test_every_family_set_of_features_learner_and_size_equals_pytorch(
     made: Path, pictures: DetectionSource, name: str, learner: str, asked: int | None, size: int, tmp_path: Path
 ) -> None:
     about = export_student(made / name, tmp_path / "student.onnx", learner=learner, image_size=asked)
-    assert about["image_size"] == str(size), "rounded up to the stride"
-    assert about["class_names"] == ('["cup", "ball", "böot"]' if name == "v8-paper" else json.dumps(CLASSES))
-    session = onnxruntime.InferenceSession(tmp_path / "student.onnx")
-    assert session.get_modelmeta().custom_metadata_map == about
+    assert about["image_size"] == size, "rounded up to the stride"
+    told = onnxruntime.InferenceSession(tmp_path / "student.onnx").get_modelmeta().custom_metadata_map
+    assert told["class_names"] == ('["cup", "ball", "böot"]' if name == "v8-paper" else json.dumps(CLASSES))
     wanted, run = want(made / name, pictures, learner, size), onnx_runner(tmp_path / "student.onnx")
     assert_equal_to_pytorch(run, wanted, len(pictures.records))
     if size > 300:
@@ -251,7 +117,7 @@ def test_where_all_objects_compete_the_file_says_what_detection_says(
             "area": picture_area((SIZE, SIZE), (record.height, record.width)).astype(np.float32),
             "prototypes": taught.compared(), "coarse": taught.coarse_, "objects": taught.personal_,
             "threshold": np.full(len(taught.coarse_), accept_above(STRANGERS, 0.5, compete), np.float32),
-            "confidence": np.array([0.1], np.float32),
+            "confidence": np.array([0.1], np.float32), "regions": np.zeros((0, 4), np.float32),
         }  # fmt: skip
         answer = PersonalDetections(*run(inputs))
         boxes = scale_boxes((SIZE, SIZE), answer.boxes.copy(), (record.height, record.width))
@@ -293,7 +159,7 @@ def test_without_objects_and_without_detections_the_answer_is_empty(
         assert (answer.personal == UNKNOWN).all()
         assert (answer.closeness == -1).all()
     blind = PersonalDetections(*run(usual | {"confidence": np.ones(1, np.float32)}))
-    assert [answer.shape for answer in blind] == [(0, 4), (0,), (0,), (0,), (0,), (0, WIDTH)]
+    assert [answer.shape for answer in blind] == [(0, 4), (0,), (0,), (0,), (0,), (0, WIDTH), (0, WIDTH)]
 
 
 def test_a_prototype_more_is_an_input_and_its_threshold_decides(run: Runner, wanted: Wanted) -> None:
@@ -330,72 +196,6 @@ def test_features_come_from_the_area_alone(run: Runner, wanted: Wanted) -> None:
     moved = np.abs(inside.embeddings - beyond.embeddings).max(axis=1) > 1e-3
     np.testing.assert_array_equal(moved, outside)
     np.testing.assert_array_equal(inside.boxes, beyond.boxes)
-
-
-# --- the file ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_file_says_what_it_is(folder: Path, exported: Path) -> None:
-    session = onnxruntime.InferenceSession(exported)
-    about = session.get_modelmeta().custom_metadata_map
-    assert about == {
-        "format": "mocha-pipe-2",
-        "student": student_digest(folder),
-        "class_names": '["mug", "ball", "boot"]',
-        "image_size": "96",
-        "features": "fine",
-        "learner": "conditional",
-        "false_accept_rate": "0.3",
-        "promise": "0.3 for up to 600 competing objects; 0.0005 is the lowest, for one object",
-        "thresholds": json.dumps(accept_thresholds(load_strangers(folder), RATE)),
-    }
-    inputs = {entry.name: (entry.shape, entry.type) for entry in session.get_inputs()}
-    assert inputs == {
-        "image": ([1, 3, 96, 96], "tensor(float)"),
-        "area": ([4], "tensor(float)"),
-        "prototypes": (["prototypes", 24], "tensor(float)"),
-        "coarse": (["prototypes"], "tensor(int64)"),
-        "objects": (["prototypes"], "tensor(int64)"),
-        "threshold": (["prototypes"], "tensor(float)"),
-        "confidence": ([1], "tensor(float)"),
-    }
-    outputs = {entry.name: (entry.shape, entry.type) for entry in session.get_outputs()}
-    assert outputs == {
-        "boxes": (["detections", 4], "tensor(float)"),
-        "scores": (["detections"], "tensor(float)"),
-        "classes": (["detections"], "tensor(int64)"),
-        "personal": (["detections"], "tensor(int64)"),
-        "closeness": (["detections"], "tensor(float)"),
-        "embeddings": (["detections", 24], "tensor(float)"),
-    }
-
-
-@pytest.mark.parametrize("form", FILE_FORMATS)
-def test_exporting_is_quiet_and_leaves_one_file_that_names_no_folder_of_this_machine(
-    made: Path, folder: Path, form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str],
-    recwarn: pytest.WarningsRecorder,
-) -> None:  # fmt: skip
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    export_student(folder, tmp_path / "student", file_format=form, false_accept_rate=RATE)
-    assert capfd.readouterr() == ("", "")
-    assert not recwarn.list
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert [path.name for path in tmp_path.iterdir()] == ["student"]
-    written = (tmp_path / "student").read_bytes()
-    if form == "onnx":
-        assert written == (made / "v8.onnx").read_bytes(), "the file repeats bitwise"
-    else:
-        with zipfile.ZipFile(tmp_path / "student") as archive:
-            written = b"".join(archive.read(name) for name in archive.namelist())
-    for place in (Path(export_module.__file__).parents[1], Path(torch.__file__).parents[1], tmp_path):
-        assert str(place).encode() not in written
-
-
-def test_thresholds_are_those_of_one_two_three_prototypes() -> None:
-    strangers = np.linspace(0, 1, 100)  # 0.1 accepts 10 of them, shared by two 5, by ten 1, by eleven none
-    thresholds = accept_thresholds(strangers, 0.1)
-    assert thresholds[:10] == [accept_above(strangers, 0.1, objects) for objects in range(1, 11)]
-    assert thresholds[10:] == [1.0] * 490
 
 
 # --- where nothing of ours is -----------------------------------------------------------------------------------------
@@ -525,59 +325,3 @@ def test_the_documented_resizing_is_opencvs() -> None:
             expected = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_LINEAR)
             difference = here["resized"](picture, rows, columns).astype(int) - expected
             assert np.abs(difference).max() <= (platform.machine() not in {"x86_64", "AMD64"})
-
-
-# --- refusals ---------------------------------------------------------------------------------------------------------
-
-
-def test_only_an_exported_file_is_replaced(folder: Path, made: Path, tmp_path: Path) -> None:
-    for name in ("photo.onnx", "empty.onnx", "folder.onnx"):
-        path = tmp_path / name
-        if name == "folder.onnx":
-            path.mkdir()
-        else:
-            path.write_bytes(b"years of work" * (name == "photo.onnx"))
-        with pytest.raises(ExportError) as refused:
-            export_student(folder, path)
-        assert str(refused.value) == (
-            f"{path}: was not written by `mocha-pipe export`, and would be replaced; name another file with --out"
-        )
-    assert (tmp_path / "photo.onnx").read_bytes() == b"years of work"
-    for form in FILE_FORMATS:
-        export_module.require_replaceable(made / f"v8.{form}")
-
-
-def test_an_unknown_format_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError) as raised:
-        export_student(folder, tmp_path / "student.engine", file_format="engine")
-    assert str(raised.value) == "--format must be one of onnx, torchscript; found 'engine'."
-
-
-def test_a_learner_that_cannot_be_exported_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError) as raised:
-        export_student(folder, tmp_path / "student.onnx", learner="tuned")
-    rule = "--learner must be one that can be exported, conditional, gallery, protonet, simpleshot"
-    assert str(raised.value) == f"{rule}; found 'tuned'."
-
-
-def test_a_missing_package_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ExportError) as raised:
-        export_student(folder, tmp_path / "student.onnx")
-    assert str(raised.value) == (
-        "--format onnx needs the package onnx, found none; run: pip install 'mocha-pipe[onnx]'"
-    )
-
-
-def test_only_a_distilled_student_can_be_exported(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(StudentModelNotFoundError, match="name the folder of a distilled student"):
-        export_student(folder / "student.pt", tmp_path / "student.onnx")
-
-
-def test_a_rate_that_the_strangers_cannot_keep_is_said_in_the_file(folder: Path, tmp_path: Path) -> None:
-    about = export_student(folder, tmp_path / "student.torchscript", file_format="torchscript", false_accept_rate=1e-4)
-    assert about["promise"].startswith("not 0.0001: 0.0005 is the lowest, for one object, with 1999 strangers")
-    assert json.loads(about["thresholds"]) == [pytest.approx(STRANGERS.max())] * 500
-    with pytest.raises(CalibrationError, match="above 0 and below 1"):
-        export_student(folder, tmp_path / "other.onnx", false_accept_rate=5)
-    assert not (tmp_path / "other.onnx").exists()
