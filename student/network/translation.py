@@ -18,7 +18,6 @@ Legend: N regions, C channels, F channels of a patch, G x G its cells, D target 
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 from ultralytics.nn.modules import Conv
 
 from mocha_pipe.student.network.deep import keep_statistics
@@ -30,6 +29,14 @@ _PATCH_WIDTHS = (24, 128)
 _REDUCED = 256
 KEPT_WEIGHT = 2.0
 """Best at one photo each on held-out categories of photographs (docs/log.md)."""
+
+
+def unit_length(rows_NC: Tensor, least: float = 1e-12) -> Tensor:
+    """(N, C) rows at norm 1, or less where their norm is below `least`; a zero row stays zero.
+
+    For what is exported: torch's `normalize` becomes ReduceL2, of which MNN takes all numbers at once from opset 18 on.
+    """
+    return rows_NC / rows_NC.square().sum(dim=1, keepdim=True).sqrt().clamp(min=least)
 
 
 class FeedForward(nn.Module):
@@ -120,8 +127,8 @@ class TranslationModule(nn.Module):
         translated: Tensor = self(features)
         if not self.dims.kept:
             return translated
-        own = normalize(features.means[:, : self.dims.kept], dim=1)
-        return torch.cat([normalize(translated, dim=1), KEPT_WEIGHT * own], dim=1)
+        own = unit_length(features.means[:, : self.dims.kept])
+        return torch.cat([unit_length(translated), KEPT_WEIGHT * own], dim=1)
 
     @property
     def embedding_dim(self) -> int:

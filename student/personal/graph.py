@@ -21,7 +21,6 @@ import mocha_pipe.student.environment  # noqa: F401  (before ultralytics)
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 from torchvision.ops import nms  # type: ignore[import-untyped]
 
 from mocha_pipe.student.fewshot.learner import UNKNOWN
@@ -38,6 +37,7 @@ from mocha_pipe.student.network.features import (
     whole_cells,
 )
 from mocha_pipe.student.network.student_files import Student
+from mocha_pipe.student.network.translation import unit_length
 from mocha_pipe.student.personal.naming import SAME_THING_IOU
 
 # As in ultralytics' non_max_suppression.
@@ -241,7 +241,8 @@ def _conditional(embeddings_ND: Tensor, classes_N: Tensor, known_PD: Tensor, coa
     ours, theirs = embeddings_ND[detection_Q], known_PD[prototype_Q]
     difference = ours - theirs
     distances = (
-        (_unit(ours) - _unit(theirs)).square().sum(dim=1) / 2,  # 1 - cosine, without losing its digits
+        (_unit(embeddings_ND)[detection_Q] - _unit(known_PD)[prototype_Q]).square().sum(dim=1)
+        / 2,  # 1 - cosine, without losing its digits
         difference.abs().mean(dim=1),
         difference.square().mean(dim=1),
     )
@@ -273,7 +274,7 @@ def _simpleshot(embeddings_ND: Tensor, classes_N: Tensor, known_PD: Tensor, coar
 
 def _unit(rows: Tensor) -> Tensor:
     """Rows at norm 1; a zero row stays zero."""
-    return normalize(rows, dim=1, eps=_TINY)
+    return unit_length(rows, _TINY)
 
 
 GRAPH_LEARNERS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
