@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mocha_pipe.data.boxes import box_iou
 from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.student.fewshot.learner import UNKNOWN
+from mocha_pipe.student.fewshot.prototypes import make_learner
 from mocha_pipe.student.fewshot.strangers import accept_above
 from mocha_pipe.student.network.embedder import RegionEmbedder, picture_area
 from mocha_pipe.student.network.student_files import load_student
@@ -296,6 +298,22 @@ def test_the_documented_program_learns_an_object(printed: list[list[str]]) -> No
 def test_the_documented_program_takes_a_profile_without_objects(printed: list[list[str]]) -> None:
     assert len(printed[2]) == len(printed[0])
     assert {line.split()[0] for line in printed[2]} <= set(CLASSES)
+
+
+def test_the_documented_program_takes_a_class_with_more_objects_than_there_are_thresholds(
+    device: Path, wanted: Wanted, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = json.loads(onnxruntime.InferenceSession(exported).get_modelmeta().custom_metadata_map["thresholds"])
+    vectors = np.random.default_rng(0).standard_normal((len(many) + 1, WIDTH))
+    profile = Profile.empty(wanted.profile.student, CLASSES)
+    learnt = make_learner("conditional").learn(vectors, np.zeros(len(vectors), int), np.arange(len(vectors)))
+    names, nothing = tuple(f"mug {number}" for number in range(len(vectors))), profile.lessons
+    replace(profile, names=names, learner=learnt, lessons=nothing).save(device / "many.safetensors")
+    monkeypatch.chdir(device)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(programs()[0].replace("profile.safetensors", "many.safetensors"), {})
+    assert said.getvalue()
 
 
 @pytest.mark.parametrize("learner", ["simpleshot", "gallery"])
