@@ -98,7 +98,7 @@ def make_student(
 
 @pytest.fixture(scope="session")
 def made(tiny_models: dict[str, str]) -> Path:
-    """`pictures`, students `v8`, `v8-paper` and others of it, `11`, `26`, and of the first what each format exports."""
+    """`pictures`, students `v8`, `v8-paper` and others of it, `11`, `26`; the first in each format, v8-deep.onnx."""
 
     def make(folder: Path) -> None:
         source = picture_source(folder / "pictures")
@@ -109,6 +109,7 @@ def made(tiny_models: dict[str, str]) -> Path:
             make_student(tiny_models["v8"], folder / f"v8-{features}", source, features=features, names=CLASSES)
         for form in FILE_FORMATS:
             export_student(folder / "v8", folder / f"v8.{form}", file_format=form, false_accept_rate=RATE)
+        export_student(folder / "v8-deep", folder / "v8-deep.onnx")
 
     return made_once("personal", make)
 
