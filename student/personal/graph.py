@@ -127,8 +127,7 @@ class PersonalGraph(nn.Module):
         personal_N = torch.where(is_named_N, nearest_N, UNKNOWN)
         once = _named_once(boxes_N4, scores_N, personal_N, objects)[1:]
         columns = (boxes_N4, scores_N, classes_N, personal_N, closeness_N, embeddings_ND)
-        stay = (column[once] for column in columns)
-        return PersonalDetections(*stay, region_embeddings=embeddings_ED[: regions.shape[0]])
+        return PersonalDetections(*[*(column[once] for column in columns), embeddings_ED[: regions.shape[0]]])
 
     def _detect(self, found: Mapping[str, Tensor], confidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (N, 4), scores (N,) and classes (N,) from the head's output for each anchor; the first is no detection.
