@@ -65,7 +65,7 @@ def sessions(folder: Path, size: int) -> tuple[Callable[[], "NDArray[Any]"], Cal
         "image": image, "area": np.array([0, 0, size, size], np.float32),
         "prototypes": rng.standard_normal((OBJECTS, _WIDTH), np.float32),
         "coarse": rng.integers(0, len(CLASS_NAMES), OBJECTS), "objects": np.arange(OBJECTS),
-        "threshold": np.zeros(OBJECTS, np.float32),
+        "threshold": np.zeros(OBJECTS, np.float32), "regions": np.zeros((0, 4), np.float32),
     }  # fmt: skip
     (scores,) = personal.run(["scores"], {**inputs, "confidence": np.zeros(1, np.float32)})
     confidence = float(scores[BOXES - 1 : BOXES + 1].mean())
