@@ -11,26 +11,26 @@ Boxes = NDArray[np.float64]  # (N, 4)
 
 def cxcywhn_to_xyxy(boxes: ArrayLike, width: int, height: int) -> Boxes:  # (N, 4) -> (N, 4)
     """Centre and size as shares of the image (YOLO) to pixel corners."""
-    cx, cy, w, h = _columns(boxes)
-    return np.stack([(cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height], axis=1)
+    rows = _rows(boxes)
+    centre, half = rows[:, :2], rows[:, 2:] / 2
+    return np.concatenate([centre - half, centre + half], axis=1) * _sides(width, height)
 
 
 def xyxy_to_cxcywhn(boxes: ArrayLike, width: int, height: int) -> Boxes:  # (N, 4) -> (N, 4)
     """Pixel corners to centre and size as shares of the image (YOLO)."""
-    x1, y1, x2, y2 = _columns(boxes)
+    x1, y1, x2, y2 = _rows(boxes).T
     return np.stack([(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height], axis=1)
 
 
 def xywh_to_xyxy(boxes: ArrayLike) -> Boxes:  # (N, 4) -> (N, 4)
     """Left, top, width, height in pixels (COCO) to pixel corners."""
-    x, y, w, h = _columns(boxes)
+    x, y, w, h = _rows(boxes).T
     return np.stack([x, y, x + w, y + h], axis=1)
 
 
 def clip_boxes(boxes: ArrayLike, width: int, height: int) -> Boxes:  # (N, 4) -> (N, 4)
     """Pixel corners moved into the image: x to [0, width], y to [0, height]."""
-    limits = np.array([width, height, width, height], dtype=np.float64)
-    return np.clip(np.stack(_columns(boxes), axis=1), 0.0, limits)
+    return np.minimum(np.maximum(_rows(boxes), 0.0), _sides(width, height))
 
 
 def in_hundredths(boxes: ArrayLike) -> NDArray[np.int64]:  # (..., 4) -> (..., 4)
@@ -40,7 +40,7 @@ def in_hundredths(boxes: ArrayLike) -> NDArray[np.int64]:  # (..., 4) -> (..., 4
 
 def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:  # (N, 4), (M, 4) -> (N, M)
     """Intersection over union of every pair of pixel xyxy boxes; 0 where both have no area."""
-    a_N4, b_M4 = np.stack(_columns(first), axis=1), np.stack(_columns(second), axis=1)
+    a_N4, b_M4 = _rows(first), _rows(second)
     top_left = np.maximum(a_N4[:, None, :2], b_M4[None, :, :2])  # (N, M, 2)
     bottom_right = np.minimum(a_N4[:, None, 2:], b_M4[None, :, 2:])
     overlap_NM = np.clip(bottom_right - top_left, 0.0, None).prod(axis=2)
@@ -52,6 +52,10 @@ def _areas(boxes: Boxes) -> NDArray[np.float64]:  # (N, 4) -> (N,)
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), dtype=np.float64)
 
 
-def _columns(boxes: ArrayLike) -> tuple[NDArray[np.float64], ...]:  # four of (N,)
-    """Columns of an (N, 4) array-like; an empty list is (0, 4)."""
-    return tuple(np.asarray(boxes, dtype=np.float64).reshape(-1, 4).T)
+def _rows(boxes: ArrayLike) -> Boxes:
+    """An (N, 4) array-like as an array; an empty list is (0, 4)."""
+    return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def _sides(width: int, height: int) -> NDArray[np.float64]:  # (4,)
+    return np.array([width, height, width, height], dtype=np.float64)

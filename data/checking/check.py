@@ -1,6 +1,8 @@
 """`mocha-pipe data check`: reads every split, decodes every image, and lists all that is wrong."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from mocha_pipe.data.errors import DatasetNotFoundError, MochaError
 from mocha_pipe.data.images import message_of, read_with_digest
 from mocha_pipe.data.readers.packed import is_packed
 from mocha_pipe.data.source import find_data, has_label_files, read_split, splits_of
-from mocha_pipe.data.types import DetectionSource, Problem, error, warning
+from mocha_pipe.data.types import DetectionSource, ImageRecord, Problem, error, warning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,15 +53,15 @@ def _check_split(data: Path, split: str, seen: Repeats, progress: bool) -> Split
     except MochaError as refused:
         source = _unread(data, split, refused)
     records = [record for record in source.records if record.readable]
-    bar = tqdm(records, f"decode {split}", unit="image", delay=2, disable=not progress)
     damaged = []
-    for record in bar:
-        try:
-            _, digest = read_with_digest(record.path)
-        except MochaError as refused:
-            damaged.append(error(record.path, message_of(refused, record.path)))
-        else:
-            seen.add(source.split, record, digest)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding leaves the GIL
+        decoded = pool.map(_decode, records)
+        bar = tqdm(decoded, f"decode {split}", len(records), unit="image", delay=2, disable=not progress)
+        for record, found in zip(records, bar, strict=True):
+            if isinstance(found, Problem):
+                damaged.append(found)
+            else:
+                seen.add(source.split, record, found)
     if source.records and is_packed(find_data(data)):
         undecodable = {problem.where for problem in damaged}
         in_tars = tar_problems(find_data(data), split, progress=progress)
@@ -78,6 +80,14 @@ def _check_split(data: Path, split: str, seen: Repeats, progress: bool) -> Split
         largest_box=float(sides.max()) if len(sides) else None,
         problems=(*source.problems, *damaged, *seen.problems(source.split)),
     )
+
+
+def _decode(record: ImageRecord) -> str | Problem:
+    """The digest of an image that can be decoded; what is wrong with any other."""
+    try:
+        return read_with_digest(record.path)[1]
+    except MochaError as refused:
+        return error(record.path, message_of(refused, record.path))
 
 
 def _unread(data: Path, split: str, refused: MochaError) -> DetectionSource:

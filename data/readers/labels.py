@@ -5,8 +5,10 @@ without area are dropped here; there an augmentation drops them.
 """
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,15 @@ from mocha_pipe.data.types import Problem, error, warning
 OVERSHOOT = 0.01
 """How far beyond 0..1 a value may lie, as in ultralytics; the box is then clipped to the image."""
 
+_MOST = 1 + OVERSHOOT
+
 _NOTHING = 1e-7
 """A share of an image that float32, in which boxes are kept, cannot tell from none."""
 
 _COLUMNS = "5 numbers (class x_center y_center width height) or a polygon (class x1 y1 x2 y2 x3 y3 ...)"
 _UNKNOWN = "unknown class id"
 _SHOWN = 60  # characters of a word
+_FIVE = struct.Struct("5f")
 _Row = tuple[float, float, float, float, float]  # class, then centre and size
 
 
@@ -75,7 +80,7 @@ def parse_labels(
         elif not _has_area(row):
             flat.append(number)
         else:  # ultralytics compares in float32; two polygons may have one box
-            said = np.array([float(word) for word in words] if polygons else row, np.float32).tobytes()
+            said = struct.pack(f"{len(words)}f", *map(float, words)) if polygons else _FIVE.pack(*row)
             if rows.setdefault(said, row) is not row:
                 repeated.append(number)
     if flat:
@@ -100,32 +105,36 @@ def _labels(rows: list[_Row], problems: list[Problem], one_too_high: Sequence[Pr
 def _has_area(row: _Row) -> bool:
     """Whether something of a box lies inside the image."""
     _, cx, cy, w, h = row
-    sides = min(cx + w / 2, 1) - max(cx - w / 2, 0), min(cy + h / 2, 1) - max(cy - h / 2, 0)
-    return min(sides) > _NOTHING
+    wide, high = min(cx + w / 2, 1) - max(cx - w / 2, 0), min(cy + h / 2, 1) - max(cy - h / 2, 0)
+    return wide > _NOTHING and high > _NOTHING
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse(words: Sequence[str], polygon: bool, num_classes: int) -> _Row | str:
     """The row of one line, or what is wrong with it."""
     if (len(words) < 7 or len(words) % 2 == 0) if polygon else len(words) != 5:
         return f"a label line is {_COLUMNS}, found {len(words)} values; mend or delete the line"
-    values = []
-    for word in words:
-        try:
-            values.append(float(word))
-        except ValueError:
-            return f"a label line is numbers, found '{word[:_SHOWN]}'; mend the line"
-    class_id, *values = values
-    if endless := [value for value in values if not math.isfinite(value)]:
-        return f"coordinates must be finite, found {endless[0]}; mend or delete the line"
-    if not (0 <= class_id < num_classes and class_id % 1 == 0):
+    try:
+        class_id, *values = map(float, words)
+    except ValueError:
+        return f"a label line is numbers, found '{next(filterfalse(_is_number, words))[:_SHOWN]}'; mend the line"
+    if not all(map(math.isfinite, values)):
+        return f"coordinates must be finite, found {next(filterfalse(math.isfinite, values))}; mend or delete the line"
+    if not (0 <= class_id < num_classes and class_id.is_integer()):
         known = f"the class names have ids 0 to {num_classes - 1}"
         return f"{_UNKNOWN} {words[0][:_SHOWN]}, {known}; mend the id or add the name"
     if polygon:  # the smallest box around its corners
         x1, y1, x2, y2 = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
         values = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
     cx, cy, w, h = values
-    if outside := [v for v in values if not -OVERSHOOT <= v <= 1 + OVERSHOOT] or [v for v in (w, h) if v < 0]:
-        return (
-            f"coordinates are shares of the image in 0..1, found {outside[0]:g}; divide pixels by its width and height"
-        )
-    return class_id, cx, cy, w, h
+    if -OVERSHOOT <= cx <= _MOST and -OVERSHOOT <= cy <= _MOST and 0 <= w <= _MOST and 0 <= h <= _MOST:
+        return class_id, cx, cy, w, h
+    outside = [v for v in values if not -OVERSHOOT <= v <= _MOST] or [v for v in (w, h) if v < 0]
+    return f"coordinates are shares of the image in 0..1, found {outside[0]:g}; divide pixels by its width and height"

@@ -56,7 +56,8 @@ def find_images(layout: YoloLayout, split: str) -> FoundImages:
     root = layout.root
     if not all(_is_below(path, root) for path in paths):
         root = Path(os.path.commonpath([str(root), *{os.path.dirname(path) for path in paths}]))  # noqa: PTH120
-    images = {printable(Path(path).relative_to(root).as_posix()): Path(path) for path in paths}
+    above = len(os.path.join(root, ""))  # noqa: PTH118
+    images = {printable(path[above:].replace(os.sep, "/")): Path(path) for path in paths}
     return FoundImages(root, images, problems)
 
 

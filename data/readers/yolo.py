@@ -79,9 +79,9 @@ def read_images(layout: YoloLayout, split: str, found: FoundImages, *, progress:
     assert layout.class_names is not None
     where, num_classes = f"{layout.file}: {split}", len(layout.class_names)
     records, problems, unlabelled, too_high = [], list(found.problems), [], list[Problem]()
-    images = sorted(found.images.items())
-    for name, path in tqdm(images, f"read {split}", unit="image", delay=2, disable=not progress):
-        labels = read_labels(label_path(path), num_classes, layout.keypoint_numbers)
+    images = [(name, path, label_path(path)) for name, path in sorted(found.images.items())]
+    for name, path, label in tqdm(images, f"read {split}", unit="image", delay=2, disable=not progress):
+        labels = read_labels(label, num_classes, layout.keypoint_numbers)
         record, wrong = read_record(path, name, labels)
         problems += wrong
         records += [record] if record else []
@@ -89,7 +89,7 @@ def read_images(layout: YoloLayout, split: str, found: FoundImages, *, progress:
         too_high += labels.one_too_high if labels else ()
     problems += [
         warning(label, f"is the label file of both {one} and {two}, and each has its boxes")
-        for label, one, two in shared_labels((image, label_path(image)) for _, image in images)
+        for label, one, two in shared_labels((image, label) for _, image, label in images)
     ]
     problems += _missing_labels(unlabelled, len(images), where)
     if too_high and not any((record.class_ids == 0).any() for record in records):
@@ -143,10 +143,11 @@ def read_record(path: Path, name: str, labels: Labels | None) -> tuple[ImageReco
 
 def shared_labels(labels: Iterable[tuple[ImageFile, Path]]) -> list[tuple[Path, str, str]]:
     """Label files, given with their images, that several images have: the file and names of two of the images."""
-    sharing: dict[Path, list[str]] = defaultdict(list)
+    sharing: dict[Path, list[ImageFile]] = defaultdict(list)
     for image, label in labels:
-        sharing[label].append(Path(image).name)
-    return [(label, names[0], names[1]) for label, names in sharing.items() if len(names) > 1 and label.is_file()]
+        sharing[label].append(image)
+    shared = {label: images for label, images in sharing.items() if len(images) > 1 and label.is_file()}
+    return [(label, Path(one).name, Path(two).name) for label, (one, two, *_) in shared.items()]
 
 
 def _labels_without_image(layout: YoloLayout, split: str, found: FoundImages) -> list[Problem]:
