@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Boxes = NDArray[np.float64]  # (N, 4)
+_HANDFUL = 5
+_BEYOND = 1.01  # by more than rounding
 
 
 def cxcywhn_to_xyxy(boxes: ArrayLike, width: int, height: int) -> Boxes:  # (N, 4) -> (N, 4)
@@ -46,6 +48,19 @@ def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:  # (N, 
     overlap_NM = np.clip(bottom_right - top_left, 0.0, None).prod(axis=2)
     union_NM = _areas(a_N4)[:, None] + _areas(b_M4)[None, :] - overlap_NM
     return np.asarray(np.divide(overlap_NM, union_NM, out=np.zeros_like(overlap_NM), where=union_NM > 0))
+
+
+def seem_corners(first_N2: Boxes, second_N2: Boxes, end_N2: Boxes) -> bool:
+    """Whether boxes that are read as a place and a size may be two corners, as some exports have them.
+
+    Of a handful or more the second pair of numbers always exceeds the first, and as sizes some leave the image.
+
+    Args:
+        first_N2: x and y of the place, as shares of the image.
+        second_N2: Width and height.
+        end_N2: x and y of the right bottom corner that follows.
+    """
+    return len(first_N2) >= _HANDFUL and bool((second_N2 > first_N2).all() and (end_N2 > _BEYOND).any())
 
 
 def _areas(boxes: Boxes) -> NDArray[np.float64]:  # (N, 4) -> (N,)

@@ -2,6 +2,7 @@
 
 import re
 
+_UNSEEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")  # but line breaks
 _SECRETS = (  # of two slashes one is left where a URL was taken for a path
     (re.compile(r"(https?://?)[^/\s@]+@"), r"\1...@"),  # a token may stand where a name would
     (re.compile(r"(://?[^/\s:@]*):(?!\d+(?:/|\s|$))\S*@"), r"\1@"),  # a password, but no port
@@ -14,8 +15,8 @@ class MochaError(Exception):
     """Base of every error that the command line shows without a traceback (exit code 2)."""
 
     def __str__(self) -> str:
-        """The text in one encoding that can be printed, without passwords, tokens and signatures of URLs."""
-        return without_secrets(printable(super().__str__()))
+        """The text as it can be printed, without passwords, tokens and signatures of URLs."""
+        return without_secrets(in_print(super().__str__()))
 
 
 class MochaWarning(UserWarning):
@@ -41,6 +42,11 @@ class EpisodeError(MochaError, ValueError):
 def printable(text: object) -> str:
     r"""A path or a text that can be printed and stored: bytes of a file name that are no UTF-8 become `\xe9`."""
     return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def in_print(text: object) -> str:
+    r"""`printable`, and nothing in it steers a terminal: control codes and marks of direction become `\x1b`."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), printable(text))
 
 
 def first_line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from mocha_pipe.data.errors import (
     DecoderMissingError,
     MochaError,
     first_line,
-    printable,
+    in_print,
 )
 from mocha_pipe.data.files import bytes_digest
 from mocha_pipe.data.types import ImageFile, Problem, error, warning
@@ -130,7 +130,7 @@ def inspect_image(path: Path) -> tuple[tuple[int, int] | None, list[Problem]]:
 
 def message_of(refused: MochaError, path: ImageFile) -> str:
     """What `read_image` says of a file, without the path before it."""
-    return str(refused).removeprefix(f"{printable(path)}: ")
+    return str(refused).removeprefix(f"{in_print(path)}: ")
 
 
 @functools.cache

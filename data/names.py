@@ -1,6 +1,7 @@
 """Names that people give to things: one spelling for what looks alike, and parts of paths that lead nowhere else."""
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -46,6 +47,11 @@ def one_line(text: object) -> str:
     r"""A path or a name on one line of print: line breaks, control codes and what is no UTF-8 become `\n`, `\xe9`."""
     shown = (letter if is_shown(letter) else letter.encode("unicode_escape").decode() for letter in printable(text))
     return "".join(shown)
+
+
+def as_typed(name: str) -> str:
+    """A name as the last words of a command line hold it, quoted; after `--` where it would be read as an option."""
+    return f"-- {shlex.quote(name)}" if name.startswith("-") else shlex.quote(name)
 
 
 def file_part(name: str) -> str:

@@ -1,6 +1,7 @@
 """Json and yaml from outside: whatever is wrong with a text is one error, and what a message quotes of it is short."""
 
 import json
+import re
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from mocha_pipe.data.errors import DatasetError, first_line
 
 _MOST_DIGITS = 100  # of a whole number: more than any id has, and few enough for a float
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MOST_SHOWN = 400  # letters
 _LONGEST_NAME = 255  # bytes, as on all usual file systems
 
@@ -32,9 +34,9 @@ def load_yaml(file: Path) -> dict[str, object]:
     """Keys of a YAML mapping.
 
     Raises:
-        DatasetError: It is no YAML, or no mapping.
+        DatasetError: It is no YAML, or no mapping, or a key is there twice, of which YAML would take the last.
     """
-    value = _parsed(file, yaml.SafeLoader)
+    value = _parsed(file, _OneOfEachKey)
     if not isinstance(value, dict):
         raise DatasetError(f"{file}: must hold 'key: value' lines, found {kind(value)}; see 'names:' and 'train:'")
     return {key if isinstance(key, str) else shown(key): content for key, content in value.items()}
@@ -58,8 +60,8 @@ def kind(value: object) -> str:
 
 
 def is_text(value: object) -> bool:
-    """Whether a value can be a name: a text that is not empty, in one line, and no half of a character."""
-    if not isinstance(value, str) or not value.strip() or any(letter in value for letter in "\0\n\r"):
+    """Whether a value can be a name: a text that is not empty, without control characters and halves of characters."""
+    if not isinstance(value, str) or not value.strip() or _CONTROL.search(value):
         return False
     try:
         value.encode()
@@ -94,6 +96,22 @@ def _whole(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
+
+
+class _OneOfEachKey(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As PyYAML's."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                value = self.construct_object(key)
+                if value in seen:
+                    twice = f"key {shown(value)} is there twice, of which only the last would count"
+                    raise yaml.constructor.ConstructorError(None, None, twice, key.start_mark)
+                seen.add(value)
+        return super().construct_mapping(node, deep)
 
 
 class _Short(reprlib.Repr):

@@ -156,8 +156,11 @@ def _instead_of_yaml(folder: Path) -> str | None:
             f"write a data.yaml there with 'train: {images}', 'val:' of other images, and as 'names:' the lines of "
             f"{lists[0].name} in their order"
         )
-    files = sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json")])
-    return f"pass the .json itself, such as {files[0]}" if files else None
+    files = sorted(
+        found for pattern in ("*.json", "annotations/*.json", "*/*.coco.json") for found in folder.glob(pattern)
+    )
+    training = next((file for file in files if "train" in str(file.relative_to(folder))), None)
+    return f"pass the .json itself, such as {training or files[0]}" if files else None
 
 
 def _named_yaml(data: Path) -> Path:

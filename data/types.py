@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mocha_pipe.data.errors import printable
+from mocha_pipe.data.errors import in_print
 from mocha_pipe.data.files import bytes_digest
 
 
@@ -65,12 +65,12 @@ class Problem:
 
 def error(where: object, message: str, *, unreadable: bool = False) -> Problem:
     """A problem that stops every stage."""
-    return Problem(severity="error", where=printable(where), message=printable(message), unreadable=unreadable)
+    return Problem(severity="error", where=in_print(where), message=in_print(message), unreadable=unreadable)
 
 
 def warning(where: object, message: str) -> Problem:
     """A problem that the reader deals with as the message says."""
-    return Problem(severity="warning", where=printable(where), message=printable(message))
+    return Problem(severity="warning", where=in_print(where), message=in_print(message))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

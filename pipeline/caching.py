@@ -13,6 +13,7 @@ from mocha_pipe.pipeline.run.inputs import WORLD, teacher_config, teacher_of_cac
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache
 from mocha_pipe.teacher_cache.building.plan import BuildPlan, plan_build
+from mocha_pipe.teacher_cache.errors import naming_data
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
@@ -84,7 +85,8 @@ def audit(config: RunConfig, rows: int, seed: int, teacher: str | None) -> "Audi
     source, table = training_regions(config)
     cache = RegionCache.open(named(config.cache.folder), expect_table=table)
     live = load_teacher(teacher_config(_teacher(config, cache, teacher)))
-    return audit_cache(cache, source, live, rows=rows, seed=seed, progress=True)
+    with naming_data(config.data.path):
+        return audit_cache(cache, source, live, rows=rows, seed=seed, progress=True)
 
 
 def _require_data(config: RunConfig) -> None:

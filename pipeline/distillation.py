@@ -29,7 +29,7 @@ from mocha_pipe.student.distil.target_scale import ReferenceTargets
 from mocha_pipe.student.distil.trainer import distill
 from mocha_pipe.student.fewshot.strangers import STRANGERS_FILE
 from mocha_pipe.student.training.arguments import find_model
-from mocha_pipe.teacher_cache.errors import CacheNotFoundError, build_command
+from mocha_pipe.teacher_cache.errors import CacheNotFoundError, build_command, naming_data
 from mocha_pipe.teacher_cache.sharing import mirror
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 
@@ -84,9 +84,9 @@ def open_inputs(config: RunConfig, cache_folder: Path, model: str) -> DistillInp
     if warning := seen_in_training(train, val):
         LOGGER.warning(warning)
     cache = RegionCache.open(cache_folder, expect_table=table)
-    return DistillInputs(
-        model=model, cache=cache, targets=cache.targets(), train=train, table=table, val=val, shards=shards
-    )
+    with naming_data(config.data.path):
+        targets = cache.targets()
+    return DistillInputs(model=model, cache=cache, targets=targets, train=train, table=table, val=val, shards=shards)
 
 
 def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Completion:

@@ -1,6 +1,9 @@
 """Errors of phase 1 that a user can mend. Each text is one line: the rule, what was found, and the remedy to type."""
 
+import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mocha_pipe.data.errors import MochaError
@@ -46,6 +49,20 @@ class TeacherError(MochaError, ValueError):
     """A teacher cannot be loaded or used as configured."""
 
 
+@contextmanager
+def naming_data(data: Path | None) -> Iterator[None]:
+    """The command in the error of an incomplete cache names the data set too, which no cache knows."""
+    try:
+        yield
+    except CacheIncompleteError as lacking:
+        if data is None:
+            raise
+        command, given = r"`(mocha-pipe cache build [^`]*)`", f" --data {shlex.quote(str(data))}"
+        raise CacheIncompleteError(re.sub(command, lambda found: f"`{found[1]}{given}`", str(lacking))) from None
+
+
 def build_command(folder: Path, data: Path | None = None) -> str:
     """The command line that makes or completes the cache in `folder`, of a data set where one is named."""
-    return f"mocha-pipe cache build --cache {folder}" + (f" --data {shlex.quote(str(data))}" if data else "")
+    return f"mocha-pipe cache build --cache {shlex.quote(str(folder))}" + (
+        f" --data {shlex.quote(str(data))}" if data else ""
+    )

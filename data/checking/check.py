@@ -109,7 +109,8 @@ def _of_all_splits(data: Path, reports: Sequence[SplitReport], seen: Repeats) ->
     if first not in used and 2 * len(used) >= len(others) > 0 and sound and has_label_files(data):
         found = f"no box has class id 0, which is '{first}'"
         problems.append(warning(data, f"{found}; if the labels count their classes from 1, subtract 1 from every id"))
-    if seen.has_one_region(reports[0].split):
-        found = f"{reports[0].split} has 1"
+    regions = seen.distinct_regions(reports[0].split)
+    if regions == 1 or (regions == 0 and sound):
+        found = f"{reports[0].split} has {regions or 'none'}"
         problems.append(warning(data, f"a teacher cache needs 2 or more different regions, {found}; draw more boxes"))
     return problems

@@ -41,9 +41,9 @@ class Repeats:
         if len(regions) < 2:
             regions |= {digest.encode() + row.tobytes() for row in _rows(record)}
 
-    def has_one_region(self, split: str) -> bool:
-        """Whether a split has boxes, all of them of one content, place and class."""
-        return len(self._regions.get(split, ())) == 1
+    def distinct_regions(self, split: str) -> int:
+        """How many boxes of different content, place or class a split has; counted up to 2."""
+        return min(2, len(self._regions.get(split, ())))
 
     def problems(self, split: str) -> list[Problem]:
         """Warnings about the pictures of a split."""

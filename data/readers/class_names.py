@@ -9,7 +9,7 @@ import numpy as np
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.names import one_spelling
 from mocha_pipe.data.parsing import is_text, shown, texts_of_yaml
-from mocha_pipe.data.types import DetectionSource, warning
+from mocha_pipe.data.types import DetectionSource, Problem, warning
 
 
 def check_names(file: Path, names: Sequence[object], key: str = "names") -> tuple[str, ...]:
@@ -21,12 +21,21 @@ def check_names(file: Path, names: Sequence[object], key: str = "names") -> tupl
     first: dict[str, int] = {}
     for number, name in enumerate(names):
         if not isinstance(name, str) or not is_text(name):
-            found = f"the name of class {number} in '{key}:' must be a text, found {shown(name)}"
+            rule = "be free of control characters" if isinstance(name, str) and name.strip() else "be a text"
+            found = f"the name of class {number} in '{key}:' must {rule}, found {shown(name)}"
             raise DatasetError(f"{file}: {found}; give it one")
         if (before := first.setdefault(one_spelling(name.strip()), number)) != number:
             twice = f"classes {before} and {number} are both called {shown(name)} in '{key}:'"
             raise DatasetError(f"{file}: {twice}; give each a name of its own")
     return tuple(map(str, names))
+
+
+def differ_in_capitals(file: Path, names: Sequence[str]) -> list[Problem]:
+    """A warning of each class whose name is that of another but for capitals: exports of several projects have them."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(one_spelling(name.strip()).casefold(), name), name) for name in names]
+    rule = "differ in capitals alone; where they are one thing, make them one class"
+    return [warning(file, f"classes {shown(one)} and {shown(two)} {rule}") for one, two in pairs if one != two]
 
 
 def names_as_written(file: Path, names: Mapping[object, object], key: str = "names") -> list[object]:
@@ -42,6 +51,10 @@ def names_as_written(file: Path, names: Mapping[object, object], key: str = "nam
     if len(texts) != len(names):  # keys that yaml merged
         texts = [None] * len(names)
     for (number, name), text in zip(names.items(), texts, strict=True):
+        if isinstance(name, list | dict):
+            raise DatasetError(
+                f"{file}: name {shown(number)} of '{key}:' must be a text, found {shown(name)}; write one"
+            )
         if not isinstance(name, str) and shown(name) != text:
             told = "" if text is None else f" ({text or 'nothing'})"
             read = f"yaml reads name {shown(number)} of '{key}:'{told} as {shown(name)}"

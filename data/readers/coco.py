@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from mocha_pipe.data.boxes import clip_boxes, xywh_to_xyxy
+from mocha_pipe.data.boxes import Boxes, clip_boxes, seem_corners, xywh_to_xyxy
 from mocha_pipe.data.errors import DatasetError, MochaError
 from mocha_pipe.data.files import name_inside
 from mocha_pipe.data.images import inspect_image
@@ -58,7 +58,7 @@ def read_coco(file: Path, split: str, *, progress: bool = False) -> DetectionSou
         raise DatasetError(f"{file}: split '{split}' is empty, {_why_empty(content, problems)}")
     folder, name_of, found = find_pictures(file, {number: image["file_name"] for number, image in images.items()})
     problems += found
-    records, missing, read = [], [], {*name_of.values()}
+    records, missing, read, shares = [], [], {*name_of.values()}, list[NDArray[np.float64]]()
     by_name = sorted((name, number) for number, name in name_of.items())
     for written, number in tqdm(by_name, f"read {split}", unit="image", delay=2, disable=not progress):
         name = spelt_on_disk(folder, written, read)
@@ -72,10 +72,13 @@ def read_coco(file: Path, split: str, *, progress: bool = False) -> DetectionSou
         else:
             record, found = _read_image(path, name, images[number], boxes[number])
             records += [record] if record else []
+            if record:
+                shares += [np.divide(box.xywh, (record.width, record.height) * 2) for box in boxes[number]]
             problems += found
     if missing:
         count = f"{len(missing)} of {len(images)} images are missing"
         problems.append(error(file, f"{count}, the first is {shown(missing[0])}, looked in {folder}; put them there"))
+    problems += _corners(file, np.array(shares, np.float64).reshape(-1, 4))
     return DetectionSource(
         root=folder,
         split=split,
@@ -144,6 +147,17 @@ def _read_image(
         readable=size is not None,
     )
     return record, problems
+
+
+def _corners(file: Path, shares: Boxes) -> list[Problem]:
+    """A warning of a json whose boxes were written as x1 y1 x2 y2; x, y, width and height are shares of the image."""
+    if not seem_corners(shares[:, :2], shares[:, 2:], shares[:, :2] + shares[:, 2:]):
+        return []
+    read = (
+        f"in all {len(shares)} the last two numbers exceed the first two, and as width and height some leave the image"
+    )
+    told = f"each bbox seems to be corners x1 y1 x2 y2: {read}; COCO has x y width height, export it again"
+    return [warning(file, told)]
 
 
 def _side(value: object) -> object:

@@ -14,6 +14,7 @@ from mocha_pipe.data.types import Problem, error, warning
 
 Xywh = tuple[float, float, float, float]
 _FALSE, _TRUE = {"", "0", "0.0", "false", "no", "none", "null", "nan"}, {"1", "1.0", "true", "yes"}
+_NO_SIDE = 1e-3  # pixels; float32, in which boxes are kept, hardly tells less from none
 _MOST_BITS = 40  # of a run in a mask
 
 
@@ -61,7 +62,7 @@ def read_boxes(
             crowds += 1
         elif isinstance(xywh := _box_of(entry), str):
             problems.append(error(where, xywh))
-        elif xywh[2] == 0 or xywh[3] == 0:  # COCO 2017 itself has a few
+        elif min(xywh[2:]) < _NO_SIDE:  # COCO 2017 itself has a few
             problems.append(warning(where, f"bbox {list(xywh)} has no area; dropped"))
         else:
             boxes[image].append(Box(where, class_of[category], xywh, entry.get("segmentation") or None))

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.names import one_spelling
 from mocha_pipe.data.parsing import is_text, parse_json, shown
+from mocha_pipe.data.readers.class_names import differ_in_capitals
 from mocha_pipe.data.types import Problem, error, warning
 
 _WHOLE = re.compile(r"-?[0-9]{1,40}(\.0+)?")
@@ -138,10 +139,10 @@ def read_categories(file: Path, content: CocoContent) -> Categories:
     if not names:
         raise DatasetError(f"{file}: 'categories' is empty; add one {{'id': 1, 'name': ...}} per class")
     ordered = tuple(dict.fromkeys(names[number] for number in sorted(names)))
-    problems = []
+    problems = differ_in_capitals(file, ordered)
     if len(ordered) < len(names):
         used = {whole_number(entry.get("category_id")) for entry in content.annotations if isinstance(entry, dict)}
-        problems = [_same_name(file, name, names, used) for name in ordered if [*names.values()].count(name) > 1]
+        problems += [_same_name(file, name, names, used) for name in ordered if [*names.values()].count(name) > 1]
     index = {name: number for number, name in enumerate(ordered)}
     return Categories({number: index[name] for number, name in names.items()}, ordered, tuple(problems))
 

@@ -25,6 +25,7 @@ _NOTHING = 1e-7
 """A share of an image that float32, in which boxes are kept, cannot tell from none."""
 
 _COLUMNS = "5 numbers (class x_center y_center width height) or a polygon (class x1 y1 x2 y2 x3 y3 ...)"
+_KNOWN_LINES = {1: " between blanks", 6: ", as where a prediction has its confidence at the end"}
 _UNKNOWN = "unknown class id"
 _SHOWN = 60  # characters of a word
 _FIVE = struct.Struct("5f")
@@ -56,7 +57,8 @@ def read_labels(path: Path, num_classes: int, keypoint_numbers: int) -> Labels |
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as reason:
-        return _labels([], [error(path, f"cannot be read as UTF-8 text ({reason}); save it again")])
+        why = reason.strerror if isinstance(reason, OSError) else reason
+        return _labels([], [error(path, f"cannot be read as UTF-8 text ({why}); save it again")])
     split = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     return parse_labels(path, split, num_classes, keypoint_numbers)
 
@@ -120,7 +122,8 @@ def _is_number(word: str) -> bool:
 def _parse(words: Sequence[str], polygon: bool, num_classes: int) -> _Row | str:
     """The row of one line, or what is wrong with it."""
     if (len(words) < 7 or len(words) % 2 == 0) if polygon else len(words) != 5:
-        return f"a label line is {_COLUMNS}, found {len(words)} values; mend or delete the line"
+        found = f"found {len(words)} value{'s' * (len(words) != 1)}{_KNOWN_LINES.get(len(words), '')}"
+        return f"a label line is {_COLUMNS}, {found}; mend or delete the line"
     try:
         class_id, *values = map(float, words)
     except ValueError:

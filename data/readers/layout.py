@@ -7,13 +7,17 @@ from pathlib import Path
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
 from mocha_pipe.data.parsing import is_path, kind, load_yaml, shown
-from mocha_pipe.data.readers.class_names import check_names, names_as_written
+from mocha_pipe.data.readers.class_names import check_names, differ_in_capitals, names_as_written
 from mocha_pipe.data.readers.ultralytics_files import datasets_folders, imagenet_names
 from mocha_pipe.data.types import Problem, warning
 
 SPLITS = ("train", "val", "test")
 _LIKE_VAL = ("valid", "Val", "VAL", "eval")
 _MOST_CLASSES = 1_000_000  # of `nc:`, for which names are made
+_REMEDY_OF_IDS = (
+    "number them so, in the order of the labels' ids",
+    "count them from 0, or where the labels count from 1 too, add '0: nothing'",
+)
 _Entry = str | tuple[str, ...]
 
 
@@ -102,13 +106,14 @@ def load_layout(file: Path) -> YoloLayout:
     if misnamed:
         unread = f"'{misnamed}:' is no split that `yolo train` knows, and is not read"
         problems = (*problems, warning(file, f"{unread}; rename it to 'val:'"))
+    class_names = _class_names(file, keys)
     return YoloLayout(
         file=file,
         root=root,
-        class_names=_class_names(file, keys),
+        class_names=class_names,
         keypoint_numbers=_keypoint_numbers(file, keys.get("kpt_shape")),
         entries=entries,
-        problems=problems,
+        problems=(*problems, *differ_in_capitals(file, class_names or ())),
         misnamed=misnamed,
     )
 
@@ -194,7 +199,7 @@ def _class_names(file: Path, keys: Mapping[str, object]) -> tuple[str, ...] | No
     if sorted(by_id) != list(range(len(names))):
         raise DatasetError(
             f"{file}: 'names:' has {len(names)} names, so its ids must be 0 to {len(names) - 1}, "
-            f"found {shown(list(names))}"
+            f"found {shown(list(names))}; {_REMEDY_OF_IDS[sorted(by_id) == list(range(1, len(names) + 1))]}"
         )
     if count is not None and count != len(names):
         raise DatasetError(f"{file}: 'nc: {count}' but 'names:' has {len(names)} names; remove 'nc:'")
@@ -214,6 +219,10 @@ def _class_count(file: Path, count: object) -> int:
 def _keypoint_numbers(file: Path, shape: object) -> int:
     if shape is None:
         return 0
-    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(number, int) for number in shape):
-        return int(shape[0]) * int(shape[1])
-    raise DatasetError(f"{file}: 'kpt_shape:' must be [points, numbers per point], found {shown(shape)}")
+    if isinstance(shape, list) and len(shape) == 2 and all(type(number) is int for number in shape):
+        points, numbers = shape
+        if points >= 1 and numbers in (2, 3):
+            return int(points * numbers)
+    raise DatasetError(
+        f"{file}: 'kpt_shape:' must be [points, 2 or 3 numbers per point], found {shown(shape)}; mend it"
+    )

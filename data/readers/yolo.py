@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mocha_pipe.data.boxes import clip_boxes, cxcywhn_to_xyxy
+from mocha_pipe.data.boxes import Boxes, clip_boxes, cxcywhn_to_xyxy, seem_corners
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.images import inspect_image
 from mocha_pipe.data.readers.class_names import widest_names, with_names
@@ -79,6 +79,7 @@ def read_images(layout: YoloLayout, split: str, found: FoundImages, *, progress:
     assert layout.class_names is not None
     where, num_classes = f"{layout.file}: {split}", len(layout.class_names)
     records, problems, unlabelled, too_high = [], list(found.problems), [], list[Problem]()
+    rows = [np.zeros((0, 4))]
     images = [(name, path, label_path(path)) for name, path in sorted(found.images.items())]
     for name, path, label in tqdm(images, f"read {split}", unit="image", delay=2, disable=not progress):
         labels = read_labels(label, num_classes, layout.keypoint_numbers)
@@ -87,11 +88,12 @@ def read_images(layout: YoloLayout, split: str, found: FoundImages, *, progress:
         records += [record] if record else []
         unlabelled += [] if labels else [path]
         too_high += labels.one_too_high if labels else ()
+        rows += [labels.cxcywhn] if labels else []
     problems += [
         warning(label, f"is the label file of both {one} and {two}, and each has its boxes")
         for label, one, two in shared_labels((image, label) for _, image, label in images)
     ]
-    problems += _missing_labels(unlabelled, len(images), where)
+    problems += [*_missing_labels(unlabelled, len(images), where), *_corners(where, np.concatenate(rows))]
     if too_high and not any((record.class_ids == 0).any() for record in records):
         problems = [problem for problem in problems if problem not in set(too_high)]
         problems.append(_counts_from_one(where, too_high, num_classes))
@@ -111,6 +113,16 @@ def _counts_from_one(where: str, too_high: Sequence[Problem], num_classes: int) 
         f"class ids count from 0, and these seem to count from 1: {lines} and none has 0, the first is "
         f"{too_high[0].where}; subtract 1 from every id, or put a name that nothing has before the others in 'names:'",
     )
+
+
+def _corners(where: str, rows: Boxes) -> list[Problem]:
+    """A warning of labels that were written as x1 y1 x2 y2."""
+    centres, sizes = rows[:, :2], rows[:, 2:]
+    if not seem_corners(centres, sizes, centres + sizes / 2):
+        return []
+    read = f"in all {len(rows)} lines the last two numbers exceed the two before, and as width and height some leave"
+    told = f"boxes seem to be corners x1 y1 x2 y2: {read} the image"
+    return [warning(where, f"{told}; a label line is class x_center y_center width height, export the labels again")]
 
 
 def label_path(image: Path) -> Path:
@@ -176,6 +188,9 @@ def _missing_labels(unlabelled: list[Path], num_images: int, where: str) -> list
     looked = label_path(unlabelled[0])
     if len(unlabelled) == num_images:
         place = f"looked in {looked.parent} (for {looked.name} and so on)"
-        return [error(where, f"no image has a label file, {place}; put the labels there")]
+        beside = (path.with_suffix(suffix) for path in (looked, unlabelled[0]) for suffix in (".json", ".xml"))
+        other = next((path for path in beside if path.is_file()), None)
+        remedy = f"{other} is a label of another format, export it as YOLO" if other else "put the labels there"
+        return [error(where, f"no image has a label file, {place}; {remedy}")]
     count = f"{len(unlabelled)} of {num_images} images have no label file"
     return [warning(where, f"{count} and count as background, the first is {unlabelled[0]} (looked for {looked})")]

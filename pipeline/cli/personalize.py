@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mocha_pipe.data.errors import first_line
 from mocha_pipe.pipeline.cli import options
 from mocha_pipe.pipeline.cli.console import print_json, print_table
 from mocha_pipe.pipeline.report.tables import photos_table
 
 if TYPE_CHECKING:
+    from mocha_pipe.pipeline.personal.personalize import Learnt
     from mocha_pipe.pipeline.personal.photos import Shown
     from mocha_pipe.student.personal.profile import Profile
 
@@ -50,7 +52,7 @@ def personalize(
     as_json: options.Json = False,
 ) -> None:
     """Learn an object from photos; more photos of a name that the profile knows refine it."""
-    from mocha_pipe.pipeline.personal.personalize import PROFILE_FILE, draw, learn, student_folder
+    from mocha_pipe.pipeline.personal.personalize import PROFILE_FILE, learn, student_folder
     from mocha_pipe.pipeline.personal.photos import PersonalizeError
     from mocha_pipe.pipeline.run.devices import torch_device
 
@@ -71,19 +73,34 @@ def personalize(
     if again:
         what = "a photo and box was" if again == 1 else f"{again} photos and boxes were"
         typer.echo(f"warning: {what} learnt before or named twice, and counts once", err=True)
-    if save:
-        for shown, row in zip(learnt.shown, rows, strict=True):
-            row["picture"] = draw(shown, name, row["class"], save)
+    not_drawn = _draw(learnt, rows, save) if save else None
     count = sum(saved.photos(name).values())
     if as_json:
         print_json({"profile": path, "name": name, "photos": rows, "photos_in_all": count})
-        return
-    for row in rows:
-        if "picture" in row:
-            typer.echo(f"look at it: {row['picture']}")
-    typer.echo(f"{name}: learnt from {count} photo{'s' * (count > 1)}, in {path}")
-    where = f" --student {shlex.quote(str(student))}" if student else ""
-    typer.echo(f"find it: mocha-pipe detect IMAGE --profile {shlex.quote(str(path))}{where}")
+    else:
+        for row in rows:
+            if "picture" in row:
+                typer.echo(f"look at it: {row['picture']}")
+        typer.echo(f"{name}: learnt from {count} photo{'s' * (count > 1)}, in {path}")
+        where = f" --student {shlex.quote(str(student))}" if student else ""
+        typer.echo(f"find it: mocha-pipe detect IMAGE --profile {shlex.quote(str(path))}{where}")
+    if not_drawn:
+        raise PersonalizeError(
+            f"{save}: a picture cannot be written there ({not_drawn}), but {name} was learnt and is in {path}; to see "
+            "what was learnt, free some space or name another folder with --save, and run the same command again"
+        )
+
+
+def _draw(learnt: "Learnt", rows: list[dict[str, Any]], folder: Path) -> str | None:
+    """Write a picture of each photo and put it into its row; why one could not be written, where that is so."""
+    from mocha_pipe.pipeline.personal.personalize import draw
+
+    try:
+        for shown, row in zip(learnt.shown, rows, strict=True):
+            row["picture"] = draw(shown, learnt.name, row["class"], folder)
+    except OSError as error:
+        return error.strerror or first_line(error)
+    return None
 
 
 def _is_terminal() -> bool:

@@ -1,12 +1,12 @@
 """The `mocha-pipe profile` commands: the objects that were learnt from photos, to list and to change."""
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mocha_pipe.data.names import as_typed
 from mocha_pipe.pipeline.cli.console import print_either
 from mocha_pipe.pipeline.cli.options import GROUP, Json, ObjectName, ProfileFile, Root
 from mocha_pipe.pipeline.report.tables import profile_table, values_table
@@ -75,7 +75,7 @@ def profile_merge(
     for first, second, cosine in merged.alike():
         if {first, second} - set(before.names):
             told = f"{second} looks like {first} (cosine {cosine:.2f}): is it one object under two names?"
-            typer.echo(f"warning: {told} forget one with: mocha-pipe profile remove {shlex.quote(second)}", err=True)
+            typer.echo(f"warning: {told} forget one with: mocha-pipe profile remove {as_typed(second)}", err=True)
 
 
 def _open(profile: Path | None, root: Path) -> tuple[Path, "Profile"]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mocha_pipe.data.images import read_image
-from mocha_pipe.data.names import file_part
+from mocha_pipe.data.names import as_typed, file_part
 from mocha_pipe.pipeline.markers import read_completion
 from mocha_pipe.pipeline.personal.photos import PersonalizeError, Shown, find_object
 from mocha_pipe.pipeline.run.inputs import DISTILL, DISTILL_COMMAND, last_distillation
@@ -45,7 +45,7 @@ class Learnt:
         told = [text for shown in self.shown if (text := self._not_found_again(shown, namer))]
         told += [
             f"{self.name} looks like {other} (cosine {cosine:.2f}): is it one object, or one photo under two names? "
-            f"forget one of them with: mocha-pipe profile remove {shlex.quote(self.name)}"
+            f"forget one of them with: mocha-pipe profile remove {as_typed(self.name)}"
             for first, second, cosine in self.profile.alike()
             if self.name in (first, second)
             for other in {first, second} - {self.name}

@@ -10,7 +10,6 @@ Legend: N photos, D width of an embedding.
 """
 
 import hashlib
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from copy import copy
@@ -20,12 +19,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mocha_pipe.data.names import is_shown, one_spelling
+from mocha_pipe.data.names import as_typed, one_spelling
 from mocha_pipe.student.errors import StudentModelNotFoundError
 from mocha_pipe.student.fewshot.learner import PrototypeLearner, unit_rows
 from mocha_pipe.student.fewshot.prototypes import make_learner
 from mocha_pipe.student.personal.lessons import Lessons
-from mocha_pipe.student.personal.profile_file import MOST_LETTERS, ProfileError, read_profile, write_profile
+from mocha_pipe.student.personal.object_names import object_name
+from mocha_pipe.student.personal.profile_file import ProfileError, read_profile, write_profile
 
 ALIKE = 0.99
 """Cosine of two objects from which they are hardly two: what one photo learnt under two names gives is 1."""
@@ -147,9 +147,11 @@ class Profile:
         if new in self.names:
             raise ProfileError(
                 f"a name belongs to one object, found a {new!r} already; choose another name, or first free this one: "
-                f"mocha-pipe profile remove {shlex.quote(new)}"
+                f"mocha-pipe profile remove {as_typed(new)}"
             )
-        return replace(self, names=(*self.names[:index], self.check_name(new), *self.names[index + 1 :]))
+        before, after = self.names[:index], self.names[index + 1 :]
+        new = replace(self, names=(*before, *after)).check_name(new)  # capitals of its own name may change
+        return replace(self, names=(*before, new, *after))
 
     def merge(self, other: "Profile") -> "Profile":
         """The objects of both. Two objects of one name become one, as if learnt from the photos of both.
@@ -186,32 +188,9 @@ class Profile:
         """A name that an object of this profile has or may get, in one spelling.
 
         Raises:
-            ProfileError: it is no printable text, too long, holds what parts folders, or is the name of a class.
+            ProfileError: as `object_name`.
         """
-        name = one_spelling(name)
-        if name in self.names:
-            return name
-        if not name or name != name.strip() or not is_shown(name):
-            raise ProfileError(
-                f"the name of an object must be printable text without spaces around it, found {name!r}; write one "
-                "such as 'my mug'"
-            )
-        if len(name) > MOST_LETTERS:
-            raise ProfileError(
-                f"the name of an object must have {MOST_LETTERS} letters or fewer, found {len(name)} "
-                f"('{name[:20]}...'); write one such as 'my mug'"
-            )
-        if "/" in name or "\\" in name:
-            raise ProfileError(
-                f"the name of an object must be free of / and \\, which part folders, found {name!r}; write one such "
-                "as 'my mug'"
-            )
-        if name in map(one_spelling, self.class_names):
-            raise ProfileError(
-                f"an object needs a name of its own, {name!r} is what the student calls all of its kind; write one "
-                f"such as 'my {name}'"
-            )
-        return name
+        return object_name(name, self.names, self.class_names)
 
     def _others(self, personal: int) -> PrototypeLearner:
         """What is known of all objects but one."""
@@ -302,6 +281,6 @@ class Profile:
             known = ", ".join(map(repr, self.names)) or "none yet"
             raise ProfileError(
                 f"the profile has no object {name!r}; it knows {known}; learn one with: mocha-pipe personalize "
-                f"{shlex.quote(name)} PHOTO"
+                f"{as_typed(name)} PHOTO"
             )
         return self.names.index(name)

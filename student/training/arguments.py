@@ -28,6 +28,11 @@ FROZEN_ARGUMENTS: Mapping[str, Any] = {"mosaic": 0.0, "close_mosaic": 0, "scale"
 
 _COLOURS = ("hsv_h", "hsv_s", "hsv_v", "bgr")
 
+_CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "cache": (True, False, None, "ram", "disk"),  # anything else would keep nothing, and say nothing
+    "optimizer": ("auto", "Adam", "Adamax", "AdamW", "MuSGD", "NAdam", "RAdam", "RMSprop", "SGD"),
+}
+_LEAST = {"workers": 0, "patience": 0, "seed": 0, "close_mosaic": 0, "warmup_epochs": 0, "nbs": 1, "max_det": 1}
 _OURS = frozenset(
     {"model", "data", "task", "mode", "cfg", "project", "name", "exist_ok", "save_dir", "resume", "single_cls"}
     | {"compile", "distill_model", "split"}
@@ -84,12 +89,25 @@ def checked_arguments(train_arguments: Mapping[str, Any]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, DEFAULT_CFG_DICT, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "`yolo cfg` lists them."
             raise TrainArgumentError(f"Training argument {name!r} is not one of ultralytics'; {hint}")
+        _check_value(name, train_arguments[name])
     try:
         get_cfg(overrides=dict(train_arguments))
     except (TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise TrainArgumentError(f"Training argument refused by ultralytics: {reason}") from error
     return dict(train_arguments)
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Raises TrainArgumentError for a value that ultralytics lets pass and then trips over or passes over."""
+    choices = _CHOICES.get(name)
+    if choices and str(value).lower() not in [str(each).lower() for each in choices]:
+        near = difflib.get_close_matches(str(value), [str(each) for each in choices], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        known = ", ".join(map(str, choices))
+        raise TrainArgumentError(f"Training argument {name!r} must be one of {known}, found {value!r}{hint}")
+    if name in _LEAST and isinstance(value, int | float) and value < _LEAST[name]:
+        raise TrainArgumentError(f"Training argument {name!r} must be at least {_LEAST[name]}, found {value!r}.")
 
 
 def colour_warning(arguments: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ import pytest
 
 from mocha_pipe.data.errors import DatasetNotFoundError, without_secrets
 from mocha_pipe.data.packing.remote import attempts_at
+from mocha_pipe.data.types import error, warning
 from mocha_pipe.teacher_cache.sharing.place import Place
 
 SIGNED = "https://bucket.example.com/a/train-000000.tar?X-Amz-Credential=AKIA%2F1&X-Amz-Signature=5ec7e7"
@@ -34,6 +35,14 @@ SIGNED = "https://bucket.example.com/a/train-000000.tar?X-Amz-Credential=AKIA%2F
 def test_secrets_go_and_all_else_stays(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
     assert "5ec" not in shown
+
+
+def test_nothing_that_is_shown_steers_a_terminal() -> None:
+    name, shown = "a\x1b[31m\u202egpj\x85.jpg", "a\\x1b[31m\\u202egpj\\x85.jpg"
+    assert str(DatasetNotFoundError(f"{name}: gone\n  me, я")) == f"{shown}: gone\n  me, я"
+    found = error(name, f"'{name}'")
+    assert (found.where, found.message) == (shown, f"'{shown}'")
+    assert warning(name, name).message == shown
 
 
 def test_no_error_of_ours_holds_a_secret() -> None:

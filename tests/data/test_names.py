@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mocha_pipe.data.names import file_part, is_shown, longest_ending, one_line, one_spelling
+from mocha_pipe.data.names import as_typed, file_part, is_shown, longest_ending, one_line, one_spelling
 
 
 def test_one_spelling() -> None:
@@ -91,3 +91,9 @@ def test_of_classes_that_are_alike_the_one_that_is_spelt_so() -> None:
 )
 def test_any_name_is_shown_on_one_line(name: str, shown: str) -> None:
     assert one_line(name) == shown
+
+
+def test_a_name_as_a_command_takes_it() -> None:
+    assert [as_typed(name) for name in ("mug", "Anna's mug", "-mug", "- x")] == [
+        "mug", "'Anna'\"'\"'s mug'", "-- -mug", "-- '- x'",
+    ]  # fmt: skip

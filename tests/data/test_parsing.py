@@ -72,7 +72,13 @@ def test_what_a_message_shows_is_short() -> None:
     assert shown("a\nb") == r"'a\nb'"
 
 
-@pytest.mark.parametrize("text", ["", " ", "a\nb", "a\0b", "\ud800", 3, None])
+def test_keys_of_merged_maps_may_be_written_anew(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("base: &base {a: 1, b: 2}\nown:\n  <<: *base\n  a: 3\n")
+    assert load_yaml(file)["own"] == {"a": 3, "b": 2}
+
+
+@pytest.mark.parametrize("text", ["", " ", "a\nb", "a\0b", "a\x1bb", "a\tb", "a\x85b", "\ud800", 3, None])
 def test_what_is_no_name(text: object) -> None:
     assert not is_text(text)
 

@@ -275,3 +275,12 @@ def test_a_folder_without_yaml_says_what_to_pass(tmp_path: Path, make_coco: Make
         f"{tmp_path}: a folder is a data set where it holds one .yaml, found none; write a data.yaml there with "
         "'train: images', 'val:' of other images, and as 'names:' the lines of classes.txt in their order"
     )
+
+
+def test_a_folder_of_roboflow_s_coco_export_says_what_to_pass(tmp_path: Path) -> None:
+    for split in ("test", "train", "valid"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "_annotations.coco.json").write_text("{}")
+    with pytest.raises(DatasetError) as caught:
+        find_data(tmp_path)
+    assert str(caught.value).endswith(f"; pass the .json itself, such as {tmp_path}/train/_annotations.coco.json")

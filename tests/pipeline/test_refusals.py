@@ -14,11 +14,13 @@ from typer.testing import Result
 
 from mocha_pipe.data.errors import DatasetError
 from mocha_pipe.data.types import DetectionSource, PersonalBenchmark
+from mocha_pipe.pipeline import distillation
 from mocha_pipe.pipeline.errors import ConfigError, StageMissingError
 from mocha_pipe.pipeline.evaluation import methods
 from mocha_pipe.pipeline.markers import Completion
 from mocha_pipe.pipeline.run import datasets
 from mocha_pipe.pipeline.settings.sections import FewshotConfig, RunConfig
+from mocha_pipe.teacher_cache.errors import CacheIncompleteError
 
 
 def run_with(**outputs: Any) -> Completion:
@@ -68,6 +70,19 @@ def test_an_error_that_no_disk_is_at_fault_for_is_not_hidden(
 
     monkeypatch.setattr(datasets, "make_world", fail)
     assert isinstance(command("data", "miniature", "world").exception, OSError)
+
+
+def test_the_command_that_completes_a_cache_names_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lack() -> None:
+        raise CacheIncompleteError("cache c has no targets yet; complete it with `mocha-pipe cache build --cache c`")
+
+    monkeypatch.setattr(distillation, "find_model", lambda model: model)
+    monkeypatch.setattr(distillation, "distill_data", lambda config: (None, None, None, ()))
+    monkeypatch.setattr(distillation, "seen_in_training", lambda train, val: None)
+    monkeypatch.setattr(distillation.RegionCache, "open", lambda *_, **__: SimpleNamespace(targets=lack))
+    config = RunConfig()
+    with pytest.raises(CacheIncompleteError, match=r"`mocha-pipe cache build --cache c --data d\.yaml`$"):
+        distillation.open_inputs(replace(config, data=replace(config.data, path=Path("d.yaml"))), Path("c"), "m.yaml")
 
 
 def test_a_folder_with_other_things_is_not_overwritten_by_a_world(tmp_path: Path) -> None:

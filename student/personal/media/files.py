@@ -81,6 +81,8 @@ def _find(sources: Sequence[str], *, may_list: bool) -> Media:
 
 
 def _files_of(source: str, *, may_list: bool) -> list[str]:
+    if not source.strip():  # which Path takes for the working folder
+        raise unreadable(repr(source), "it names nothing; `.` is the working folder")
     path = Path(source).absolute()
     if exists(path):
         if path.is_dir():

@@ -148,6 +148,14 @@ def test_one_region_is_too_few(make_yolo: Make) -> None:
     assert warnings(check_dataset(data)) == [message]
 
 
+def test_no_box_at_all_is_said(make_yolo: Make) -> None:
+    data = make_yolo({"train/a.jpg": "", "val/b.jpg": "0 0.5 0.5 0.5 0.5\n"}, {"val": "images/val"})
+    message = (str(data), "a teacher cache needs 2 or more different regions, train has none; draw more boxes")
+    assert warnings(check_dataset(data)) == [message]
+    (data.parent / "labels/train/a.txt").write_text("9 0.5 0.5 0.5 0.5\n")  # there is another reason
+    assert message not in warnings(check_dataset(data))
+
+
 def test_what_training_cannot_decode_is_refused(make_yolo: Make) -> None:
     data = make_yolo({**LABELS, "train/f.tif": "0 0.5 0.5 1 1\n"}, {"val": "images/val"})
     Image.fromarray(np.full((20, 40), 0.5, np.float32)).save(data.parent / "images/train/f.tif")

@@ -70,10 +70,13 @@ def test_annotation_that_is_no_map(make_coco: Make, problems_of: Problems) -> No
     assert problems_of(file) == [("error", f"{file}: annotations[0]", "an annotation is a map, found 3; remove it")]
 
 
-def test_box_without_area_is_dropped_with_a_warning(make_coco: Make, problems_of: Problems) -> None:
-    file = make_coco(annotations=[{**BOX, "bbox": [1, 2, 3, 0]}])
+@pytest.mark.parametrize(("width", "height"), [(3.0, 0.0), (1e-07, 3.0), (3.0, 1e-07)])
+def test_box_without_area_is_dropped_with_a_warning(
+    make_coco: Make, problems_of: Problems, width: float, height: float
+) -> None:
+    file = make_coco(annotations=[{**BOX, "bbox": [1, 2, width, height]}])
     assert problems_of(file) == [
-        ("warning", f"{file}: annotations[0]", "bbox [1.0, 2.0, 3.0, 0.0] has no area; dropped")
+        ("warning", f"{file}: annotations[0]", f"bbox [1.0, 2.0, {width}, {height}] has no area; dropped")
     ]
     assert open_source(file).num_regions == 0
 
@@ -247,3 +250,15 @@ def test_names_of_the_yaml_must_be_the_categories(make_coco: Make, refusal: Refu
     )
     data.write_text("train: annotations/instances_train.json\nnames: {0: ball, 1: mug}\n")
     assert open_source(data).num_regions == 3
+
+
+def test_boxes_that_were_written_as_corners(make_coco: Make, problems_of: Problems) -> None:
+    corners = [[4, 2, 20, 12], [10, 5, 24, 18], [1, 1, 39, 19], [8, 4, 12, 10], [20, 10, 38, 19]]
+    file = make_coco(annotations=[{**BOX, "bbox": bbox} for bbox in corners])
+    read = "in all 5 the last two numbers exceed the first two, and as width and height some leave the image"
+    told = f"each bbox seems to be corners x1 y1 x2 y2: {read}; COCO has x y width height, export it again"
+    assert problems_of(file) == [("warning", str(file), told)]
+    sized = [[left, top, right - left, bottom - top] for left, top, right, bottom in corners]
+    assert problems_of(make_coco(annotations=[{**BOX, "bbox": bbox} for bbox in sized])) == []
+    whole = [[0, 0, 40 - step, 20 - step] for step in range(5)]
+    assert problems_of(make_coco(annotations=[{**BOX, "bbox": bbox} for bbox in whole])) == []

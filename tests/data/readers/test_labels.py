@@ -54,7 +54,12 @@ def test_an_overshoot_of_one_hundredth_is_let_pass(file: Path, line: str) -> Non
     ("line", "message"),
     [
         ("0 0.5 0.5", f"a label line is {COLUMNS}, found 3 values; mend or delete the line"),
-        ("0 0.5 0.5 0.2 0.2 0.9", f"a label line is {COLUMNS}, found 6 values; mend or delete the line"),
+        (
+            "0 0.5 0.5 0.2 0.2 0.9",
+            f"a label line is {COLUMNS}, found 6 values, as where a prediction has its confidence at the "
+            "end; mend or delete the line",
+        ),
+        ("0,0.5,0.5,0.2,0.2", f"a label line is {COLUMNS}, found 1 value between blanks; mend or delete the line"),
         ("0 0 0 1 0 1 1 0", f"a label line is {COLUMNS}, found 8 values; mend or delete the line"),
         ("0 0.5 half 0.2 0.2", "a label line is numbers, found 'half'; mend the line"),
         ("0 0.5 nan 0.2 0.2", "coordinates must be finite, found nan; mend or delete the line"),

@@ -39,15 +39,46 @@ def test_class_names(yaml_file: Path, text: str, names: tuple[str, ...] | None) 
     [
         ("names: ball", "'names:' must be a list or map of class names, found a str"),
         ("names: []", "'names:' must be a list or map of class names, found a list"),
-        ("names: {1: ball, 2: mug}", "'names:' has 2 names, so its ids must be 0 to 1, found [1, 2]"),
-        ("names: {a: ball}", "'names:' has 1 names, so its ids must be 0 to 0, found ['a']"),
+        (
+            "names: {1: ball, 2: mug}",
+            "'names:' has 2 names, so its ids must be 0 to 1, found [1, 2]; "
+            "count them from 0, or where the labels count from 1 too, add '0: nothing'",
+        ),
+        (
+            "names: {a: ball}",
+            "'names:' has 1 names, so its ids must be 0 to 0, found ['a']; number them "
+            "so, in the order of the labels' ids",
+        ),
+        (
+            "names: {0: ball, 2: mug}",
+            "'names:' has 2 names, so its ids must be 0 to 1, found [0, 2]; number them so, "
+            "in the order of the labels' ids",
+        ),
         ("names: [ball]\nnc: 2", "'nc: 2' but 'names:' has 1 names; remove 'nc:'"),
         ("nc: 1.5", "'nc:' must be a whole number of classes, found 1.5"),
         ("nc: many", "'nc:' must be a whole number of classes, found 'many'"),
         ("train: 3", "'train:' must be a folder, a list file, or a list of those, found 3"),
         ("val: [a, 3]", "'val:' must be a folder, a list file, or a list of those, found ['a', 3]"),
         ("path: [a]", "'path:' must be a folder, found a list"),
-        ("kpt_shape: 17", "'kpt_shape:' must be [points, numbers per point], found 17"),
+        *(
+            (f"kpt_shape: {shape}", f"'kpt_shape:' must be [points, 2 or 3 numbers per point], found {said}; mend it")
+            for shape, said in (
+                ("17", "17"),
+                ("[-2, -3]", "[-2, -3]"),
+                ("[-17, 3]", "[-17, 3]"),
+                ("[17, 4]", "[17, 4]"),
+                ("[true, 3]", "[True, 3]"),
+            )
+        ),
+        (
+            "train: images\nval: images\ntrain: other",
+            "is not valid YAML (line 3: key 'train' is there twice, of which "
+            "only the last would count); mend that line",
+        ),
+        (
+            "names:\n  0: ball\n  1: mug\n  1: boot",
+            "is not valid YAML (line 4: key 1 is there twice, of which only the last would count); mend that line",
+        ),
         ("- a", "must hold 'key: value' lines, found a list; see 'names:' and 'train:'"),
         ("", "must hold 'key: value' lines, found nothing; see 'names:' and 'train:'"),
     ],

@@ -229,3 +229,24 @@ def test_yaml_without_split(make_yolo: Make) -> None:
     with pytest.raises(DatasetError) as caught:
         splits_of(data)
     assert str(caught.value) == f"{data}: names no split; add 'train: images/train' and 'val: images/val'"
+
+
+def test_lines_that_were_written_as_corners(make_yolo: Make, problems_of: Problems) -> None:
+    corners = [(0.1, 0.1, 0.5, 0.6), (0.2, 0.3, 0.6, 0.9), (0, 0, 1, 1), (0.2, 0.2, 0.3, 0.5), (0.7, 0.6, 0.9, 0.95)]
+    data = make_yolo({"train/a.jpg": "".join(f"0 {x1} {y1} {x2} {y2}\n" for x1, y1, x2, y2 in corners)})
+    read = "in all 5 lines the last two numbers exceed the two before, and as width and height some leave the image"
+    told = f"boxes seem to be corners x1 y1 x2 y2: {read}"
+    remedy = "a label line is class x_center y_center width height, export the labels again"
+    assert problems_of(data) == [("warning", f"{data}: train", f"{told}; {remedy}")]
+    rows = [((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1) for x1, y1, x2, y2 in corners]
+    text = "".join("0 {} {} {} {}\n".format(*row) for row in rows)
+    assert problems_of(make_yolo({"train/a.jpg": text})) == []
+
+
+@pytest.mark.parametrize("other", ["images/train/a.json", "labels/train/a.xml"])
+def test_labels_of_another_format_are_named(make_yolo: Make, refusal: Refusal, other: str) -> None:
+    data = make_yolo({"train/a.jpg": None, "train/b.jpg": None})
+    file = data.parent / other
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{}")
+    assert refusal(data, error=DatasetError).endswith(f"; {file} is a label of another format, export it as YOLO")

@@ -162,7 +162,8 @@ def test_pictures_in_tars_are_copied(make_yolo: Make, tmp_path: Path) -> None:
 
 
 def test_a_picture_without_boxes_is_background_and_no_problem(make_yolo: Make, tmp_path: Path) -> None:
-    data = make_yolo({"train/a.jpg": "0 0.5 0.5 0.5 0.5\n", "train/b.jpg": ""}, {"val": None})
+    boxes = "0 0.5 0.5 0.5 0.5\n0 0.5 0.5 1 1\n"
+    data = make_yolo({"train/a.jpg": boxes, "train/b.jpg": "", "train/c.jpg": boxes}, {"val": None})
     write(labelled(data, ground_truth=True), tmp_path / "out")
     splits = check_dataset(tmp_path / "out/data.yaml")
     assert [split.problems for split in splits] == [(), ()]

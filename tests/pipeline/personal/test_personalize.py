@@ -429,6 +429,28 @@ def test_the_name_of_a_class_is_no_name(personalize: Command, photos: list[Path]
     )
 
 
+def test_a_picture_that_cannot_be_written_does_not_hide_what_was_learnt(
+    personalize: Command, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    boxes = ["--box", "1,1,9,9", "--class", "mug"]
+    told = (
+        "error: {}: a picture cannot be written there ({}), but my mug was learnt and is in work/profile.safetensors; "
+        "to see what was learnt, free some space or name another folder with --save, and run the same command again\n"
+    )
+    Path("file").touch()
+    result = personalize("my mug", photos[0], *boxes, "--save", "file/x")
+    assert result.exit_code == 2
+    assert "my mug: learnt from 1 photo, in work/profile.safetensors\n" in result.stdout
+    assert result.stderr.endswith(told.format("file/x", "Not a directory"))
+    monkeypatch.setattr("mocha_pipe.pipeline.personal.personalize.draw", full)
+    result = personalize("my mug", photos[0], *boxes, "--save", "full", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["photos_in_all"]) == (2, 1)
+    assert result.stderr.endswith(told.format("full", "No space left on device"))
+
+
 def test_names_and_learners_that_are_none(personalize: Command, photos: list[Path]) -> None:
     boxes = ["--box", "1,1,9,9", "--class", "mug"]
     assert "must be printable text" in refused(personalize(" my mug", photos[0], *boxes))

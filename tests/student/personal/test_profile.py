@@ -287,11 +287,18 @@ def test_names_that_are_none(name: str) -> None:
             "must have 100 letters or fewer, found 101 ('xxxxxxxxxxxxxxxxxxxx...'); write one such as 'my mug'",
         ),
         ("a/b", "must be free of / and \\, which part folders, found 'a/b'; write one such as 'my mug'"),
+        ("-mug", "must not begin with -, as options of a command do, found '-mug'; write one such as 'my mug'"),
+        (
+            "My MUG2",
+            "must differ from others in more than capitals, found 'My MUG2' beside 'my mug2'; write 'my mug2' for more "
+            "photos of it, or choose another name",
+        ),
         ("..\\b", "must be free of / and \\, which part folders, found '..\\\\b'; write one such as 'my mug'"),
     ],
 )
-def test_names_that_would_part_folders_or_are_too_long(name: str, said: str) -> None:
-    profile = profile_of({"my mug": photos(np.random.default_rng(0), 1)})
+def test_names_that_no_object_may_have(name: str, said: str) -> None:
+    rng = np.random.default_rng(0)
+    profile = profile_of({"my mug": photos(rng, 1), "my mug2": photos(rng, 1)})
     for call in (lambda: profile.add(name, *photos(RNG, 1)), lambda: profile.rename("my mug", name)):
         with pytest.raises(ProfileError) as error:
             call()
@@ -307,6 +314,28 @@ def test_the_name_of_a_class_is_refused_wherever_a_name_is_given() -> None:
             "an object needs a name of its own, 'boot' is what the student calls all of its kind; write one such as "
             "'my boot'"
         )
+
+
+def test_a_class_is_meant_whatever_the_capitals() -> None:
+    with pytest.raises(ProfileError) as error:
+        profile_of({}).add("BOOT", *photos(RNG, 1))
+    assert message(error) == (
+        "an object needs a name of its own, 'boot' is what the student calls all of its kind; write one such as "
+        "'my BOOT'"
+    )
+
+
+def test_capitals_of_a_name_can_be_changed() -> None:
+    assert profile_of({"my mug": photos(RNG, 1)}).rename("my mug", "My Mug").names == ("My Mug",)
+
+
+def test_commands_take_a_name_of_an_older_file_that_begins_as_an_option_does() -> None:
+    old = replace(profile_of({"a": photos(RNG, 1), "b": photos(RNG, 1)}), names=("-mug", "b"))
+    with pytest.raises(ProfileError, match=r"first free this one: mocha-pipe profile remove -- -mug$"):
+        old.rename("b", "-mug")
+    with pytest.raises(ProfileError, match=r"learn one with: mocha-pipe personalize -- -cup PHOTO$"):
+        old.remove("-cup")
+    assert old.rename("-mug", "mug of mine").names == ("mug of mine", "b")
 
 
 def test_an_object_that_has_the_name_of_a_class_already_can_be_taught_and_renamed() -> None:

@@ -1,5 +1,7 @@
 """What a user asks of a training is checked before it begins."""
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 
 from mocha_pipe.student.errors import StudentModelError, StudentModelNotFoundError, TrainArgumentError
 from mocha_pipe.student.training.arguments import (
+    _CHOICES,
     DEEP_ARGUMENTS,
     DEFAULT_TRAIN_ARGUMENTS,
     FROZEN_ARGUMENTS,
@@ -14,6 +17,10 @@ from mocha_pipe.student.training.arguments import (
     colour_warning,
     find_model,
 )
+
+# isort: split
+
+from ultralytics.engine.trainer import BaseTrainer
 
 
 def test_a_bare_name_of_weights_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +115,20 @@ def test_models_are_found_where_they_are(tiny_models: dict[str, str], monkeypatc
         ({"split": "test"}, "Training argument 'split' is set by mocha-pipe; leave it out."),
         ({"epoch": 3}, "Training argument 'epoch' is not one of ultralytics'; did you mean 'epochs'?"),
         ({"zzzzz": 3}, "Training argument 'zzzzz' is not one of ultralytics'; `yolo cfg` lists them."),
+        (
+            {"cache": "disc"},
+            "Training argument 'cache' must be one of True, False, None, ram, disk, found 'disc'; did you mean disk?",
+        ),
+        (
+            {"optimizer": "AdaW"},
+            "Training argument 'optimizer' must be one of auto, Adam, Adamax, AdamW, MuSGD, NAdam, RAdam, RMSprop, "
+            "SGD, found 'AdaW'; did you mean AdamW?",
+        ),
+        ({"workers": -3}, "Training argument 'workers' must be at least 0, found -3."),
+        ({"nbs": 0}, "Training argument 'nbs' must be at least 1, found 0."),
     ],
 )
-def test_training_arguments_are_checked_by_name(arguments: dict[str, Any], message: str) -> None:
+def test_training_arguments_are_checked_before_ultralytics_meets_them(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainArgumentError) as error:
         checked_arguments(arguments)
     assert str(error.value) == message
@@ -121,3 +139,15 @@ def test_training_arguments_are_checked_by_value(arguments: dict[str, Any]) -> N
     (name,) = arguments
     with pytest.raises(TrainArgumentError, match=rf"^Training argument refused by ultralytics: .*{name}=.*$"):
         checked_arguments(arguments)
+
+
+def test_optimizers_and_caches_that_ultralytics_knows_pass() -> None:
+    assert set(_CHOICES["optimizer"]) == _optimizers_of_ultralytics()
+    for arguments in ({"optimizer": "adamw", "cache": True}, {"cache": "RAM", "workers": 0}, {"cache": None}):
+        assert checked_arguments(arguments) == arguments
+
+
+def _optimizers_of_ultralytics() -> set[str]:
+    """As its trainer lists them in the source."""
+    source = inspect.getsource(BaseTrainer.build_optimizer)
+    return set(re.findall(r'"(\w+)"', source.partition("optimizers = {")[2].partition("}")[0]))

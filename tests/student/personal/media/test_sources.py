@@ -200,3 +200,10 @@ def test_an_address_is_shown_without_its_password() -> None:
     assert without_password("rtsp://a:b@c@host:554/x@y") == "rtsp://***@host:554/x@y"
     assert without_password("http://host/a@b") == "http://host/a@b"
     assert without_password("me@home.jpg") == "me@home.jpg"
+
+
+@pytest.mark.parametrize("source", ["", " "])
+def test_an_empty_name_is_not_the_working_folder(source: str) -> None:
+    touch("a.png")
+    assert refused(source) == f"'{source}' cannot be read (it names nothing; `.` is the working folder{REMEDY}"
+    assert found(".") == ["a.png"]
