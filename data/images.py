@@ -44,6 +44,7 @@ MAX_PIXELS = 2**28
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+_open_image = Image.open  # ultralytics puts another in its place, which asks for pi-heif whatever a broken file is
 _FORMATS = {"AVIF", "BMP", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -148,7 +149,7 @@ def _open(path: ImageFile, stream: IO[bytes]) -> Image.Image:
     """Open an image that is to be decoded; only its header is read."""
     _find_decoder(path, stream.read(64))
     stream.seek(0)
-    image = Image.open(stream)
+    image = _open_image(stream)
     if refusal := _refusal(image):
         raise DatasetError(f"{path}: {refusal}")
     return image

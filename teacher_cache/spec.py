@@ -63,6 +63,13 @@ class TeacherSpec:
     """Tokens that a language model reads of one crop; 0 for a LLaVA-1.5, where they follow from `crop_size`, and for an
     image encoder."""
 
+    sampling_seed: int | None = None
+    """Seed of answers that are drawn; None for the likeliest."""
+    no_repeat_ngram: int = 0
+    """Tokens of which no sequence may stand twice in question and answer; 0 allows all."""
+    all_beams: bool = False
+    """Whether the states of all beams are pooled, and not those of the answer alone."""
+
     @property
     def arrays(self) -> dict[str, int]:
         """The arrays that this teacher fills, and the width of each."""

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mocha_pipe.data.errors import MochaWarning
+from mocha_pipe.data.errors import MochaWarning, in_print
 from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.pipeline.report.tables import legend, results_tables, values_table
 
@@ -27,7 +27,7 @@ def warnings_in_one_line() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
             if issubclass(category, MochaWarning):
-                typer.echo(f"warning: {message}", err=True)
+                typer.echo(f"warning: {in_print(message)}", err=True)
             else:
                 shown(message, category, *place, **named)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mocha_pipe.data.errors import first_line
+from mocha_pipe.data.errors import first_line, in_print
 from mocha_pipe.pipeline.cli import options
 from mocha_pipe.pipeline.cli.console import print_json, print_table
 from mocha_pipe.pipeline.report.tables import photos_table
@@ -64,7 +64,7 @@ def personalize(
     name = learnt.name
     rows = [_row(shown, learnt.profile) for shown in learnt.shown]
     for warning in learnt.warnings():
-        typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"warning: {in_print(warning)}", err=True)
     if not as_json:
         print_table(photos_table(name, rows))
     if not (box or yes or as_json) and _is_terminal() and not typer.confirm("Is that it?"):

@@ -136,6 +136,8 @@ def find_object(
 
 def _record(photo: Path, box: str | None) -> ImageRecord:
     """The photo with its box, if it has one."""
+    if photo.is_dir():
+        raise DatasetNotFoundError(f"{photo}: a photo is an image file, found a folder; name the photos in it")
     if not photo.is_file():
         raise DatasetNotFoundError(f"{photo}: a photo is an image file, found none of this name; name one that exists")
     size, problems = inspect_image(photo)

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from mocha_pipe.data.errors import in_print
 
 if TYPE_CHECKING:
     from mocha_pipe.data.checking.check import SplitReport
@@ -195,11 +198,19 @@ def sweep_legend(report: Mapping[str, Any]) -> str:
     return f"best {_figure_title(name, ' at ')}: {best}, {gain}\n{columns}; 0-100"
 
 
+class _Table(Table):
+    """A table whose texts do not steer the terminal, whatever names of files and objects hold."""
+
+    def add_row(self, *cells: RenderableType | None, **style: Any) -> None:
+        """As rich's."""
+        super().add_row(*(in_print(cell) if isinstance(cell, str) else cell for cell in cells), **style)
+
+
 def plain_table(*columns: str, title: str | None = None, justify: str = "right") -> Table:
     """The one look that all tables have."""
     header = any(columns)
     style = box.SIMPLE_HEAD if header else None
-    table = Table(box=style, show_header=header, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table = _Table(box=style, show_header=header, pad_edge=False, title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index and justify == "right" else "left", overflow="fold")
     return table

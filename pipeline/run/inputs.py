@@ -78,6 +78,7 @@ def teacher_of_cache(
             layer=spec.layer, crop_margin=spec.crop_margin,
             visual=note.get("visual", spec.visual), dtype=spec.dtype,  # type: ignore[arg-type]
             device=device, batch=batch, max_new_tokens=max(spec.max_new_tokens, 1), num_beams=spec.num_beams,
+            sampling_seed=spec.sampling_seed, no_repeat_ngram=spec.no_repeat_ngram, all_beams=spec.all_beams,
         )  # fmt: skip
     except ValidationError as error:
         place, found = error.errors()[0]["loc"][0], error.errors()[0]["input"]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from mocha_pipe.data.config import SETTINGS, AtLeastOne, DeviceName
+from mocha_pipe.data.config import SETTINGS, AtLeastOne, DeviceName, NotNegative
 from mocha_pipe.teacher_cache.spec import EmbeddingMode
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -62,6 +62,14 @@ class TeacherConfig:
     """Length limit of an answer, in tokens; `generate` only."""
     num_beams: AtLeastOne = 1
     """Beams of the search for an answer, 1 is greedy; `generate` only."""
+
+    sampling_seed: NotNegative | None = None
+    """Draw the answer, from a seed that follows from this one and the region; when not given, it is the likeliest one.
+    `generate` only, as are the next two; with any of the three, regions are asked one at a time."""
+    no_repeat_ngram: NotNegative = 0
+    """No sequence of so many tokens may stand twice in question and answer, 3 in the paper's code; 0 allows all."""
+    all_beams: bool = False
+    """Pool the states of all beams, as the paper's code does, and not those of the answer alone."""
 
     @property
     def question(self) -> str:

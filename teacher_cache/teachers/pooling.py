@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 POOLING_NAMES = {
     "prompt": "hidden: mean over the text after the image",
     "generate": "hidden: mean over the generated steps, first and last left out",
+    "beams": "hidden: mean over the generated steps of all beams, first and last step left out",
     "tower": "visual: mean over the tower's last patch states after post_layernorm",
     "picture": "visual: mean over the picture's tokens as the language model receives them",
     "clip": "visual: projected image embedding, unit norm",

@@ -372,3 +372,16 @@ def test_header_inspection_decodes_no_pixels(
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
     assert [inspect_image(path) for path in paths] == [((40, 20), []), ((40, 20), []), ((20, 40), [])]
+
+
+def test_a_broken_file_is_not_taken_for_heic_once_ultralytics_is_loaded(tmp_path: Path) -> None:
+    """It replaces `Image.open` by one that says of every broken file that pi-heif is missing."""
+    (tmp_path / "zero.jpg").write_bytes(b"")
+    program = (
+        "import logging, pathlib; import mocha_pipe.data.images as images; import mocha_pipe.student.environment\n"
+        "import ultralytics.utils\n"
+        "print(images.inspect_image(pathlib.Path('zero.jpg'))[1][0].message)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout == "cannot be read as an image (no known image format); replace or remove the file\n"
+    assert done.stderr == ""

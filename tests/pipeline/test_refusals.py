@@ -46,6 +46,8 @@ def test_an_interruption_is_one_line_and_exit_code_130(
     [
         (errno.ENOSPC, "error: a/b cannot be written (No space left on device): free some space and run the same "
          "command again\n"),
+        (errno.ENOENT, "error: a/b cannot be used (No such file or directory): name another place for it; --root names "
+         "the folder for whatever has no place of its own\n"),
         (errno.EROFS, "error: a/b cannot be used (Read-only file system): name another place for it; --root names the "
          "folder for whatever has no place of its own\n"),
     ],

@@ -38,6 +38,7 @@ from mocha_pipe.teacher_cache.teachers.pooling import (
     states_of,
     text_after_image,
 )
+from mocha_pipe.teacher_cache.teachers.search import is_one_at_a_time, searched_states
 from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder, mean_patch
 from mocha_pipe.teacher_cache.teachers.weights import load_weights
 
@@ -81,7 +82,7 @@ class LlavaTeacher:
         self.spec = described.spec
         self._model = model
         self._layer = pooled_layer(self.spec.layer, model.config.text_config.num_hidden_layers)
-        self._batch = batch
+        self._batch = 1 if is_one_at_a_time(self.spec) else batch
         self._prompts = described.prompts
         self._scale_pixels = PixelScaler(described.processor.image_processor)
         self._pad_id: int = described.processor.tokenizer.pad_token_id or 0
@@ -165,7 +166,7 @@ class LlavaTeacher:
         inputs_NLD = self._merge(batch.ids, torch.stack(list(pictures.pooler_output)))
         if self.spec.mode == "generate":
             mask_NL = torch.ones_like(batch.ids) if batch.mask is None else batch.mask
-            hidden_ND = self._describe(inputs_NLD, mask_NL)
+            hidden_ND = self._describe(batch, inputs_NLD, mask_NL)
         else:
             states_NTD = self._states(inputs_NLD, batch.mask)[:, batch.text_start :].to(torch.float32)
             hidden_ND = torch.einsum("nt,ntd->nd", batch.weights, states_NTD)
@@ -191,8 +192,13 @@ class LlavaTeacher:
         )
         return states_of(output, layer)
 
-    def _describe(self, inputs_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
+    def _describe(self, batch: PreparedBatch, inputs_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
         """Let the model answer, and pool the states of the generated steps."""
+        if is_one_at_a_time(self.spec):
+            return searched_states(
+                self._model, {"inputs_embeds": inputs_NLD, "attention_mask": mask_NL}, batch.ids, batch.crops[0],
+                self.spec, layer=self._layer, pad_id=self._pad_id,
+            )  # fmt: skip
         if self.spec.num_beams == 1 and is_plain_greedy(self._model.generation_config):
             limit = self.spec.max_new_tokens
             return greedy_answers(self._model, inputs_NLD, mask_NL, layer=self._layer, max_new_tokens=limit)[0]

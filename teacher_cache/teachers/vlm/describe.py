@@ -114,13 +114,14 @@ def asked_spec(
         image_tokens: field of the spec.
     """
     generates = config.mode == "generate"
+    read = "beams" if generates and config.all_beams else config.mode
     return TeacherSpec(
         model=checkpoint.name,
         revision=checkpoint.revision,
         prompt=config.question,
         mode=config.mode,
         layer=config.layer,
-        pooling=f"{POOLING_NAMES[config.mode]}; {POOLING_NAMES[pooled if visual is None else 'clip']}",
+        pooling=f"{POOLING_NAMES[read]}; {POOLING_NAMES[pooled if visual is None else 'clip']}",
         crop_margin=float(config.crop_margin),
         crop_size=crop_size,
         dtype=str(dtype).removeprefix("torch."),
@@ -132,6 +133,9 @@ def asked_spec(
         visual_dim=visual_dim,
         sees=sees,
         image_tokens=image_tokens,
+        sampling_seed=config.sampling_seed if generates else None,
+        no_repeat_ngram=config.no_repeat_ngram if generates else 0,
+        all_beams=generates and config.all_beams,
     )
 
 

@@ -35,6 +35,7 @@ from mocha_pipe.teacher_cache.teachers.pooling import (
     states_of,
     text_after_image,
 )
+from mocha_pipe.teacher_cache.teachers.search import is_one_at_a_time, searched_states
 from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder
 from mocha_pipe.teacher_cache.teachers.vlm.describe import VlmDescription, describe_vlm
 from mocha_pipe.teacher_cache.teachers.vlm.questions import FAULTS, to_device
@@ -72,7 +73,11 @@ class VlmTeacher:
             compiled: compile the layers of the language model.
         """
         self.spec = described.spec
-        self._model, self._questions, self._batch = model, described.questions, batch
+        self._model, self._questions, self._batch = (
+            model,
+            described.questions,
+            1 if is_one_at_a_time(described.spec) else batch,
+        )
         self._layer = pooled_layer(self.spec.layer, model.config.get_text_config().num_hidden_layers)
         self._decoder = model.model.get_decoder()
         self._clip = None
@@ -132,7 +137,7 @@ class VlmTeacher:
         """`hidden` and `visual` of one batch."""
         answers = self.spec.mode == "generate"
         with self._seen_pictures(batch.inputs) as pictures:
-            hidden_ND = self._describe(batch.inputs) if answers else self._read(batch.inputs)
+            hidden_ND = self._describe(batch) if answers else self._read(batch.inputs)
         return hidden_ND, pictures[0] if self._clip is None else self._clip.embed(batch.crops)
 
     @torch.inference_mode()
@@ -156,12 +161,17 @@ class VlmTeacher:
         ids_NL, mask_NL = inputs["input_ids"], inputs["attention_mask"]
         return masked_mean(states_of(output, layer), text_after_image(ids_NL, mask_NL, self._questions.image_token_id))
 
-    def _describe(self, inputs: dict[str, Any]) -> Tensor:  # (N, D) float32
+    def _describe(self, batch: AskedBatch) -> Tensor:  # (N, D) float32
         """Let the model answer by transformers' own search, and pool the states that chose the answer's tokens.
 
         The first and the last step do not count where there are at least three.
         """
-        layer, steps = self._layer, []
+        inputs, layer, steps = batch.inputs, self._layer, []
+        if is_one_at_a_time(self.spec):
+            return searched_states(
+                self._model, inputs, inputs["input_ids"], batch.crops[0], self.spec, layer=layer,
+                pad_id=self._questions.pad_id,
+            )  # fmt: skip
 
         def keep(_module: Any, _arguments: Any, output: Any) -> None:
             steps.append(states_of(output, layer)[:, -1].to(torch.float32))

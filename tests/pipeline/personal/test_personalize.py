@@ -416,6 +416,9 @@ def test_photos_that_are_none(personalize: Command, photos: list[Path], tmp_path
     assert refused(personalize("my mug", photos[0], "nowhere.jpg", *boxes)) == (
         "error: nowhere.jpg: a photo is an image file, found none of this name; name one that exists\n"
     )
+    assert refused(personalize("my mug", tmp_path, *boxes[:2])) == (
+        f"error: {tmp_path}: a photo is an image file, found a folder; name the photos in it\n"
+    )
     (tmp_path / "text.jpg").write_text("no picture")
     assert refused(personalize("my mug", photos[0], "text.jpg", *boxes)) == (
         "error: text.jpg: cannot be read as an image (no known image format); replace or remove the file\n"
@@ -449,6 +452,14 @@ def test_a_picture_that_cannot_be_written_does_not_hide_what_was_learnt(
     result = personalize("my mug", photos[0], *boxes, "--save", "full", "--json")
     assert (result.exit_code, json.loads(result.stdout)["photos_in_all"]) == (2, 1)
     assert result.stderr.endswith(told.format("full", "No space left on device"))
+
+
+def test_no_name_of_a_photo_steers_the_terminal(personalize: Command, photos: list[Path], tmp_path: Path) -> None:
+    photo = photos[0].rename(tmp_path / "a\x1b[31m.png")
+    result = personalize("my mug", photo, "--box", "1,1,9,9", "--class", "mug")
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout + result.stderr
+    assert r"a\x1b[31m.png: the detector boxes nothing there" in result.stderr
 
 
 def test_names_and_learners_that_are_none(personalize: Command, photos: list[Path]) -> None:

@@ -56,6 +56,15 @@ def test_generation_settings_count_in_generate_mode_only(small_llava: Path) -> N
     generated = spec(small_llava, mode="generate", max_new_tokens=7, num_beams=4)
     assert (generated.mode, generated.max_new_tokens, generated.num_beams) == ("generate", 7, 4)
     assert generated.pooling.startswith("hidden: mean over the generated steps, first and last left out; ")
+    search: dict[str, Any] = {"sampling_seed": 0, "no_repeat_ngram": 3, "all_beams": True}
+    assert spec(small_llava, **search).digest() == spec(small_llava).digest()
+    searched = spec(small_llava, mode="generate", **search)
+    assert {name: getattr(searched, name) for name in search} == search
+    assert searched.pooling.startswith(
+        "hidden: mean over the generated steps of all beams, first and last step left out; "
+    )
+    each = [spec(small_llava, mode="generate", **{name: value}).digest() for name, value in search.items()]
+    assert len({*each, spec(small_llava, mode="generate").digest()}) == 4
 
 
 def test_a_clip_checkpoint_is_named_with_its_revision(small_llava: Path, toy_clip: Path) -> None:
