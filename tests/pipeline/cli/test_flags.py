@@ -51,8 +51,8 @@ COMMON = {"--root", "--config", "--help"}
 TRAINING = {"--epochs", "--imgsz", "--batch", "--seed", "--device", "--set", "--run", "--data"}
 TEACHER = {
     "--teacher", "--teacher-revision", "--mode", "--prompt", "--layer", "--crop-margin", "--visual", "--dtype",
-    "--image-tokens", "--device", "--batch", "--max-new-tokens", "--num-beams", "--compile", "--data", "--cache",
-    "--dim",
+    "--image-tokens", "--device", "--batch", "--max-new-tokens", "--num-beams", "--sampling-seed", "--no-repeat-ngram",
+    "--all-beams", "--compile", "--data", "--cache", "--dim",
 }  # fmt: skip
 
 
