@@ -116,6 +116,15 @@ class TestLlavaBeams(TeacherContract):
         return make_teacher(small_llava, batch=3, mode="generate", max_new_tokens=6, num_beams=3)
 
 
+class TestLlavaReference(TeacherContract):
+    """Answers as the paper's code searches for them."""
+
+    @pytest.fixture
+    def teacher(self, small_llava: Path, make_teacher: Callable[..., LlavaTeacher]) -> Teacher:
+        search = {"num_beams": 3, "sampling_seed": 0, "no_repeat_ngram": 3, "all_beams": True}
+        return make_teacher(small_llava, batch=3, mode="generate", max_new_tokens=6, **search)
+
+
 class TestLlavaBfloat16(TeacherContract):
     """The number type that GPUs use, on the CPU."""
 

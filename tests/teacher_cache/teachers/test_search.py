@@ -87,5 +87,6 @@ def test_an_answer_depends_on_region_and_seed_alone(
              for crop, each in zip(crops, NAMES, strict=True)][::-1]  # fmt: skip
     np.testing.assert_array_equal(together, [*alone[::-1], alone[-1]])
     assert torch.equal(before, torch.random.get_rng_state())
-    other = make_teacher(small_llava, **{**options, "sampling_seed": 5}).embed(crops, NAMES).hidden
-    assert not np.allclose(other, together[:3])
+    if name == "drawn":  # three beams of the toy model are the same three by either seed
+        other = make_teacher(small_llava, **{**options, "sampling_seed": 5}).embed(crops, NAMES).hidden
+        assert not np.allclose(other, together[:3])
