@@ -142,5 +142,5 @@ def test_wrong_type_is_refused(helpers: SimpleNamespace, name: str, value: objec
     with pytest.raises(CacheFormatError) as caught:
         TeacherSpec.from_json({**helpers.spec.to_json(), name: value})
     assert str(caught.value).endswith(
-        f"visual_dim, sees, image_tokens; found {message}; read this cache with the version of mocha-pipe that wrote it"
+        f"no_repeat_ngram, all_beams; found {message}; read this cache with the version of mocha-pipe that wrote it"
     )
