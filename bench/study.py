@@ -29,6 +29,7 @@ from mocha_pipe.pipeline.distillation import DistillInputs, distill_from
 from mocha_pipe.pipeline.evaluation.intervals import seed_mean
 from mocha_pipe.pipeline.markers import read_json
 from mocha_pipe.pipeline.report.tables import shots_in_words
+from mocha_pipe.pipeline.run.datasets import named
 from mocha_pipe.pipeline.run.inputs import teacher_config
 from mocha_pipe.pipeline.settings.recipes import demo, reference
 from mocha_pipe.pipeline.settings.sections import DistillConfig, RunConfig
@@ -115,10 +116,19 @@ def _folder(config: RunConfig, recipe: str, seed: int) -> Path:
 
 
 def _measured(config: RunConfig, inputs: DistillInputs, recipe: str, seed: int) -> RunFigures:
-    """The figures of one run. What is complete on disk is neither trained nor evaluated again."""
-    folder = _folder(config, recipe, seed)
-    distill = replace(RECIPES[recipe](config), seed=seed, folder=folder)
-    run = distill_from(inputs, replace(config, distill=distill), flag="--root")
+    distill = replace(RECIPES[recipe](config), seed=seed, folder=_folder(config, recipe, seed))
+    return run_figures(replace(config, distill=distill), inputs)
+
+
+def run_figures(config: RunConfig, inputs: DistillInputs) -> RunFigures:
+    """The figures of one run. What is complete on disk is neither trained nor evaluated again.
+
+    Args:
+        config: resolved; `[distill]` says how to train, and where.
+        inputs: what the run starts from.
+    """
+    folder = named(config.distill.folder)
+    run = distill_from(inputs, config, flag="--root")
     fewshot = replace(config.fewshot, run=folder, folder=folder / "fewshot")
     evaluated = evaluate_fewshot(replace(config, fewshot=fewshot))
     results = read_json(evaluated.folder / evaluated.outputs["report"])["results"]
@@ -147,7 +157,7 @@ def recipe_figures(found: Mapping[str, Mapping[int, RunFigures]]) -> dict[str, F
 
     def figure(values: Sequence[float], target: float | None, what: str) -> Figure:
         mean = seed_mean(np.array(values))
-        return Figure(value=mean.mean, target=target, better="higher", note=f"{_interval(mean)}{what}")
+        return Figure(value=mean.mean, target=target, better="higher", note=f"{interval_words(mean)}{what}")
 
     figures = {
         "gain_1shot": figure([run.gain_1shot for run in default], 35, "mAP50-95 of the student over its base detector"),
@@ -209,7 +219,8 @@ def _mirror_figure(config: RunConfig, inputs: DistillInputs) -> Figure:
     return Figure(value=cosine, better="higher", note=f"targets of {len(crops)} crops and of their mirror images")
 
 
-def _interval(mean: Interval) -> str:
+def interval_words(mean: Interval) -> str:
+    """Half its width, for the beginning of a note; empty for a single seed."""
     return "" if math.isinf(mean.high) else f"± {mean.high - mean.mean:.2f}; "
 
 

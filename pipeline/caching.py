@@ -1,5 +1,6 @@
 """What a team does with a teacher cache beside building it: forecast, repair, audit, merge."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from mocha_pipe.pipeline.run.inputs import WORLD, teacher_config, teacher_of_cac
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache
 from mocha_pipe.teacher_cache.building.plan import BuildPlan, plan_build
-from mocha_pipe.teacher_cache.errors import naming_data
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, naming_data
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
@@ -58,7 +59,14 @@ def repair_cache(config: RunConfig, report: "VerifyReport", teacher: str | None)
     from mocha_pipe.teacher_cache.checking.verify import remove_faults, require_mendable
 
     folder = named(config.cache.folder)
-    loadable = _teacher(config, RegionCache.open(folder), teacher)
+    cache = RegionCache.open(folder)
+    if cache.spec.rounding:
+        raise CacheCorruptError(
+            f"{folder} came from a lossy archive, whose values no teacher says again; remove "
+            f"{', '.join(finding.file for finding in report.findings[:5])} and fetch them again: "
+            f"mocha-pipe cache pull ARCHIVE {shlex.quote(str(folder))}"
+        )
+    loadable = _teacher(config, cache, teacher)
     require_mendable(folder, report)
     _require_data(config)
     build = replace(config, teacher=loadable, cache=replace(config.cache, dim=None))

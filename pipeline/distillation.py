@@ -114,6 +114,8 @@ def distill_from(inputs: DistillInputs, config: RunConfig, *, flag: str) -> Comp
         targets = ReferenceTargets(targets, cache.projection().eigenvalues[: targets.dim])
     arguments = train_arguments(settings)
     made_from = {"teacher": cache.teacher_digest, "regions": inputs.table.digest, "cache": cache_digest(cache)}
+    if cache.spec.rounding:
+        made_from["rounding"] = cache.spec.rounding
 
     def work() -> Mapping[str, Any]:
         result = distill(

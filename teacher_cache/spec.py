@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -62,6 +62,14 @@ class TeacherSpec:
     image_tokens: int = 0
     """Tokens that a language model reads of one crop; 0 for a LLaVA-1.5, where they follow from `crop_size`, and for an
     image encoder."""
+    rounding: str = ""
+    """How the cached values were rounded on their way through a lossy archive, in words; empty for what the teacher
+    said."""
+
+    @property
+    def exact(self) -> "TeacherSpec":
+        """The spec of the teacher itself, before its values were rounded."""
+        return replace(self, rounding="")
 
     sampling_seed: int | None = None
     """Seed of answers that are drawn; None for the likeliest."""

@@ -18,6 +18,9 @@ OtherTeacher = Annotated[
     str | None, typer.Option(help="Hub id or folder of the teacher [default: the one that made the cache].")
 ]
 Place = Annotated[str, typer.Argument(help="Folder or URL: s3://, gs://, hf://, ssh://, ...")]
+Lossy = Annotated[
+    bool, typer.Option("--lossy", help="Round values, to half of the bytes: what comes back is another cache.")
+]
 _DEFAULT = Path("work/cache")
 
 cache = typer.Typer(help="Phase 1: run the teacher once over every box; check and share the result.", **GROUP)
@@ -119,11 +122,30 @@ def cache_audit(
 
 
 @cache.command("push")
-def cache_push(cache: CacheFolder, to: Place) -> None:
+def cache_push(
+    cache: CacheFolder,
+    to: Place,
+    compact: Annotated[bool, typer.Option("--compact", help="In fewer bytes, as `cache compact` does.")] = False,
+    lossy: Lossy = False,
+) -> None:
     """Copy what a folder or URL lacks of a cache."""
     from mocha_pipe.teacher_cache.sharing import push
 
-    typer.echo(cache_tables.transfer_line(push(cache, to, progress=True)))
+    if lossy and not compact:
+        raise typer.BadParameter("--lossy rounds what --compact compresses: give both, or neither")
+    if compact:
+        cache_compact(cache, to, lossy=lossy)
+    else:
+        typer.echo(cache_tables.transfer_line(push(cache, to, progress=True)))
+
+
+@cache.command("compact")
+def cache_compact(cache: CacheFolder, to: Place, lossy: Lossy = False, as_json: Json = False) -> None:
+    """Write a cache in fewer bytes, to keep or to send; `cache pull` brings it back as it was."""
+    from mocha_pipe.teacher_cache.sharing import compact
+
+    report = compact(cache, to, lossy=lossy, progress=True)
+    print_either({"ratio": report.ratio, **asdict(report)}, cache_tables.compact_table(report), as_json)
 
 
 @cache.command("pull")

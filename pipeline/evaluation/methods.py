@@ -122,7 +122,7 @@ def _load_oracle(cache_folder: Path) -> tuple[Describe, TeacherSpec]:
     cache = RegionCache.open(cache_folder)
     projection, config = cache.projection(), teacher_of_cache(cache, None)
     teacher = load_teacher(teacher_config(config))
-    differences = cache.spec.differences(teacher.spec)
+    differences = cache.spec.exact.differences(teacher.spec)
     if differences:
         raise ConfigError(
             f"the teacher {config.model} is not the one that made {cache_folder} ({'; '.join(differences)})"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mocha_pipe.teacher_cache.building.plan import BuildPlan
     from mocha_pipe.teacher_cache.checking.audit import AuditReport
     from mocha_pipe.teacher_cache.checking.verify import VerifyReport
-    from mocha_pipe.teacher_cache.sharing import CacheListing, TransferReport
+    from mocha_pipe.teacher_cache.sharing import CacheListing, CompactReport, TransferReport
 
 _NESTED = ("arrays", "teacher", "versions", "bytes")
 
@@ -84,6 +84,17 @@ def transfer_line(report: "TransferReport") -> str:
     line = f"{report.files} files travelled, {file_size(report.bytes)}; {report.present} were there"
     shards = report.shards_missing
     return f"{line}; {shards} shard{'s are' if shards != 1 else ' is'} still missing" if shards else line
+
+
+def compact_table(report: "CompactReport") -> Table:
+    """An archive beside its cache, array by array."""
+    title = f"{report.archive}: {report.ratio:.0%} of the cache's bytes, {report.files} files written"
+    table = plain_table("", "cache", "archive", "", "least cosine", "mean cosine", "same neighbour", title=title)
+    for name, size in report.bytes.items():
+        raw, loss = report.raw_bytes[name], report.loss.get(name)
+        lost = (f"{loss.least_cosine:.5f}", f"{loss.mean_cosine:.5f}", f"{loss.kept_neighbours:.1%}") if loss else ()
+        table.add_row(name, file_size(raw), file_size(size), f"{size / raw:.0%}", *lost)
+    return table
 
 
 def verify_lines(report: "VerifyReport") -> list[str]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.teacher_cache.archive.rounding import restore_rows, round_rows
 from mocha_pipe.teacher_cache.building.feed import CropFeed
 from mocha_pipe.teacher_cache.errors import CacheIncompleteError, CacheMismatchError
 from mocha_pipe.teacher_cache.store.cache import RegionCache
@@ -71,7 +72,7 @@ def audit_cache(
         CacheIncompleteError, CacheCorruptError: a row is not there, or damaged, or all were set aside.
         DatasetError: an image cannot be decoded any more.
     """
-    if differences := cache.spec.differences(teacher.spec):
+    if differences := cache.spec.exact.differences(teacher.spec):
         raise CacheMismatchError(
             f"cache {cache.path} was made by another teacher than the one loaded: {'; '.join(differences)}; "
             "name the one that made it with --teacher"
@@ -112,10 +113,11 @@ def _live_rows(
             names = [table.class_name(crop.row) for crop in window]
             parts.append(teacher.embed([crop.required() for crop in window], names))
             bar.update(len(window))
-    return {
-        name: np.concatenate([getattr(part, name) for part in parts]).astype(np.float16).astype(np.float64)
-        for name in cache.spec.arrays
-    }
+    found = {name: np.concatenate([getattr(part, name) for part in parts]) for name in cache.spec.arrays}
+    as_stored = {name: values.astype(np.float16) for name, values in found.items()}
+    if cache.spec.rounding:
+        as_stored = {name: restore_rows(*round_rows(values)) for name, values in as_stored.items()}
+    return {name: values.astype(np.float64) for name, values in as_stored.items()}
 
 
 def _compare(

@@ -14,6 +14,7 @@ from mocha_pipe.data.files import bytes_digest
 from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
+from mocha_pipe.teacher_cache.sharing.archived import as_cache
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache, parse_attributes
@@ -42,8 +43,10 @@ class Holding:
 
     def __init__(self, place: Place) -> None:
         """Use `at`."""
-        self.place = place
-        self.description = place.read(DESCRIPTION)
+        description = place.read(DESCRIPTION)
+        self.place = as_cache(place, description)
+        self.description = description if self.place is place else self.place.read(DESCRIPTION)
+        place = self.place
         attributes = parse_attributes(self.description, place.url)
         self.spec = TeacherSpec.from_json(attributes["teacher"])
         self.arrays = (*self.spec.arrays, "targets")
@@ -88,6 +91,11 @@ class Holding:
     def has_teacher_shard(self, shard: int) -> bool:
         """Whether a shard is done: in every array that the teacher gives."""
         return all(self.has_shard(array, shard) for array in self.spec.arrays)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes where it lies."""
+        return self.place.stored(self.files)
 
     def num_done(self, array: str) -> int:
         """Shards of an array that are there."""

@@ -46,7 +46,7 @@ def list_caches(url: str) -> list[CacheListing]:
             shards=len(holding.plan),
             done={array: holding.num_done(array) for array in holding.arrays},
             dim=holding.dims.get("targets"),
-            bytes=sum(holding.files.values()),
+            bytes=holding.bytes,
             usable=holding.has_all_targets,
             complete=holding.is_complete,
         )

@@ -36,6 +36,8 @@ class Place:
 
     batch = 1
     """Units that one call of `send` takes."""
+    filled_by = "mocha-pipe cache push"
+    """The command that puts files of a cache here."""
 
     def __init__(self, url: str) -> None:
         """Connect to nothing yet.
@@ -80,6 +82,10 @@ class Place:
         names = [(entry["name"].rstrip("/").rpartition("/")[2], entry) for entry in found]
         sizes = {name: int(entry["size"] or 0) for name, entry in names if entry["type"] != "directory"}
         return sizes, [name for name, entry in names if entry["type"] == "directory"]
+
+    def stored(self, sizes: Mapping[str, int]) -> int:
+        """Bytes that files of these sizes take here."""
+        return sum(sizes.values())
 
     def read(self, name: str) -> bytes:
         """Content of a file.

@@ -167,6 +167,6 @@ def _check(source: Holding, names: Sequence[str], folder: Path) -> None:
             remedy = (
                 f"run `mocha-pipe cache verify {place.path} --repair`"
                 if place.path is not None
-                else f"remove {what} there and push again from a sound copy: `mocha-pipe cache push FOLDER {place.url}`"
+                else f"remove {what} there and push again from a sound copy: `{place.filled_by} FOLDER {place.url}`"
             )
             raise CacheCorruptError(f"{place.url}/{name} is damaged: {finding_of(error)}; {remedy}") from error

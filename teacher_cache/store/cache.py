@@ -1,5 +1,6 @@
 """RegionCache: an existing cache, opened only when it holds what the caller expects."""
 
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mocha_pipe.teacher_cache.errors import (
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.differences import table_differences
 from mocha_pipe.teacher_cache.store.layout import (
+    ARCHIVE_FORMAT_NAME,
     FORMAT_NAME,
     FORMAT_VERSION,
     MOST,
@@ -199,9 +201,9 @@ class RegionCache:
         return CachedTargets(reader, set_aside)
 
     def _lacks(self, what: str) -> CacheIncompleteError:
-        return CacheIncompleteError(
-            f"cache {self.path} has no {what} yet; complete it with `{build_command(self.path)}`"
-        )
+        # No teacher says what was rounded.
+        command = f"mocha-pipe cache pull ARCHIVE {self.path}" if self.spec.rounding else build_command(self.path)
+        return CacheIncompleteError(f"cache {self.path} has no {what} yet; complete it with `{command}`")
 
     def info(self) -> dict[str, Any]:
         """What the cache is and how far it has come, as json values."""
@@ -260,8 +262,14 @@ def parse_attributes(content: bytes, place: str) -> dict[str, Any]:
         attributes: dict[str, Any] = document["attributes"]
         is_ours = attributes["format"] == FORMAT_NAME and "format_version" in attributes
         is_ours = is_ours and (document["zarr_format"], document["node_type"]) == (3, "group")
+        is_archive = attributes["format"] == ARCHIVE_FORMAT_NAME
     except (ValueError, KeyError, TypeError):
-        is_ours = False
+        is_ours = is_archive = False
+    if is_archive:
+        raise CacheFormatError(
+            f"{place} is the compact archive of a teacher cache; bring the cache back in a folder of its own: "
+            f"mocha-pipe cache pull {shlex.quote(place)} FOLDER"
+        )
     if not is_ours:
         raise CacheFormatError(f"{place} holds something else than a teacher cache; name another folder with --cache")
     if attributes["format_version"] != FORMAT_VERSION:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 FORMAT_NAME = "mocha-pipe teacher cache"
 FORMAT_VERSION = 2
+ARCHIVE_FORMAT_NAME = "mocha-pipe compact archive"
+"""What the description of a cache's archive says instead (archive/form.py)."""
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 """Largest number that an array can hold."""
 CHUNK_ROWS = 32  # 8 to 32 rows a chunk read fastest through the zarr API; see README.md
