@@ -10,9 +10,9 @@ import typer
 
 MEASUREMENTS = {
     "build_speed": "cache", "generate": "cache", "workers": "cache", "reading": "cache", "million": "cache",
-    "memory": "cache", "prompt_tokens": "cache", "sharing": "cache", "pack": "training", "steps": "training",
-    "frozen": "training", "classify": "personal", "episodes": "personal", "detect": "personal", "export": "personal",
-    "shapes": "personal", "check": "data", "families": "teachers",
+    "memory": "cache", "prompt_tokens": "cache", "sharing": "cache", "compact": "cache", "pack": "training",
+    "steps": "training", "frozen": "training", "classify": "personal", "episodes": "personal", "detect": "personal",
+    "export": "personal", "shapes": "personal", "check": "data", "families": "teachers",
 }  # fmt: skip
 """Modules with a function `measure(root)`, and the room of each."""
 

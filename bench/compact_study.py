@@ -72,8 +72,8 @@ def change_figure(change: Interval, pairs: Sequence[Sequence[float]]) -> Figure:
     listed = ", ".join(f"{lossy:.1f} and {own:.1f}" for own, lossy in pairs)
     return Figure(
         value=change.mean, target=-width if np.isfinite(width) else None, better="higher",
-        note=f"{interval_words(change)}gain in mAP50-95 at 1 shot of a student on targets from a lossy archive, less that on "
-        f"the exact ones, by seed: {listed}",
+        note=f"{interval_words(change)}gain in mAP50-95 at 1 shot of a student on targets from a lossy archive, less "
+        f"that on the exact ones, by seed: {listed}",
     )  # fmt: skip
 
 

@@ -32,12 +32,11 @@ def as_cache(place: Place, description: bytes) -> Place:
 class ArchivedCache(Place):
     """Files of the cache in an archive, by the names and in the sizes that they have in a cache."""
 
-    filled_by = "mocha-pipe cache compact"
-
     def __init__(self, archive: Place, form: ArchiveForm) -> None:
         """Read nothing yet."""
         self.url, self.protocol, self.root, self.batch = archive.url, archive.protocol, archive.root, archive.batch
         self.path = None  # no folder of a cache, even on this machine
+        self.filled_by = "mocha-pipe cache compact" + (" --lossy" if form.is_lossy else "")
         self._archive, self._form = archive, form
         self._stored: dict[str, int] = {}
 

@@ -132,6 +132,7 @@ def mirror(url: str, root: Path, *, progress: bool = False) -> Path:
 def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> TransferReport:
     """Copy a local cache to a URL."""
     there = Holding.at(place) or _claim(transfer, source, place)
+    place = there.place  # an archive takes no file of a cache
     send = partial(send_units, source, place, there.files)
     has_targets = source.has_current_targets
     there.require_fit(source, remedy, with_targets=has_targets)

@@ -31,6 +31,7 @@ CHANGES: dict[str, Any] = {
     "visual_dim": 9,
     "sees": "the middle 14 x 14 of 16 x 16 pixels, 87.5 % of each side",
     "image_tokens": 64,
+    "rounding": "to whole numbers",
 }
 
 
@@ -56,7 +57,7 @@ def test_digest_is_pinned(helpers: SimpleNamespace) -> None:
     assert helpers.spec.digest() == "65cb43a7ced70e9880c442c8111939f7"
 
 
-@pytest.mark.parametrize("name", ["sees", "image_tokens"])
+@pytest.mark.parametrize("name", ["sees", "image_tokens", "rounding"])
 def test_a_later_field_is_none_of_a_llava(helpers: SimpleNamespace, name: str) -> None:
     """Caches that were written before there were other teachers have no such field."""
     assert name not in helpers.spec.to_json()
@@ -121,7 +122,7 @@ def test_unknown_or_missing_field_is_refused(helpers: SimpleNamespace) -> None:
     message = (
         "a teacher spec has exactly the fields model, revision, prompt, mode, layer, pooling, crop_margin, crop_size, "
         "dtype, visual, visual_revision, max_new_tokens, num_beams, hidden_dim, visual_dim, sees, image_tokens, "
-        "sampling_seed, no_repeat_ngram, all_beams; found layer: Field required; temperature: Unexpected keyword "
+        "sampling_seed, no_repeat_ngram, all_beams, rounding; found layer: Field required; temperature: Unexpected keyword "
         "argument; read this cache with the version of mocha-pipe that wrote it"
     )
     with pytest.raises(CacheFormatError) as caught:
@@ -142,5 +143,5 @@ def test_wrong_type_is_refused(helpers: SimpleNamespace, name: str, value: objec
     with pytest.raises(CacheFormatError) as caught:
         TeacherSpec.from_json({**helpers.spec.to_json(), name: value})
     assert str(caught.value).endswith(
-        f"no_repeat_ngram, all_beams; found {message}; read this cache with the version of mocha-pipe that wrote it"
+        f"all_beams, rounding; found {message}; read this cache with the version of mocha-pipe that wrote it"
     )

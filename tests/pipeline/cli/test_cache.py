@@ -261,6 +261,43 @@ def test_a_cache_travels_to_another_folder_and_back(command: Command, built: Pat
     assert "1/1" in table
 
 
+def test_an_archive_takes_fewer_bytes_and_comes_back(command: Command, built: Path, tmp_path: Path) -> None:
+    archive, back = tmp_path / "archive", tmp_path / "back"
+    told = json.loads(command("cache", "compact", built, archive, "--json").stdout)
+    assert told["loss"] == {}
+    assert told["bytes"]["hidden"] < told["raw_bytes"]["hidden"]
+    assert command("cache", "push", built, archive, "--compact").exit_code == 0
+    assert command("cache", "pull", archive, back).exit_code == 0
+    assert files_of(back) == files_of(built)
+
+
+def test_what_rounding_does_is_told_and_no_repair_hides_it(
+    command: Command, world: Path, built: Path, tmp_path: Path
+) -> None:
+    archive, back = tmp_path / "archive", tmp_path / "back"
+    result = command("cache", "push", built, archive, "--compact", "--lossy")
+    assert "cosine" in result.stdout
+    assert "0.9999" in result.stdout
+    assert command("cache", "pull", archive, back).exit_code == 0
+    info = command("cache", "info", back)
+    assert "every row to whole multiples of" in " ".join(info.stdout.split())
+    flip_bit(back / "hidden/c.0.0")
+    result = command("cache", "verify", back, "--repair", "--data", world / "data.yaml")
+    assert result.exit_code == 2
+    assert "came from a lossy archive, whose values no teacher says again; remove hidden/c.0.0 and" in result.stderr
+    assert result.stderr.strip().endswith(f"mocha-pipe cache pull ARCHIVE {back}")
+    (back / "hidden/c.0.0").unlink()
+    assert command("cache", "pull", archive, back).exit_code == 0
+    assert command("cache", "verify", back).exit_code == 0
+
+
+def test_lossy_belongs_to_compact(command: Command, built: Path, tmp_path: Path) -> None:
+    result = command("cache", "push", built, tmp_path / "other", "--lossy")
+    assert result.exit_code == 2
+    assert "--lossy rounds what --compact compresses: give both, or neither" in " ".join(result.stderr.split())
+    assert not (tmp_path / "other").exists()
+
+
 def test_merge_derives_the_targets_with_the_last_shard(command: Command, built: Path, tmp_path: Path) -> None:
     part = Path(shutil.copytree(built, tmp_path / "part"))
     for name in ("targets", "projection.safetensors", "complete.json"):
