@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from filelock import FileLock, Timeout
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_ROWS_AT_ONCE = 2**20
+"""Of a parquet file, as many as one of its row groups holds."""
 LOCK_NAME = ".mocha-pipe.lock"
 """Of a lock file; locking empties a file, so that its name must be nobody else's."""
 _UMASK = os.umask(0)  # can only be read by setting it
@@ -129,18 +131,29 @@ def write_json(path: Path, value: object) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_parquet(path: Path, columns: Iterable[object], schema: "pa.Schema") -> None:
-    """Write columns, in the order of the schema, atomically. Equal content gives equal bytes."""
+def write_parquet(path: Path, columns: Sequence[Any], schema: "pa.Schema") -> None:
+    """Write columns atomically, a part at a time. Equal content gives equal bytes.
+
+    Args:
+        path: The file.
+        columns: In the order of the schema, of one length; whatever can be sliced and pyarrow takes.
+        schema: Names and types.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    with atomic_path(path) as temporary:
-        # Every setting that decides bytes is fixed here, so that a newer default of pyarrow changes none.
-        pq.write_table(
-            pa.Table.from_arrays(arrays, schema=schema), temporary, version="2.6", compression="zstd",
-            compression_level=3, use_dictionary=False, write_page_checksum=True,
-        )  # fmt: skip
+    # Every setting that decides bytes is fixed here, so that a newer default of pyarrow changes none.
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(
+            temporary, schema, version="2.6", compression="zstd", compression_level=3, use_dictionary=False,
+            write_page_checksum=True,
+        ) as writer,
+    ):  # fmt: skip
+        for start in range(0, max(1, len(columns[0])), _ROWS_AT_ONCE):
+            parts = [column[start : start + _ROWS_AT_ONCE] for column in columns]
+            arrays = [pa.array(part, field.type) for part, field in zip(parts, schema, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=_ROWS_AT_ONCE)
 
 
 def name_inside(path: Path, root: Path) -> str | None:

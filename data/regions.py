@@ -28,6 +28,7 @@ from mocha_pipe.data.types import DetectionSource
 IMAGES_FILE = "images.parquet"
 REGIONS_FILE = "regions.parquet"
 
+_ROWS_AT_ONCE = 2**16
 _REBUILD = "remove the folder and run: mocha-pipe cache build"
 _IMAGES_SCHEMA = pa.schema(
     [
@@ -137,13 +138,9 @@ class RegionTable:
     def write(self, folder: Path) -> None:
         """Write images.parquet and regions.parquet, each atomically; equal tables give equal bytes."""
         images = [self.image_names, self.image_digests, *self.image_sizes.T, np.diff(self.first_row)]
-        keys = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(32), len(self), [None, pa.py_buffer(np.ascontiguousarray(self.keys).tobytes())]
-        )
         image = np.repeat(np.arange(len(self.image_names), dtype=np.int32), np.diff(self.first_row))
-        class_name = pa.DictionaryArray.from_arrays(self.class_ids, pa.array(self.class_names, pa.string()))
-        regions = [keys.cast(pa.binary()).cast(pa.string()), self.class_ids, *self.xyxy.T, image]
-        regions += [class_name.cast(pa.string())]
+        class_name = np.array(self.class_names, dtype=object)[self.class_ids]
+        regions = [self.keys, self.class_ids, *self.xyxy.T, image, class_name]
         write_parquet(folder / IMAGES_FILE, images, _IMAGES_SCHEMA.with_metadata(self._metadata()))
         write_parquet(folder / REGIONS_FILE, regions, _REGIONS_SCHEMA.with_metadata(self._metadata()))
 
@@ -194,16 +191,20 @@ def recompute_keys(table: RegionTable) -> NDArray[np.bytes_]:  # (N,) S32
     to whole 1/100 px (four little-endian int64), and the class name in UTF-8. It holds the name and not its id, so that
     a class may move in the list.
     """
-    images = np.repeat(np.arange(len(table.image_names)), np.diff(table.first_row)).tolist()
-    boxes = in_hundredths(table.xyxy).astype("<i8").tobytes()
     names = [name.encode() for name in table.class_names]
-    digests = [bytes.fromhex(digest) for digest in table.image_digests]
-    ids = table.class_ids.tolist()
-    keys = [
-        hashlib.blake2b(digests[image] + boxes[32 * row : 32 * row + 32] + names[ids[row]], digest_size=16).hexdigest()
-        for row, image in enumerate(images)
-    ]
-    return np.array(keys, dtype="S32")
+    keys = np.zeros(len(table), "S32")
+    for start in range(0, len(table), _ROWS_AT_ONCE):  # a list of ten million Python objects takes a gigabyte
+        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(table)))
+        images, ids = table.image_of_rows(rows).tolist(), table.class_ids[rows].tolist()
+        boxes = in_hundredths(table.xyxy[rows]).astype("<i8").tobytes()
+        keys[rows] = [
+            hashlib.blake2b(
+                bytes.fromhex(table.image_digests[image]) + boxes[32 * row : 32 * row + 32] + names[class_id],
+                digest_size=16,
+            ).hexdigest()
+            for row, (image, class_id) in enumerate(zip(images, ids, strict=True))
+        ]
+    return keys
 
 
 def _keys(column: pa.ChunkedArray) -> NDArray[np.bytes_]:  # (N,) S32

@@ -62,6 +62,12 @@ class TeacherSpec:
     image_tokens: int = 0
     """Tokens that a language model reads of one crop; 0 for a LLaVA-1.5, where they follow from `crop_size`, and for an
     image encoder."""
+    sampling_seed: int | None = None
+    """Seed of answers that are drawn; None for the likeliest."""
+    no_repeat_ngram: int = 0
+    """Tokens of which no sequence may stand twice in question and answer; 0 allows all."""
+    all_beams: bool = False
+    """Whether the states of all beams are pooled, and not those of the answer alone."""
     rounding: str = ""
     """How the cached values were rounded on their way through a lossy archive, in words; empty for what the teacher
     said."""
@@ -70,13 +76,6 @@ class TeacherSpec:
     def exact(self) -> "TeacherSpec":
         """The spec of the teacher itself, before its values were rounded."""
         return replace(self, rounding="")
-
-    sampling_seed: int | None = None
-    """Seed of answers that are drawn; None for the likeliest."""
-    no_repeat_ngram: int = 0
-    """Tokens of which no sequence may stand twice in question and answer; 0 allows all."""
-    all_beams: bool = False
-    """Whether the states of all beams are pooled, and not those of the answer alone."""
 
     @property
     def arrays(self) -> dict[str, int]:

@@ -1,5 +1,7 @@
 """A cache of a million regions: opening it, resuming its build, and the memory of a build worker.
 
+ten_million.py measures the same, and more, at ten times as many.
+
 The regions are synthetic: 200,000 images, all of which are the same small file. Shards are as large as those of a real
 build, 4096 + 1024 wide. Finished shards are sparse files, since nothing reads them.
 """
@@ -37,20 +39,24 @@ def measure(root: Path, *, images: int = IMAGES, rows_per_shard: int = ROWS_PER_
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root) as name:
         folder = Path(name)
-        table = _write_table(folder / "large", images)
-        _write_table(folder / "small", images // SMALL)
-        _mostly_built(folder / "cache", table)
-        return {**_open_and_resume(folder), **_memory(folder, rows_per_shard)}
+        table = write_table(folder / "large", images)
+        write_table(folder / "small", images // SMALL)
+        mostly_built(folder / "cache", table)
+        return {
+            **open_and_resume(folder, "1e6", target=10.0, rounds=ROUNDS),
+            "memory_1e6_vs_1e5": worker_memory(folder, rows_per_shard),
+        }
 
 
-def _write_table(folder: Path, images: int) -> RegionTable:
+def write_table(folder: Path, images: int) -> RegionTable:
+    """A table of so many images in a folder, and itself."""
     folder.mkdir()
     table = synthetic_table(images, most=MOST_REGIONS)
     table.write(folder)
     return table
 
 
-def _mostly_built(folder: Path, table: RegionTable) -> None:
+def mostly_built(folder: Path, table: RegionTable) -> None:
     """A cache that lacks every tenth shard, as several killed builds leave it."""
     spec = synthetic_spec(hidden_dim=HIDDEN_DIM, visual_dim=VISUAL_DIM)
     plan = ShardPlan.for_rows(len(table))
@@ -68,10 +74,16 @@ class _ReachedTeacher(Exception):  # noqa: N818  (no error: the build came as fa
     """A build wants its teacher."""
 
 
-def _open_and_resume(folder: Path) -> dict[str, Figure]:
+def open_and_resume(folder: Path, size: str, *, target: float, rounds: int) -> dict[str, Figure]:
     """Seconds to open the cache, and from the start of a resumed build until it asks for its teacher.
 
     A build asks for its teacher when its first window of crops is cut.
+
+    Args:
+        folder: holds the table in `large` and the cache in `cache`.
+        size: of the table, for the figures' names.
+        target: of the resumed build.
+        rounds: of which the median counts.
     """
 
     def load_teacher() -> Teacher:
@@ -79,7 +91,7 @@ def _open_and_resume(folder: Path) -> dict[str, Figure]:
 
     spec = synthetic_spec(hidden_dim=HIDDEN_DIM, visual_dim=VISUAL_DIM)
     opened, resumed, read = [], [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         started = perf_counter()
         table = RegionTable.read(folder / "large")  # a new one each round: a table keeps what it computed
         read.append(perf_counter() - started)
@@ -94,34 +106,32 @@ def _open_and_resume(folder: Path) -> dict[str, Figure]:
             resumed.append(perf_counter() - started)
     regions = f"{len(table):,} regions, {len(table.image_names):,} images"
     return {
-        "open_1e6_s": Figure(
+        f"open_{size}_s": Figure(
             value=statistics.median(opened), target=1.0, better="lower",
             note=f"seconds of RegionCache.open; {regions}; reading the table, where rows are named by key, takes "
             f"{statistics.median(read):.1f} s more",
         ),
-        "resume_scan_1e6_s": Figure(
-            value=statistics.median(resumed), target=10.0, better="lower",
+        f"resume_scan_{size}_s": Figure(
+            value=statistics.median(resumed), target=target, better="lower",
             note="seconds from build_cache to its teacher: comparing the tables, equal regions, listing shards, "
             f"claiming one, its first 128 crops; {regions}, nine of ten shards there; data set opened before",
         ),
     }  # fmt: skip
 
 
-def _memory(folder: Path, rows_per_shard: int) -> dict[str, Figure]:
-    """Peak memory of a worker, less the memory of its table."""
+def worker_memory(folder: Path, rows_per_shard: int) -> Figure:
+    """Peak memory of a worker, less that of its table, with the table in `large` against that in `small`."""
     peaks, notes = {}, []
     for size in ("small", "large"):
         regions, table_bytes, peak = in_a_process("memory", _build_some, folder, size, rows_per_shard)
         peaks[size] = peak - table_bytes
         notes.append(f"{regions:,} regions: peak {peak / 2**20:.0f} MiB, table {table_bytes / 2**20:.0f} MiB")
-    return {
-        "memory_1e6_vs_1e5": Figure(
-            value=peaks["large"] / peaks["small"], target=1.3, better="lower",
-            note=f"peak resident memory of a build worker, its table taken off; {'; '.join(notes)}; table = growth of "
-            "resident memory while data set, table, its digest and its index of equal keys are loaded; "
-            f"{EMBEDDED_SHARDS} shards of {rows_per_shard} regions each, {HIDDEN_DIM} + {VISUAL_DIM} wide",
-        )
-    }  # fmt: skip
+    return Figure(
+        value=peaks["large"] / peaks["small"], target=1.3, better="lower",
+        note=f"peak resident memory of a build worker, its table taken off; {'; '.join(notes)}; table = growth of "
+        "resident memory while data set, table, its digest and its index of equal keys are loaded; "
+        f"{EMBEDDED_SHARDS} shards of {rows_per_shard} regions each, {HIDDEN_DIM} + {VISUAL_DIM} wide",
+    )  # fmt: skip
 
 
 def _build_some(folder: Path, size: str, rows_per_shard: int) -> tuple[int, int, int]:

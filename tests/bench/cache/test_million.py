@@ -35,8 +35,8 @@ def test_a_large_table_has_its_figures(
 
 
 def test_a_mostly_built_cache_lacks_every_tenth_shard(tmp_path: Path) -> None:
-    table = million._write_table(tmp_path / "table", 1200)
-    million._mostly_built(tmp_path / "cache", table)
+    table = million.write_table(tmp_path / "table", 1200)
+    million.mostly_built(tmp_path / "cache", table)
     shards = range(-(-len(table) // 256))
     for name in TEACHER_ARRAYS:
         folder = tmp_path / "cache" / name
