@@ -10,7 +10,8 @@ import typer
 
 MEASUREMENTS = {
     "build_speed": "cache", "generate": "cache", "workers": "cache", "reading": "cache", "million": "cache",
-    "memory": "cache", "prompt_tokens": "cache", "sharing": "cache", "compact": "cache", "pack": "training",
+    "memory": "cache", "prompt_tokens": "cache", "sharing": "cache", "compact": "cache",
+    "ten_million": "cache", "claiming": "cache", "verify": "cache", "pack": "training",
     "steps": "training", "frozen": "training", "classify": "personal", "episodes": "personal", "detect": "personal",
     "export": "personal", "shapes": "personal", "check": "data", "families": "teachers",
 }  # fmt: skip

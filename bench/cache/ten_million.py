@@ -21,15 +21,21 @@ from bench.cache.million import (
     write_table,
 )
 from bench.figures import Figure
-from bench.inputs import MINIATURE_TEACHER
-from bench.synthetic import synthetic_source
+from bench.synthetic import synthetic_source, synthetic_spec
 from bench.timing import seconds
 from mocha_pipe.data.regions import RegionTable
-from mocha_pipe.pipeline.run.inputs import teacher_config
+from mocha_pipe.pipeline.run.inputs import MINIATURE_TEACHER, teacher_config
 from mocha_pipe.teacher_cache.building.plan import plan_build
 from mocha_pipe.teacher_cache.checking.verify import verify_cache
 from mocha_pipe.teacher_cache.store.cache import RegionCache
-from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_array_atomically, encode_shard, shard_path
+from mocha_pipe.teacher_cache.store.layout import (
+    CHUNK_ROWS,
+    ShardPlan,
+    create_array_atomically,
+    create_group,
+    encode_shard,
+    shard_path,
+)
 from mocha_pipe.teacher_cache.store.targets import CachedTargets
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
@@ -62,9 +68,7 @@ def _plan(folder: Path) -> Figure:
     table = RegionTable.read(folder / "large")
     source = synthetic_source(table, folder)
     teacher = teacher_config(TeacherConfig(model=MINIATURE_TEACHER, device="cpu"))
-    spent = seconds(
-        lambda: plan_build(source, table, folder / "new", teacher, dim=None, sample=64, device="cpu")
-    )
+    spent = seconds(lambda: plan_build(source, table, folder / "new", teacher, dim=None, sample=64, device="cpu"))
     return Figure(
         value=spent, better="lower",
         note=f"seconds of a plan for {len(table):,} regions, the teacher on 64 of them included",
@@ -72,13 +76,47 @@ def _plan(folder: Path) -> Figure:
 
 
 def _fetch(folder: Path) -> Figure:
-    """Rows of random images from targets whose files have an index and no content."""
+    """Random regions from targets whose files have an index and no content."""
     cache = RegionCache.open(folder / "cache")
     create_array_atomically(cache.path, "targets", cache.plan, DIM, {"projection_digest": "0" * 32})
-    for shard in {0, len(cache.plan) - 1}:
-        start, stop = cache.plan.span(shard)
-        whole = encode_shard(np.zeros((stop - start, DIM), np.float16), cache.plan.rows_per_shard)
-        _write_sparse(shard_path(cache.path / "targets", shard), whole, cache.plan)
-    for shard in range(1, len(cache.plan) - 1):
-        _write_sparse(shard_path(cache.path / "targets", shard), whole_shard(cache.plan), cache.plan)
-    raise NotImplementedError
+    last = len(cache.plan) - 1
+    contents = {
+        shard: encode_shard(np.zeros((stop - start, DIM), np.float16), cache.plan.rows_per_shard)
+        for shard, (start, stop) in ((0, cache.plan.span(0)), (last, cache.plan.span(last)))
+    }
+    for shard in range(len(cache.plan)):
+        _write_sparse(shard_path(cache.path / "targets", shard), contents.get(shard, contents[0]), cache.plan)
+    started = perf_counter()
+    targets = CachedTargets(cache.rows("targets"), np.zeros(0, np.int64))
+    opened = perf_counter() - started
+    generator = np.random.default_rng(0)
+    steps = [generator.choice(cache.plan.rows, STEP_ROWS).astype(np.int64) for _ in range(STEPS)]
+    times = [1000 * seconds(lambda rows=rows: targets.lookup(rows)) for rows in steps * 2]  # type: ignore[misc]
+    return Figure(
+        value=statistics.median(times[STEPS:]), better="lower",
+        note=f"milliseconds to fetch the targets of {STEP_ROWS} random regions of {cache.plan.rows:,}, {DIM} wide; "
+        f"mapping {len(cache.plan)} files takes {opened:.2f} s before",
+    )  # fmt: skip
+
+
+def _write_sparse(path: Path, content: bytes, plan: ShardPlan) -> None:
+    """A file of this size that holds the index at the end of the content, and nothing before it."""
+    index = content[-(plan.rows_per_shard // CHUNK_ROWS * 16 + 4) :]
+    with path.open("wb") as stream:
+        stream.truncate(len(content) - len(index))
+        stream.seek(0, 2)
+        stream.write(index)
+
+
+def _verify(folder: Path) -> Figure:
+    """A whole verify of a cache that has its table and no shard."""
+    table = RegionTable.read(folder / "large")
+    spec = synthetic_spec(hidden_dim=HIDDEN_DIM, visual_dim=VISUAL_DIM)
+    create_group(folder / "empty", plan=ShardPlan.for_rows(len(table)), spec=spec, table=table)
+    del table
+    report = verify_cache(folder / "empty")
+    assert {finding.kind for finding in report.findings} == {"missing"}
+    return Figure(
+        value=report.seconds, better="lower",
+        note=f"seconds to verify the table of {report.rows:,} regions, every key computed again",
+    )  # fmt: skip

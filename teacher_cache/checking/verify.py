@@ -4,8 +4,10 @@ Two sound files that changed places, such as two shards, are not seen here: that
 Legend: N rows of an array, n rows of one shard, D width of an array.
 """
 
+import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -17,6 +19,7 @@ from tqdm import tqdm
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, recompute_keys
+from mocha_pipe.teacher_cache.checking.rows import RowFacts, row_facts
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, PROJECTION_NAME, RegionCache, folder_bytes
 from mocha_pipe.teacher_cache.store.consolidated import consolidate, is_consolidated
@@ -25,8 +28,8 @@ from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_quarantine_file
 from mocha_pipe.teacher_cache.store.reader import is_described
 
-NORM_SPREAD = 100.0
-"""A row's norm must lie within this factor of its array's median."""
+SIZE_SPREAD = 100.0
+"""The largest number of a row must lie within this factor of its array's median."""
 
 Kind = Literal["missing", "damaged", "suspect", "stale"]
 
@@ -61,7 +64,7 @@ class VerifyReport:
 
 
 def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
-    """Check a whole cache, one shard in memory at a time.
+    """Check a whole cache, a megabyte of each shard in memory at a time.
 
     Raises:
         CacheNotFoundError, CacheFormatError: there is no cache that could be checked.
@@ -153,46 +156,51 @@ def finding_of(error: MochaError) -> str:
 
 
 def _array(cache: RegionCache, name: str, is_aside_N: NDArray[np.bool_], bar: "tqdm[NoReturn]") -> Iterator[Finding]:
-    """The shards of one array: bytes, gaps and values of each, then the norms of all."""
+    """The shards of one array: bytes, gaps and values of each, then the sizes of all rows."""
     reader = cache.rows(name)
-    missing = reader.missing()
-    norms_N = np.full(cache.plan.rows, np.nan, np.float32)
+    missing = set(reader.missing())
+    sizes_N = np.full(cache.plan.rows, np.nan, np.float32)
 
     def found(kind: Kind, shard: int, message: str) -> Finding:
         file = f"{name}/{shard_path(Path(), shard).name}"
         return Finding(kind=kind, file=file, message=message, array=name, shard=shard)
 
-    for shard in range(len(cache.plan)):
-        bar.update()
+    def look(shard: int) -> RowFacts | MochaError | None:
         if shard in missing:
-            yield found("missing", shard, "not computed yet")
-            continue
-        start, stop = cache.plan.span(shard)
+            return None
         try:
-            values_nD = reader.block(start, stop).astype(np.float32)
+            return row_facts(reader.pieces(shard), is_aside_N[slice(*cache.plan.span(shard))])
         except MochaError as error:
-            yield found("damaged", shard, finding_of(error))
-            continue
-        is_aside = is_aside_N[start:stop]
-        is_finite = np.isfinite(values_nD).all(axis=1)
-        is_flat = is_finite & (values_nD.max(axis=1) == values_nD.min(axis=1))
-        for is_wrong, what in (
-            (~is_finite & ~is_aside, "not finite and not set aside"),
-            (is_aside & ~np.isnan(values_nD).all(axis=1), "set aside but not empty"),
-            (is_flat & (values_nD.shape[1] > 1), "the same number throughout"),
-        ):
-            if is_wrong.any():
-                yield found("suspect", shard, f"{_rows(np.flatnonzero(is_wrong) + start)} {what}")
-        norms_N[start:stop] = np.where(is_finite & ~is_flat, np.linalg.norm(values_nD, axis=1), np.nan)
-    if np.isnan(norms_N).all():
+            return error
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "verify") as pool:
+        for shard, facts in enumerate(pool.map(look, range(len(cache.plan)))):
+            bar.update()
+            if facts is None:
+                yield found("missing", shard, "not computed yet")
+                continue
+            if isinstance(facts, MochaError):
+                yield found("damaged", shard, finding_of(facts))
+                continue
+            start, stop = cache.plan.span(shard)
+            is_aside = is_aside_N[start:stop]
+            for is_wrong, what in (
+                (~facts.is_finite & ~is_aside, "not finite and not set aside"),
+                (is_aside & ~facts.is_empty, "set aside but not empty"),
+                (facts.is_flat, "the same number throughout"),
+            ):
+                if is_wrong.any():
+                    yield found("suspect", shard, f"{_rows(np.flatnonzero(is_wrong) + start)} {what}")
+            sizes_N[start:stop] = np.where(facts.is_finite & ~facts.is_flat, facts.largest, np.nan)
+    if np.isnan(sizes_N).all():
         return
-    median = float(np.nanmedian(norms_N))
-    low, high = median / NORM_SPREAD, median * NORM_SPREAD
-    outside = np.flatnonzero((norms_N < low) | (norms_N > high))
+    median = float(np.nanmedian(sizes_N))
+    low, high = median / SIZE_SPREAD, median * SIZE_SPREAD
+    outside = np.flatnonzero((sizes_N < low) | (sizes_N > high))
     shards = outside // cache.plan.rows_per_shard
     for shard in np.unique(shards).tolist():
         rows = outside[shards == shard]
-        message = f"{_rows(rows)} of norm {norms_N[rows[0]]:.3g}, outside {low:.3g} to {high:.3g}"
+        message = f"{_rows(rows)} of size {sizes_N[rows[0]]:.3g}, outside {low:.3g} to {high:.3g}"
         yield found("suspect", shard, message)
 
 

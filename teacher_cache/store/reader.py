@@ -8,7 +8,7 @@ Legend: N rows, D width, S rows per shard, n rows asked for.
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
@@ -26,6 +26,8 @@ from mocha_pipe.teacher_cache.store.layout import (
     shard_path,
 )
 from mocha_pipe.teacher_cache.store.shard_file import ShardFile
+
+Read = TypeVar("Read")
 
 
 class ShardRows:
@@ -110,6 +112,16 @@ class ShardRows:
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return whole[start % size : start % size + stop - start]
 
+    def pieces(self, shard: int) -> Iterator[NDArray[np.float16]]:  # (..., D)
+        """The rows of a shard in their order, as `ShardFile.pieces` gives them; in one piece where zarr reads them.
+
+        Raises:
+            CacheIncompleteError: it has not been computed.
+            CacheCorruptError: its file is damaged.
+        """
+        pieces = self._from_file(shard, ShardFile.pieces)
+        return iter([self._through_zarr(*self.plan.span(shard))]) if pieces is None else pieces
+
     def mapped(self, shard: int) -> NDArray[np.float16] | None:  # (chunks, C, D)
         """A shard's rows as `ShardFile.map` gives them, mapped once; None where zarr has to read them.
 
@@ -125,9 +137,7 @@ class ShardRows:
         rows = self._from_file(shard, ShardFile.read)
         return self._through_zarr(*self.plan.span(shard)) if rows is None else rows
 
-    def _from_file(
-        self, shard: int, read: Callable[[ShardFile], NDArray[np.float16] | None]
-    ) -> NDArray[np.float16] | None:
+    def _from_file(self, shard: int, read: Callable[[ShardFile], Read | None]) -> Read | None:
         if not self.is_plain:
             return None
         try:

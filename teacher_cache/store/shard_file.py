@@ -4,6 +4,7 @@ Without compression, chunk c of a shard lies at c times the bytes of a chunk. Th
 Legend: D width, n rows of the shard, C rows per chunk (`CHUNK_ROWS`).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,7 @@ from mocha_pipe.teacher_cache.store.layout import CHUNK_ROWS, ShardPlan
 
 _ITEM = 2  # bytes of a float16
 _CHECKSUM = 4  # bytes of a crc32c
+_PIECE = 2**20  # bytes
 _ABSENT = np.uint64(2**64 - 1)
 
 
@@ -46,14 +48,40 @@ class ShardFile:
             content = np.fromfile(stream, np.uint8, self._num_chunks * self._chunk_bytes)
         if len(content) < self._num_chunks * self._chunk_bytes:
             raise self._damaged("it became shorter while it was read")
-        chunks = content.reshape(self._num_chunks, self._chunk_bytes)
-        for number, chunk in enumerate(chunks):
+        chunks = self._verified(content, 0)
+        start, stop = self.plan.span(self.shard)
+        return np.ascontiguousarray(chunks).reshape(-1, self.dim)[: stop - start]
+
+    def pieces(self) -> Iterator[NDArray[np.float16]] | None:  # (chunks, C, D)
+        """Its rows a megabyte at a time, every checksum verified, the last chunk filled up; None as in `read`.
+
+        Each piece takes the place of the one before: a gigabyte of fresh memory costs several times its reading.
+
+        Raises:
+            CacheCorruptError: something of the file is damaged; here or while the pieces are taken.
+            FileNotFoundError: there is no such file.
+        """
+        with self.path.open("rb") as stream:
+            return self._pieces() if self._has_plain_index(stream) else None
+
+    def _pieces(self) -> Iterator[NDArray[np.float16]]:
+        at_once = min(self._num_chunks, max(1, _PIECE // self._chunk_bytes))
+        content = np.empty(at_once * self._chunk_bytes, np.uint8)
+        with self.path.open("rb", buffering=0) as stream:
+            for first in range(0, self._num_chunks, at_once):
+                part = content[: min(at_once, self._num_chunks - first) * self._chunk_bytes]
+                if stream.readinto(memoryview(part)) < len(part):
+                    raise self._damaged("it became shorter while it was read")
+                yield self._verified(part, first)
+
+    def _verified(self, content: NDArray[np.uint8], first: int) -> NDArray[np.float16]:  # (chunks, C, D)
+        """The rows in the bytes of whole chunks, of which the first has this number; nothing is copied."""
+        chunks = content.reshape(-1, self._chunk_bytes)
+        for number, chunk in enumerate(chunks, first):
             # The checksum alone: the codec's `decode` also copies each chunk, which takes a quarter longer if D is 512.
             if CRC32C.checksum(chunk[:-_CHECKSUM]) != int(chunk[-_CHECKSUM:].view("<u4")[0]):
                 raise self._damaged(f"chunk {number} fails its checksum")
-        rows = np.ascontiguousarray(chunks[:, :-_CHECKSUM]).view(np.float16).reshape(-1, self.dim)
-        start, stop = self.plan.span(self.shard)
-        return rows[: stop - start]
+        return chunks[:, :-_CHECKSUM].view(np.float16).reshape(-1, CHUNK_ROWS, self.dim)
 
     def check(self) -> None:
         """Verify size, index and every chunk's checksum.
