@@ -197,10 +197,11 @@ def recompute_keys(table: RegionTable) -> NDArray[np.bytes_]:  # (N,) S32
         rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(table)))
         images, ids = table.image_of_rows(rows).tolist(), table.class_ids[rows].tolist()
         boxes = in_hundredths(table.xyxy[rows]).astype("<i8").tobytes()
+        first, last = images[0], images[-1] + 1
+        digests = [bytes.fromhex(digest) for digest in table.image_digests[first:last]]
         keys[rows] = [
             hashlib.blake2b(
-                bytes.fromhex(table.image_digests[image]) + boxes[32 * row : 32 * row + 32] + names[class_id],
-                digest_size=16,
+                digests[image - first] + boxes[32 * row : 32 * row + 32] + names[class_id], digest_size=16
             ).hexdigest()
             for row, (image, class_id) in enumerate(zip(images, ids, strict=True))
         ]

@@ -24,7 +24,7 @@ from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_group, write_shard
 
-PROCESSES, KILLED, SHARDS = 64, 20, 600
+PROCESSES, KILLED, SHARDS = 64, 20, 300
 WORK_SECONDS = 0.02
 _TIMEOUT = 300.0
 

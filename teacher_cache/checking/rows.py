@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 _SIGN = 0x8000
 _INFINITY = 0x7C00  # NaN lies above
+_FEW = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,14 +38,20 @@ def row_facts(pieces: Iterable[NDArray[np.float16]], asked: NDArray[np.bool_]) -
     tops, are_flat, are_empty, first = [], [], [], 0
     for piece in pieces:
         bits = piece.view(np.uint16)
-        highest, lowest = bits.max(axis=-1).ravel(), bits.min(axis=-1).ravel()
+        highest = bits.max(axis=-1).ravel()
         positive = np.maximum(piece.view(np.int16).max(axis=-1).ravel(), 0).astype(np.uint16)
         negative = np.where(highest >= _SIGN, highest & ~np.uint16(_SIGN), 0)
         tops.append(np.maximum(positive, negative).astype(np.uint16))
-        are_flat.append(((highest == lowest) | (tops[-1] == 0)) & (piece.shape[-1] > 1))
+        # Nearly every row ends this question with its first numbers.
+        is_flat = (bits[..., :_FEW] == bits[..., :1]).all(axis=-1).ravel() | (tops[-1] == 0)
+        is_flat &= piece.shape[-1] > 1
+        for row in np.flatnonzero(is_flat):
+            numbers = _row(piece, row)
+            is_flat[row] = (numbers == numbers[0]).all()
+        are_flat.append(is_flat)
         is_empty = np.zeros(len(highest), bool)
-        here = np.flatnonzero(asked[first : first + len(highest)])
-        is_empty[here] = np.isnan(piece.reshape(-1, piece.shape[-1])[here]).all(axis=1)
+        for row in np.flatnonzero(asked[first : first + len(highest)]):
+            is_empty[row] = np.isnan(_row(piece, row)).all()
         are_empty.append(is_empty)
         first += len(highest)
     top = np.concatenate(tops)[: len(asked)]
@@ -55,3 +62,7 @@ def row_facts(pieces: Iterable[NDArray[np.float16]], asked: NDArray[np.bool_]) -
         is_empty=np.concatenate(are_empty)[: len(asked)],
         largest=top.view(np.float16).astype(np.float32),
     )
+
+
+def _row(piece: NDArray[np.float16], row: int) -> NDArray[np.float16]:  # (..., D) -> (D,)
+    return piece[np.unravel_index(row, piece.shape[:-1])]
