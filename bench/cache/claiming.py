@@ -71,7 +71,7 @@ def read_events(log: Path) -> dict[int, list[Event]]:
 
 def is_done_twice(events: list[Event], dead: set[int]) -> bool:
     """Whether a process began a shard that was done, or that another one was at which nobody killed."""
-    before = set()
+    before: set[tuple[int, bool]] = set()
     for event in events:
         if event.kind == "begun" and any(done or other not in dead for other, done in before):
             return True

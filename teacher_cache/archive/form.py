@@ -189,7 +189,7 @@ class ArchiveForm:
     ) -> zarr.Array[Any]:
         chunk_bytes = self.plan.rows_per_shard * width * 2
         library, level, block = ("zstd", 3, _BLOCK) if chunk_bytes >= _BLOCK else ("zlib", 5, 0)
-        described = {"offset": OFFSET, "step": _steps(name), "value": "(stored - offset) * step"}
+        described: dict[str, Any] = {"offset": OFFSET, "step": _steps(name), "value": "(stored - offset) * step"}
         return zarr.create_array(
             store,
             name=name,

@@ -39,7 +39,8 @@ def restore_rows(
 ) -> NDArray[np.float16]:  # (n, D), (n,) -> (n, D)
     """The rounded rows."""
     values = (stored_nD.astype(np.float32) - OFFSET) * steps_n[:, None]
-    return np.clip(values, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
+    restored_nD: NDArray[np.float16] = np.clip(values, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
+    return restored_nD
 
 
 def cosines(exact_nD: NDArray[np.float16], rounded_nD: NDArray[np.float16]) -> NDArray[np.float64]:  # -> (n,)
@@ -62,4 +63,5 @@ def _nearest(rows_nD: NDArray[np.float16]) -> NDArray[np.int64]:
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     similarity_nn = rows @ rows.T
     np.fill_diagonal(similarity_nn, -2)
-    return similarity_nn.argmax(axis=1)
+    nearest_n: NDArray[np.int64] = similarity_nn.argmax(axis=1)
+    return nearest_n

@@ -45,12 +45,12 @@ def row_facts(pieces: Iterable[NDArray[np.float16]], asked: NDArray[np.bool_]) -
         # Nearly every row ends this question with its first numbers.
         is_flat = (bits[..., :_FEW] == bits[..., :1]).all(axis=-1).ravel() | (tops[-1] == 0)
         is_flat &= piece.shape[-1] > 1
-        for row in np.flatnonzero(is_flat):
+        for row in np.flatnonzero(is_flat).tolist():
             numbers = _row(piece, row)
             is_flat[row] = (numbers == numbers[0]).all()
         are_flat.append(is_flat)
         is_empty = np.zeros(len(highest), bool)
-        for row in np.flatnonzero(asked[first : first + len(highest)]):
+        for row in np.flatnonzero(asked[first : first + len(highest)]).tolist():
             is_empty[row] = np.isnan(_row(piece, row)).all()
         are_empty.append(is_empty)
         first += len(highest)
@@ -65,4 +65,5 @@ def row_facts(pieces: Iterable[NDArray[np.float16]], asked: NDArray[np.bool_]) -
 
 
 def _row(piece: NDArray[np.float16], row: int) -> NDArray[np.float16]:  # (..., D) -> (D,)
-    return piece[np.unravel_index(row, piece.shape[:-1])]
+    numbers: NDArray[np.float16] = piece[np.unravel_index(row, piece.shape[:-1])]
+    return numbers

@@ -70,7 +70,7 @@ class ShardFile:
         with self.path.open("rb", buffering=0) as stream:
             for first in range(0, self._num_chunks, at_once):
                 part = content[: min(at_once, self._num_chunks - first) * self._chunk_bytes]
-                if stream.readinto(memoryview(part)) < len(part):
+                if stream.readinto(part.data) < len(part):
                     raise self._damaged("it became shorter while it was read")
                 yield self._verified(part, first)
 
