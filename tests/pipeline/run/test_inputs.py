@@ -36,7 +36,8 @@ def test_the_first_process_speaks_for_its_job(monkeypatch: pytest.MonkeyPatch) -
 def test_a_teacher_that_no_version_could_ask_for_is_one_line(tmp_path: Path) -> None:
     spec = SimpleNamespace(
         model="org/llava", revision="main", mode="prompt", prompt="What is the {label}?", layer=-1, crop_margin=0.0,
-        visual="tower", dtype="float8", max_new_tokens=0, num_beams=1,
+        visual="tower", dtype="float8", max_new_tokens=0, num_beams=1, sampling_seed=None,
+        no_repeat_ngram=0, all_beams=False,
     )  # fmt: skip
     cache: Any = SimpleNamespace(spec=spec, path=tmp_path)
     with pytest.raises(ConfigError) as refused:
