@@ -1,5 +1,7 @@
 """What the teacher is asked about a region (MOCHA, section on the teacher's query), and how that becomes tokens."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,7 @@ from jinja2 import TemplateError
 
 from mocha_pipe.data.errors import first_line
 from mocha_pipe.teacher_cache.errors import TeacherError
-from mocha_pipe.teacher_cache.teachers.config import LABEL_FIELD
+from mocha_pipe.teacher_cache.teachers.config import LABEL_FIELD, TeacherConfig
 
 RELEASED_FORMAT = "USER: <image>\n{question} ASSISTANT:"
 """How LLaVA-1.5 was trained to be asked; used where a checkpoint brings no chat template of its own."""
@@ -46,34 +48,63 @@ def refuse_special_tokens(processor: Any, text: str, what: str, remedy: str) -> 
         )
 
 
-def check_layout(tails: tuple[tuple[int, ...], tuple[int, ...]], highest: int, vocabulary: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What every prompt must fit into."""
+
+    vocabulary: int
+    """Token ids that the model knows."""
+    positions: int | None = None
+    """Tokens that it was made for, prompt and answer together; None where its config.json names no number."""
+    answer: int = 0
+    """Tokens that an answer may have."""
+
+    @classmethod
+    def of(cls, config: TeacherConfig, text: Any, vocabulary: int) -> "Limits":
+        """Limits of a language model with the settings `text`, asked as `config` says."""
+        answer = config.max_new_tokens if config.mode == "generate" else 0
+        return cls(vocabulary, getattr(text, "max_position_embeddings", None), answer)
+
+
+def check_layout(prompts: Sequence[Sequence[int]], image_token_id: int, limits: Limits) -> None:
     """What every prompt must be like.
 
     Args:
-        tails: tokens after the picture in the prompts of two class names.
-        highest: largest token id of a prompt.
-        vocabulary: ids that the model knows.
+        prompts: token ids of the prompts of two class names, each with the picture's tokens.
+        image_token_id: what stands where the picture's states go.
+        limits: of the model.
 
     Raises:
-        TeacherError: the question does not follow the picture, or the model lacks a token of the prompt.
+        TeacherError: the question does not follow the picture, the model lacks a token of the prompt, or the prompt
+            leaves no room: beyond its positions a model goes on without a word, and says nonsense.
     """
+    tails = [ids[len(ids) - ids[::-1].index(image_token_id) :] for ids in prompts]
     if tails[0] == tails[1]:
         found = "the question before it" if tails[0] else "none"
         raise TeacherError(
             "the teacher's chat template must put the question after the picture, for what follows the picture gets "
             f"pooled; found {found}; correct chat_template.jinja"
         )
-    if highest >= vocabulary:
+    if (highest := max(map(max, prompts))) >= limits.vocabulary:
         raise TeacherError(
-            f"every token of a prompt must be in the model's vocabulary of {vocabulary}; found the id {highest}; "
+            f"every token of a prompt must be in the model's vocabulary of {limits.vocabulary}; found the id {highest}; "
             "correct image_token_index (or image_token_id) and vocab_size in config.json, or the tokenizer's files"
+        )
+    asked = max(map(len, prompts))
+    if limits.positions is not None and asked + limits.answer > limits.positions:
+        seen = prompts[0].count(image_token_id)
+        with_answer = f", and {limits.answer} of an answer (--max-new-tokens)" if limits.answer else ""
+        raise TeacherError(
+            f"picture and question must fit into the {limits.positions} tokens that the teacher was made for; found "
+            f"{asked}, {seen} of them the picture's{with_answer}; shorten --prompt, or lower --image-tokens or "
+            "--max-new-tokens if you passed them"
         )
 
 
 class PromptEncoder:
     """Token ids of the whole prompt, one class name at a time: chat format, image placeholders, question."""
 
-    def __init__(self, processor: Any, question: str, *, crop_size: int, image_tokens: int, vocabulary: int) -> None:
+    def __init__(self, processor: Any, question: str, *, crop_size: int, image_tokens: int, limits: Limits) -> None:
         """Prepare to encode.
 
         Args:
@@ -81,11 +112,11 @@ class PromptEncoder:
             question: text with `{label}`.
             crop_size: side of the pictures, in pixels.
             image_tokens: how many tokens the model makes of one picture.
-            vocabulary: token ids that the model knows.
+            limits: of the model.
 
         Raises:
-            TeacherError: processor and model disagree about the image tokens, the question does not follow the picture,
-                or holds a special token.
+            TeacherError: processor and model disagree about the image tokens, the question holds a special token, or
+                `check_layout` refuses the prompts.
         """
         self.processor = processor
         self.question = question
@@ -94,7 +125,7 @@ class PromptEncoder:
         self._blank = np.zeros((crop_size, crop_size, 3), np.uint8)
         self._encoded: dict[str, tuple[int, ...]] = {}
         refuse_special_tokens(processor, question, "a prompt", "pass another one with --prompt")
-        self._check_layout(vocabulary)
+        self._check_layout(limits)
 
     def text(self, class_name: str) -> str:
         """The prompt as text, with one `<image>` where the picture goes."""
@@ -118,7 +149,7 @@ class PromptEncoder:
             self._encoded[class_name] = tuple(ids[0])
         return self._encoded[class_name]
 
-    def _check_layout(self, vocabulary: int) -> None:
+    def _check_layout(self, limits: Limits) -> None:
         one, other = self.encode("object"), self.encode("thing")
         found = one.count(self.image_token_id)
         if found != self.image_tokens:
@@ -127,7 +158,4 @@ class PromptEncoder:
                 f"{self.image_tokens}; correct patch_size, vision_feature_select_strategy and "
                 "num_additional_image_tokens in processor_config.json"
             )
-        check_layout((self._tail(one), self._tail(other)), max(one), vocabulary)
-
-    def _tail(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        return ids[len(ids) - ids[::-1].index(self.image_token_id) :]
+        check_layout((one, other), self.image_token_id, limits)

@@ -11,7 +11,7 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.pixels import image_settings_file, square_size
-from mocha_pipe.teacher_cache.teachers.prompt import PromptEncoder
+from mocha_pipe.teacher_cache.teachers.prompt import Limits, PromptEncoder
 from mocha_pipe.teacher_cache.teachers.vlm.describe import asked_spec, find_visual, load_processor, require_layer
 from mocha_pipe.teacher_cache.teachers.vlm.sizes import refuse_budget
 from mocha_pipe.teacher_cache.teachers.weights import pick_device, pick_dtype
@@ -63,9 +63,8 @@ def describe(config: TeacherConfig, *, weights: bool = False) -> TeacherDescript
         config.question,
         crop_size=crop_size,
         image_tokens=image_tokens,
-        vocabulary=architecture.text_config.vocab_size,
+        limits=Limits.of(config, architecture.text_config, architecture.text_config.vocab_size),
     )
-    _check_length(prompts, architecture, config.max_new_tokens if config.mode == "generate" else 0)
     spec = asked_spec(
         config, checkpoint, visual, pooled="tower", crop_size=crop_size, dtype=dtype,
         hidden_dim=architecture.text_config.hidden_size, visual_dim=visual_dim,
@@ -78,17 +77,6 @@ def _read_architecture(checkpoint: Checkpoint, layer: int) -> Any:
     architecture: Any = LlavaConfig.from_pretrained(checkpoint.folder, local_files_only=True)
     require_layer(layer, architecture.text_config.num_hidden_layers)
     return architecture
-
-
-def _check_length(prompts: PromptEncoder, architecture: Any, answer: int) -> None:
-    """Refuse a question that leaves no room: beyond its positions a model goes on without a word, and says nonsense."""
-    most, asked = getattr(architecture.text_config, "max_position_embeddings", None), len(prompts.encode("object"))
-    if most is not None and asked + answer > most:
-        with_answer = f", and {answer} of an answer (--max-new-tokens)" if answer else ""
-        raise TeacherError(
-            f"picture and question must fit into the {most} tokens that the teacher was made for; found {asked}"
-            f"{with_answer}; shorten --prompt"
-        )
 
 
 def _load_processor(checkpoint: Checkpoint) -> Any:

@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoProcessor
 
@@ -14,7 +13,7 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.pooling import POOLING_NAMES
-from mocha_pipe.teacher_cache.teachers.prompt import check_layout
+from mocha_pipe.teacher_cache.teachers.prompt import Limits, check_layout
 from mocha_pipe.teacher_cache.teachers.visual import TOWER, clip_dim
 from mocha_pipe.teacher_cache.teachers.vlm.questions import FAULTS, Questions
 from mocha_pipe.teacher_cache.teachers.vlm.sizes import choose_size
@@ -64,13 +63,15 @@ def describe_vlm(config: TeacherConfig, *, weights: bool = False) -> VlmDescript
         )
     asking = {"name": checkpoint.name, "image_token_id": model.config.image_token_id}
     plain, tiling = (Questions(processor, config.question, tiled=tiled, **asking) for tiled in (False, True))
-    _check_prompt(plain, model, checkpoint)
     size = choose_size(plain, tiling, config.image_tokens, checkpoint.name)
+    questions = tiling if size.tiled else plain
+    prompts = [questions.ids(name, size.side) for name in ("object", "thing")]
+    vocabulary = model.get_input_embeddings().num_embeddings
+    check_layout(prompts, questions.image_token_id, Limits.of(config, text, vocabulary))
     spec = asked_spec(
         config, checkpoint, visual, pooled="picture", crop_size=size.side, dtype=dtype, hidden_dim=text.hidden_size,
         visual_dim=visual_dim, sees=size.words, image_tokens=size.image_tokens,
     )  # fmt: skip
-    questions = tiling if size.tiled else plain
     return VlmDescription(spec, checkpoint, visual, questions, type(model), device, dtype)
 
 
@@ -216,22 +217,6 @@ def not_a_teacher(checkpoint: Checkpoint, problem: str) -> TeacherError:
         f"'{checkpoint.name}' is of type '{checkpoint.settings.get('model_type')}', {problem}; name another with "
         "--teacher, such as llava-hf/llava-1.5-7b-hf"
     )
-
-
-def _check_prompt(questions: Questions, model: Any, checkpoint: Checkpoint) -> None:
-    """What the processor makes of a blank crop must suit the model."""
-    blank = np.zeros((64, 64, 3), np.uint8)
-    image_id, tails, highest = questions.image_token_id, [], 0
-    for name in ("object", "thing"):
-        ids = questions.ask([blank], [name])["input_ids"][0].tolist()
-        if image_id not in ids:
-            raise TeacherError(
-                f"processor and model must agree on the token of a picture; '{checkpoint.name}' has {image_id} in its "
-                "config.json, and its processor makes none of it; correct image_token_id there or the chat template"
-            )
-        tails.append(tuple(ids[len(ids) - ids[::-1].index(image_id) :]))
-        highest = max(highest, *ids)
-    check_layout((tails[0], tails[1]), highest, model.get_input_embeddings().num_embeddings)
 
 
 def _name_missing_package(checkpoint: Checkpoint, error: Exception) -> None:

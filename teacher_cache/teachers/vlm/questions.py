@@ -88,17 +88,31 @@ class Questions:
             ) from error
         return {key: value for key, value in inputs.items() if key != _NOT_FOR_THE_MODEL}
 
+    def ids(self, class_name: str, crop_size: int) -> list[int]:
+        """Token ids of the prompt about a square crop of that size.
+
+        Raises:
+            TeacherError: there is no picture among them, or as `ask`.
+        """
+        blank = np.zeros((crop_size, crop_size, 3), np.uint8)
+        ids: list[int] = self.ask([blank], [class_name])["input_ids"][0].tolist()
+        if self.image_token_id not in ids:
+            raise TeacherError(
+                f"processor and model must agree on the token of a picture; '{self._name}' has {self.image_token_id} "
+                "in its config.json, and its processor makes none of it; correct image_token_id there or the chat "
+                "template"
+            )
+        return ids
+
     def length(self, class_name: str, crop_size: int) -> int:
         """Tokens of the prompt about a crop of that size, counted once for each name."""
         if class_name not in self._lengths:
-            blank = np.zeros((crop_size, crop_size, 3), np.uint8)
-            self._lengths[class_name] = self.ask([blank], [class_name])["input_ids"].shape[1]
+            self._lengths[class_name] = len(self.ids(class_name, crop_size))
         return self._lengths[class_name]
 
     def image_tokens(self, crop_size: int) -> int:
         """Tokens that a square picture of that size becomes."""
-        ids = self.ask([np.zeros((crop_size, crop_size, 3), np.uint8)], ["object"])["input_ids"]
-        return int((ids == self.image_token_id).sum())
+        return self.ids("object", crop_size).count(self.image_token_id)
 
     def _text(self, class_name: str) -> str:
         """The prompt of a class name in the chat format, made once."""

@@ -8,7 +8,7 @@ from transformers import AutoProcessor
 
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, LABEL_FIELD
-from mocha_pipe.teacher_cache.teachers.prompt import PromptEncoder
+from mocha_pipe.teacher_cache.teachers.prompt import Limits, PromptEncoder
 
 QUESTION = "Describe the {label}."
 
@@ -19,7 +19,7 @@ def processor(small_llava: Path) -> Any:
 
 
 def encoder(processor: Any) -> PromptEncoder:
-    return PromptEncoder(processor, QUESTION, crop_size=28, image_tokens=4, vocabulary=1000)
+    return PromptEncoder(processor, QUESTION, crop_size=28, image_tokens=4, limits=Limits(vocabulary=1000))
 
 
 def test_the_default_prompt_names_the_class_once() -> None:
@@ -95,7 +95,7 @@ def test_no_special_token_is_a_class_name(name: str, processor: Any) -> None:
 
 def test_no_special_token_is_in_the_prompt(processor: Any) -> None:
     with pytest.raises(TeacherError) as caught:
-        PromptEncoder(processor, "<image> {label}?", crop_size=28, image_tokens=4, vocabulary=1000)
+        PromptEncoder(processor, "<image> {label}?", crop_size=28, image_tokens=4, limits=Limits(vocabulary=1000))
     assert str(caught.value) == (
         "a prompt must not contain a special token of the teacher's such as '<image>'; found '<image> {label}?'; "
         "pass another one with --prompt"
@@ -141,7 +141,7 @@ def test_a_broken_chat_template_ends_in_one_line(template: str, problem: str, pr
 def test_every_token_is_in_the_vocabulary(processor: Any) -> None:
     highest = max(encoder(processor).encode("object"))
     with pytest.raises(TeacherError) as caught:
-        PromptEncoder(processor, QUESTION, crop_size=28, image_tokens=4, vocabulary=highest)
+        PromptEncoder(processor, QUESTION, crop_size=28, image_tokens=4, limits=Limits(vocabulary=highest))
     assert str(caught.value) == (
         f"every token of a prompt must be in the model's vocabulary of {highest}; found the id {highest}; correct "
         "image_token_index (or image_token_id) and vocab_size in config.json, or the tokenizer's files"

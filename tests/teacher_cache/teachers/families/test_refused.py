@@ -158,6 +158,22 @@ def test_a_class_name_holds_no_special_token(original: Path) -> None:
     )
 
 
+def test_a_prompt_beyond_the_positions_is_refused(original: Path) -> None:
+    """The model would go on without a word."""
+    rule = "picture and question must fit into the 4096 tokens that the teacher was made for; found "
+    remedy = "; shorten --prompt, or lower --image-tokens or --max-new-tokens if you passed them"
+    prompt = "{label}" + " and so on" * 500
+    length = len("user:  assistant:") + 16 + len(prompt.replace("{label}", "object"))  # one token for each byte
+    assert refusal(original, prompt=prompt) == f"{rule}{length}, 16 of them the picture's{remedy}"
+    fits = prompt[:4000]
+    length = len("user:  assistant:") + 16 + len(fits.replace("{label}", "object"))
+    for options in ({}, {"mode": "generate", "max_new_tokens": 4096 - length}):
+        assert describe_teacher(TeacherConfig(model=str(original), device="cpu", prompt=fits, **options)).prompt == fits
+    assert refusal(original, prompt=fits, mode="generate", max_new_tokens=4097 - length) == (
+        f"{rule}{length}, 16 of them the picture's, and {4097 - length} of an answer (--max-new-tokens){remedy}"
+    )
+
+
 def test_an_image_token_beyond_the_vocabulary_is_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     edit(copy / "config.json", text_config={**config["text_config"], "vocab_size": 100})
