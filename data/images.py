@@ -65,7 +65,17 @@ def read_image(path: ImageFile) -> NDArray[np.uint8]:  # (H, W, 3)
         DatasetError: The file is no image, is damaged, or holds what is no picture of three colours.
         DecoderMissingError: It needs a package that is not installed.
     """
-    return read_with_digest(path)[0]
+    return np.asarray(read_picture(path))
+
+
+def read_picture(path: ImageFile) -> Image.Image:
+    """What `read_image` gives, as a picture of Pillow's; boxes are cut from it without a copy of the whole.
+
+    Raises:
+        DatasetNotFoundError, DatasetError, DecoderMissingError: As `read_image`.
+    """
+    with _errors_in_words(path):
+        return _decode(path, path.read_bytes())
 
 
 def read_with_digest(path: ImageFile) -> tuple[NDArray[np.uint8], str]:  # (H, W, 3)
@@ -76,8 +86,7 @@ def read_with_digest(path: ImageFile) -> tuple[NDArray[np.uint8], str]:  # (H, W
     """
     with _errors_in_words(path):
         content = path.read_bytes()
-        with _open(path, io.BytesIO(content)) as image:
-            return _rgb(_upright(image)), bytes_digest(content)
+        return np.asarray(_decode(path, content)), bytes_digest(content)
 
 
 def is_decodable(path: ImageFile) -> bool:
@@ -235,10 +244,18 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
 
 
-def _rgb(image: Image.Image) -> NDArray[np.uint8]:  # (H, W, 3)
+def _decode(path: ImageFile, content: bytes) -> Image.Image:
+    """The picture in a file's content: upright, RGB, decoded to its end."""
+    with _open(path, io.BytesIO(content)) as image:
+        return _rgb(_upright(image))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        grey = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours; to RGB at once Pillow prints a warning
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    if image.mode != "RGB":
+        return image.convert("RGB")
+    image.load()
+    return image

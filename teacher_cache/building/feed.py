@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.images import read_image
+from mocha_pipe.data.images import read_picture
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.crops import cut_crop
@@ -80,10 +80,10 @@ class CropFeed(AbstractContextManager["CropFeed"]):
 
     def _cut(self, image: int, rows: NDArray[np.int64]) -> list[RegionCrop]:
         try:
-            pixels = read_image(self._source.records[image].path)
+            picture = read_picture(self._source.records[image].path)
         except DatasetNotFoundError:
             raise
         except DatasetError as error:
             return [RegionCrop(int(row), None, str(error)) for row in rows]
         margin, size = self._spec.crop_margin, self._spec.crop_size
-        return [RegionCrop(int(row), cut_crop(pixels, self._table.xyxy[row], margin, size)) for row in rows]
+        return [RegionCrop(int(row), cut_crop(picture, self._table.xyxy[row], margin, size)) for row in rows]

@@ -87,8 +87,8 @@ def check_layout(prompts: Sequence[Sequence[int]], image_token_id: int, limits: 
         )
     if (highest := max(map(max, prompts))) >= limits.vocabulary:
         raise TeacherError(
-            f"every token of a prompt must be in the model's vocabulary of {limits.vocabulary}; found the id {highest}; "
-            "correct image_token_index (or image_token_id) and vocab_size in config.json, or the tokenizer's files"
+            f"every token of a prompt must be in the model's vocabulary of {limits.vocabulary}; found the id {highest};"
+            " correct image_token_index (or image_token_id) and vocab_size in config.json, or the tokenizer's files"
         )
     asked = max(map(len, prompts))
     if limits.positions is not None and asked + limits.answer > limits.positions:

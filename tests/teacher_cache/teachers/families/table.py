@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.teacher_cache.teachers.families import grids, llava, others
+from tests.teacher_cache.teachers.families import grids, llava, newer, others
 
 OFTEN: dict[str, Callable[[Path], None]] = {
     "llava": llava.save_llava,
@@ -38,5 +38,8 @@ SELDOM: dict[str, Callable[[Path], None]] = {
     "granite_docling": others.save_granite_docling,
     "pixtral": others.save_pixtral,
     "ovis2": others.save_ovis2,
+    "fast_vlm": newer.save_fast_vlm,
+    "perception_lm": newer.save_perception_lm,
+    "gemma4": newer.save_gemma4,
 }
 """Tested by `make test-families` alone."""

@@ -17,6 +17,7 @@ from mocha_pipe.teacher_cache.teachers.loading import describe_teacher, load_tea
 from mocha_pipe.teacher_cache.teachers.vlm import describe as vlm_describe
 from tests.teacher_cache.teachers.families.llava import save_llava_siglip
 from tests.teacher_cache.teachers.families.others import save_smolvlm
+from tests.teacher_cache.teachers.families.toolkit import build_tokenizer, chat, token
 
 KIND = "the teacher must be a vision-language model that chats about pictures, or an image encoder; 'it' is of type "
 ANOTHER = "name another with --teacher, such as llava-hf/llava-1.5-7b-hf"
@@ -77,6 +78,18 @@ def test_another_kind_of_model_is_refused_by_name(
 ) -> None:
     folder = settings_alone(tmp_path / "it", config())
     assert refusal(folder) == f"{KIND}'{kind}', {problem}; {ANOTHER}"
+
+
+def test_a_processor_that_writes_its_own_question_is_refused(tmp_path: Path) -> None:
+    """GOT-OCR 2 takes a list of pictures as pages, and asks for their text whatever it is told."""
+    tokenizer = build_tokenizer(image="<imgpad>", start="<img>", end="</img>")
+    images = hf.GotOcr2ImageProcessor(size={"height": 32, "width": 32})
+    folder = settings_alone(tmp_path / "it", hf.GotOcr2Config(image_token_index=token(tokenizer, "<imgpad>")))
+    hf.GotOcr2Processor(images, tokenizer, chat_template=chat("<imgpad>")).save_pretrained(folder)
+    assert refusal(folder) == (
+        "a teacher's processor must take one picture and one question; that of 'it' does not (Nested images are only "
+        "supported with `multi_page` set to `True`.); name another checkpoint with --teacher"
+    )
 
 
 def test_code_of_a_checkpoint_is_never_run_nor_asked_about(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
