@@ -88,7 +88,7 @@ test-newest: ## run the suite with the newest release of every dependency, in wo
 test-families: $(STAMP) ## the contract of teachers for all families of vision-language models; counts them into work/bench.json
 	$(BIN)/python -m bench families
 
-mutants: $(STAMP) ## break twenty-two places of the product, one by one: the tests must go red for each
+mutants: $(STAMP) ## break twenty-five places of the product, one by one: the tests must go red for each
 	$(BIN)/python -m bench.mutants
 
 lint: $(STAMP) ## ruff, formatting, mypy --strict, directions of imports

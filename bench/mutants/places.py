@@ -2,6 +2,8 @@
 
 from bench.mutants.running import Mutant
 
+FAMILIES = "tests/teacher_cache/teachers/families/test_families.py"
+
 MUTANTS = (
     Mutant(
         name="box-clipping",
@@ -82,6 +84,30 @@ MUTANTS = (
         old="folder / name)\n    _check(source, names, folder)\n",
         new="folder / name)\n",
         tests=("tests/teacher_cache/sharing/test_faults.py::test_a_byte_that_flips_on_the_way_is_noticed",),
+    ),
+    Mutant(
+        name="what-the-processor-returns",
+        breaks="the token types that PaliGemma's processor makes do not reach its model",
+        file="teacher_cache/teachers/vlm/questions.py",
+        old="if key != _NOT_FOR_THE_MODEL}",
+        new='if key not in (_NOT_FOR_THE_MODEL, "token_type_ids")}',
+        tests=(f"{FAMILIES}::test_a_region_is_what_the_documented_use_of_the_model_says[paligemma2]",),
+    ),
+    Mutant(
+        name="image-token",
+        breaks="a picture's tokens are told by the processor's id, which in Gemma 3 is that of their start token",
+        file="teacher_cache/teachers/vlm/describe.py",
+        old='"image_token_id": model.config.image_token_id}',
+        new='"image_token_id": processor.image_token_id}',
+        tests=(f"{FAMILIES}::test_a_region_is_what_the_documented_use_of_the_model_says[gemma3]",),
+    ),
+    Mutant(
+        name="order-of-a-batch",
+        breaks="embeddings come back sorted by the length of their prompts",
+        file="teacher_cache/teachers/batches.py",
+        old="done.append((batch.picks, *forward(batch)))",
+        new="done.append((sorted(batch.picks), *forward(batch)))",
+        tests=("tests/teacher_cache/teachers/test_contract.py",),
     ),
     Mutant(
         name="box-means",

@@ -121,7 +121,7 @@ def test_every_place_is_in_the_product_with_its_tests(place: Mutant) -> None:
     assert place.old != place.new
     for test in place.tests:
         file, _, name = test.partition("::")
-        assert f"def {name}" in (ROOT / file).read_text(encoding="utf-8")
+        assert f"def {name.partition('[')[0]}" in (ROOT / file).read_text(encoding="utf-8")
 
 
 def test_names_are_different() -> None:
