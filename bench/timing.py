@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter, thread_time
+from time import perf_counter, process_time, thread_time
 
 from bench.figures import Figure
 
@@ -14,6 +14,13 @@ def seconds(work: Callable[[], object]) -> float:
     started = perf_counter()
     work()
     return perf_counter() - started
+
+
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Processor time of one call, all threads of this process together."""
+    started = process_time()
+    work()
+    return process_time() - started
 
 
 def thread_seconds(call: Callable[[], object]) -> float:

@@ -1,5 +1,6 @@
 """From a box to the square picture that the teacher looks at."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,7 +36,7 @@ def cut_crop(
         (size, size, 3) uint8 RGB.
     """
     width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
-    left, top, right, bottom = in_hundredths(xyxy) / 100
+    left, top, right, bottom = (in_hundredths(xyxy) / 100).tolist()
     margin_x, margin_y = margin * (right - left), margin * (bottom - top)
     x1, x2 = _whole_pixels(left - margin_x, right + margin_x, width)
     y1, y2 = _whole_pixels(top - margin_y, bottom + margin_y, height)
@@ -50,7 +51,9 @@ def _squash(picture: Image.Image, size: int) -> NDArray[np.uint8]:  # (size, siz
 
 def _whole_pixels(low: float, high: float, limit: int) -> tuple[int, int]:
     """Smallest whole-pixel interval around [low, high] inside 0..limit, one pixel wide at least."""
-    # Floats: 16.15 - 0.1 * (17.65 - 16.15) is 15.999999999999998, which must not reach into pixel 15.
-    start = min(max(int(np.floor(round(low, 6))), 0), limit - 1)
-    stop = max(min(int(np.ceil(round(high, 6))), limit), start + 1)
+    # Floats: 16.15 - 0.1 * (17.65 - 16.15) is 15.999999999999998, which must not reach into pixel 15. Rounded as numpy
+    # does it: round(edge, 6) seldom gives another number, and crops in caches were cut by this one.
+    low, high = (round(edge * 1e6) / 1e6 for edge in (low, high))
+    start = min(max(math.floor(low), 0), limit - 1)
+    stop = max(min(math.ceil(high), limit), start + 1)
     return start, stop

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.figures import Figure
 from bench.inputs import BenchInputs, bench_inputs, shipped_teacher
-from bench.timing import seconds
+from bench.timing import processor_seconds, seconds
 from mocha_pipe.teacher_cache.building.build import build_cache
 from mocha_pipe.teacher_cache.building.feed import BATCHES_AHEAD, CropFeed
 from mocha_pipe.teacher_cache.crops import cut_crop
@@ -26,6 +26,7 @@ def measure(root: Path) -> dict[str, Figure]:
     inputs, teacher = bench_inputs(root), shipped_teacher()
     batches = _prepared(inputs, teacher)
     regions = len(inputs.table)
+    share = _processor_share(inputs, teacher, batches)
     against_forward, against_loop = [], []
     for _ in range(ROUNDS):
         build = seconds(lambda: _build(inputs, teacher)) / regions
@@ -38,11 +39,29 @@ def measure(root: Path) -> dict[str, Figure]:
             value=statistics.median(against_forward), target=0.92, better="higher",
             note=f"regions/s of a whole build / of the forward passes on ready batches; {regions} regions",
         ),
+        "cache_build_forward_share": Figure(
+            value=share, target=None, better="higher",
+            note="processor time of the forward passes / of a whole build, one thread for the model; other programs "
+            "hardly change it, and cores that are never idle cannot do better",
+        ),
         "cache_build_vs_plain_loop": Figure(
             value=statistics.median(against_loop), target=1.0, better="higher",
             note="regions/s of a build / of a loop that embeds one box at a time and saves one .pth per image",
         ),
     }  # fmt: skip
+
+
+def _processor_share(inputs: BenchInputs, teacher: LlavaTeacher, batches: list[PreparedBatch]) -> float:
+    """The model's part of all that a build computes, median of rounds."""
+    threads, shares = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        for _ in range(ROUNDS):
+            forward = processor_seconds(lambda: [teacher.forward(batch) for batch in batches])
+            shares.append(forward / processor_seconds(lambda: _build(inputs, teacher)))
+    finally:
+        torch.set_num_threads(threads)
+    return statistics.median(shares)
 
 
 def _prepared(inputs: BenchInputs, teacher: LlavaTeacher) -> list[PreparedBatch]:

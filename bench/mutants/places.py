@@ -33,8 +33,8 @@ MUTANTS = (
         name="crop-rounding",
         breaks="a crop ends at the nearest pixel and no longer covers its whole box",
         file="teacher_cache/crops.py",
-        old="int(np.ceil(round(high, 6)))",
-        new="int(round(high))",
+        old="math.ceil(high)",
+        new="round(high)",
         tests=("tests/teacher_cache/test_crops.py",),
     ),
     Mutant(

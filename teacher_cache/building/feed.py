@@ -61,16 +61,21 @@ class CropFeed(AbstractContextManager["CropFeed"]):
         images = self._table.image_of_rows(rows)
         starts = np.flatnonzero(np.diff(images, prepend=-1))
         groups = zip(images[starts].tolist(), np.split(rows, starts)[1:], strict=True)
-        begun: deque[tuple[Future[list[RegionCrop]], int]] = deque()
+        begun: deque[Future[list[RegionCrop]]] = deque()
+        ahead = 0
 
         def begin() -> None:
             """Keep about `size` crops in work."""
-            while sum(count for _, count in begun) < size and (group := next(groups, None)):
-                begun.append((self._pool.submit(self._cut, *group), len(group[1])))
+            nonlocal ahead
+            while ahead < size and (group := next(groups, None)):
+                begun.append(self._pool.submit(self._cut, *group))
+                ahead += len(group[1])
 
         def in_order() -> Iterator[RegionCrop]:
+            nonlocal ahead
             while begun:
-                crops = begun.popleft()[0].result()
+                crops = begun.popleft().result()
+                ahead -= len(crops)
                 begin()
                 yield from crops
 

@@ -4,10 +4,14 @@ Letters: N regions, L tokens of a padded prompt, T steps of a padded answer, D w
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from mocha_pipe.teacher_cache.teachers.batches import send
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -39,13 +43,13 @@ def pad_rows(
 ) -> tuple[Tensor, Tensor]:  # (N, L) int64, (N, L) int64
     """Token ids as one rectangle, and the attention mask that is 1 where a token is real."""
     length = max(map(len, rows))
-    ids_NL = torch.full((len(rows), length), pad_id)
-    mask_NL = torch.zeros((len(rows), length), dtype=torch.int64)
+    ids_NL = np.full((len(rows), length), pad_id, np.int64)
+    mask_NL = np.zeros((len(rows), length), np.int64)
     for index, row in enumerate(rows):
         columns = slice(length - len(row), length) if side == "left" else slice(0, len(row))
-        ids_NL[index, columns] = torch.tensor(row)
+        ids_NL[index, columns] = row
         mask_NL[index, columns] = 1
-    return ids_NL, mask_NL
+    return torch.from_numpy(ids_NL), torch.from_numpy(mask_NL)
 
 
 def positions(mask_NL: Tensor) -> Tensor:  # (N, L) -> (N, L)
@@ -87,13 +91,36 @@ def answer_steps(lengths_N: Tensor, *, prompt_length: int, steps: int) -> Tensor
     return (step >= first) & (step <= last)
 
 
-def masked_mean(states_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
-    """Mean of the marked states of each row, taken in float32 whatever the type of the states.
+@dataclass(frozen=True, slots=True, eq=False)
+class Marks:
+    """Which states count in the mean of each row. Every row has some.
 
-    Every row needs a mark.
+    They are made of a mask on the CPU and then sent: who looks at a mask on a GPU waits for all that the GPU has to do.
     """
-    counts_N1 = mask_NL.sum(dim=1, keepdim=True)
-    assert bool((counts_N1 > 0).all()), "a row without marked tokens has no mean"
-    start = int(mask_NL.any(dim=0).int().argmax())  # most columns are the picture's and need no conversion
-    weights_NL1 = mask_NL[:, start:, None].to(torch.float32)
-    return (states_NLD[:, start:].to(torch.float32) * weights_NL1).sum(dim=1) / counts_N1
+
+    start: int
+    """First column that counts in any row: most columns are the picture's, and need no conversion."""
+    weights: Tensor  # (N, T, 1) float32
+    """1 where a state counts, from that column on."""
+    counts: Tensor  # (N, 1)
+
+    @classmethod
+    def of(cls, mask_NL: Tensor) -> "Marks":
+        """Marks at the places where a mask is true, on its device."""
+        counts_N1 = mask_NL.sum(dim=1, keepdim=True)
+        assert bool((counts_N1 > 0).all()), "a row without marked tokens has no mean"
+        start = int(mask_NL.any(dim=0).int().argmax())
+        return cls(start, mask_NL[:, start:, None].to(torch.float32), counts_N1)
+
+    def to(self, device: torch.device) -> "Marks":
+        """The same on a device."""
+        return Marks(self.start, send(self.weights, device), send(self.counts, device))
+
+    def mean(self, states_NLD: Tensor) -> Tensor:  # (N, D) float32
+        """Mean of the states that count, taken in float32 whatever their type."""
+        return (states_NLD[:, self.start :].to(torch.float32) * self.weights).sum(dim=1) / self.counts
+
+
+def masked_mean(states_NLD: Tensor, mask_NL: Tensor) -> Tensor:  # (N, D) float32
+    """Mean of the states of each row where a mask on the same device is true; each row has such a place."""
+    return Marks.of(mask_NL).mean(states_NLD)

@@ -22,7 +22,7 @@ from transformers import LlavaForConditionalGeneration
 
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
-from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches
+from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches, send
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava.describe import TeacherDescription, describe
 from mocha_pipe.teacher_cache.teachers.llava.greedy import greedy_answers, is_plain_greedy
@@ -144,18 +144,15 @@ class LlavaTeacher:
         start = int(text_NL.any(dim=0).int().argmax())
         weights_NT = text_NL[:, start:].to(torch.float32)
         device = self._model.device
-        pixels = torch.from_numpy(np.stack(crops))
-        if device.type == "cuda":
-            pixels = pixels.pin_memory()
         return PreparedBatch(
             picks=picks,
             crops=crops,
-            pixels=pixels.to(device, non_blocking=True),
-            ids=ids_NL.to(device, non_blocking=True),
+            pixels=send(torch.from_numpy(np.stack(crops)), device),
+            ids=send(ids_NL, device),
             # Attention has a faster path that takes no mask.
-            mask=None if bool(mask_NL.all()) else mask_NL.to(device, non_blocking=True),
+            mask=None if bool(mask_NL.all()) else send(mask_NL, device),
             text_start=start,
-            weights=(weights_NT / weights_NT.sum(dim=1, keepdim=True)).to(device, non_blocking=True),
+            weights=send(weights_NT / weights_NT.sum(dim=1, keepdim=True), device),
         )
 
     @torch.inference_mode()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mocha_pipe.data.errors import first_line
 from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.teachers.batches import send
 from mocha_pipe.teacher_cache.teachers.prompt import chat_text, refuse_special_tokens
 
 FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
@@ -124,9 +125,9 @@ class Questions:
 
 def to_device(inputs: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Inputs on a device, numbers of pixels in the model's type."""
+    moved = {key: send(value, device) if isinstance(value, Tensor) else value for key, value in inputs.items()}
+    # Converted only there: on the way it would be done by the CPU, into memory that is not pinned.
     return {
-        key: value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
-        if isinstance(value, Tensor)
-        else value
-        for key, value in inputs.items()
+        key: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for key, value in moved.items()
     }

@@ -27,6 +27,7 @@ from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.pooling import (
+    Marks,
     answer_lengths,
     answer_steps,
     end_tokens,
@@ -37,6 +38,7 @@ from mocha_pipe.teacher_cache.teachers.pooling import (
 )
 from mocha_pipe.teacher_cache.teachers.search import is_one_at_a_time, searched_states
 from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder
+from mocha_pipe.teacher_cache.teachers.vlm.answers import LeavingRows
 from mocha_pipe.teacher_cache.teachers.vlm.describe import VlmDescription, describe_vlm
 from mocha_pipe.teacher_cache.teachers.vlm.questions import FAULTS, to_device
 from mocha_pipe.teacher_cache.teachers.weights import load_weights
@@ -51,6 +53,9 @@ class AskedBatch:
     crops: Sequence[NDArray[np.uint8]]
     inputs: dict[str, Any]
     """What the processor made of them."""
+    text: Marks
+    """The text after the picture."""
+    picture: Marks
 
 
 class VlmTeacher:
@@ -128,45 +133,51 @@ class VlmTeacher:
         # An answer goes on at the end of its prompt.
         side: Any = "left" if self.spec.mode == "generate" else "right"
         for picks in by_length([self.tokens(name) for name in class_names], self._batch):
-            picked = [crops[i] for i in picks]
-            inputs = self._questions.ask(picked, [class_names[i] for i in picks], side=side)
-            yield AskedBatch(picks, picked, to_device(inputs, self._model.device, self._model.dtype))
+            yield self._ask(picks, [crops[i] for i in picks], [class_names[i] for i in picks], side)
+
+    def _ask(
+        self, picks: list[int], crops: Sequence[NDArray[np.uint8]], class_names: Sequence[str], side: Any = "right"
+    ) -> AskedBatch:
+        inputs, device = self._questions.ask(crops, class_names, side=side), self._model.device
+        ids_NL, image_token_id = inputs["input_ids"], self._questions.image_token_id
+        text = Marks.of(text_after_image(ids_NL, inputs["attention_mask"], image_token_id)).to(device)
+        picture = Marks.of(ids_NL == image_token_id).to(device)
+        return AskedBatch(picks, crops, to_device(inputs, device, self._model.dtype), text, picture)
 
     @torch.inference_mode()
     def forward(self, batch: AskedBatch) -> tuple[Tensor, Tensor]:  # (N, Dh) float32, (N, Dv) float32
         """`hidden` and `visual` of one batch."""
         answers = self.spec.mode == "generate"
-        with self._seen_pictures(batch.inputs) as pictures:
-            hidden_ND = self._describe(batch) if answers else self._read(batch.inputs)
+        with self._seen_pictures(batch) as pictures:
+            hidden_ND = self._describe(batch) if answers else self._read(batch)
         return hidden_ND, pictures[0] if self._clip is None else self._clip.embed(batch.crops)
 
     @torch.inference_mode()
     def _require_running(self) -> None:
         """One region, so that a model which does not work here is refused in words before the work begins."""
         blank = np.zeros((self.spec.crop_size, self.spec.crop_size, 3), np.uint8)
-        inputs = to_device(self._questions.ask([blank], ["object"]), self._model.device, self._model.dtype)
+        batch = self._ask([0], [blank], ["object"])
         try:
-            with self._seen_pictures(inputs):
-                self._read(inputs)
+            with self._seen_pictures(batch):
+                self._read(batch)
         except FAULTS as error:
             raise TeacherError(
                 f"a teacher must embed a picture; '{self.spec.model}' of type '{self._model.config.model_type}' fails "
                 f"({first_line(error)}); name another with --teacher"
             ) from error
 
-    def _read(self, inputs: dict[str, Any]) -> Tensor:  # (N, D) float32
+    def _read(self, batch: AskedBatch) -> Tensor:  # (N, D) float32
         """Mean of the states of the text after the picture: one pass, without the language model's head."""
         layer = self._layer
-        output = self._model.model(**inputs, use_cache=False, output_hidden_states=layer is not None)
-        ids_NL, mask_NL = inputs["input_ids"], inputs["attention_mask"]
-        return masked_mean(states_of(output, layer), text_after_image(ids_NL, mask_NL, self._questions.image_token_id))
+        output = self._model.model(**batch.inputs, use_cache=False, output_hidden_states=layer is not None)
+        return batch.text.mean(states_of(output, layer))
 
     def _describe(self, batch: AskedBatch) -> Tensor:  # (N, D) float32
         """Let the model answer by transformers' own search, and pool the states that chose the answer's tokens.
 
         The first and the last step do not count where there are at least three.
         """
-        inputs, layer, steps = batch.inputs, self._layer, []
+        inputs, layer, steps, leaving = batch.inputs, self._layer, [], LeavingRows()
         if is_one_at_a_time(self.spec):
             return searched_states(
                 self._model, inputs, inputs["input_ids"], batch.crops[0], self.spec, layer=layer,
@@ -176,6 +187,7 @@ class VlmTeacher:
         def keep(_module: Any, _arguments: Any, output: Any) -> None:
             steps.append(states_of(output, layer)[:, -1].to(torch.float32))
 
+        has_beams = self.spec.num_beams > 1
         hook = self._model.model.register_forward_hook(keep)
         try:
             found = self._model.generate(
@@ -184,42 +196,46 @@ class VlmTeacher:
                 num_beams=self.spec.num_beams,
                 max_new_tokens=self.spec.max_new_tokens,
                 pad_token_id=self._questions.pad_id,
-                return_dict_in_generate=True,
+                return_dict_in_generate=has_beams,
                 output_hidden_states=layer is not None,
                 disable_compile=True,
+                custom_generate=None if has_beams else leaving,
             )
         finally:
             hook.remove()
-        answers_NT = found.sequences[:, inputs["input_ids"].shape[1] :]
+        sequences = found.sequences if has_beams else found
+        answers_NT = sequences[:, inputs["input_ids"].shape[1] :]
         lengths_N, length = answer_lengths(answers_NT, end_tokens(self._model.generation_config)), answers_NT.shape[1]
-        states_TBD = torch.stack(steps)
-        rows_NT = torch.arange(len(answers_NT), device=answers_NT.device)[:, None].expand_as(answers_NT)
-        if self.spec.num_beams > 1:  # beams change places on their way
-            rows_NT = found.beam_indices[:, :length].clamp(min=0)
-        states_NTD = states_TBD[torch.arange(length, device=rows_NT.device)[None].expand_as(rows_NT), rows_NT]
+        if has_beams:  # they change places on their way
+            beams_NT = found.beam_indices[:, :length].clamp(min=0)
+            columns_NT = torch.arange(length, device=beams_NT.device)[None].expand_as(beams_NT)
+            states_NTD = torch.stack(steps)[columns_NT, beams_NT]
+        else:
+            states_NTD = steps[0].new_zeros(len(answers_NT), length, steps[0].shape[1])
+            for step, (rows, states) in enumerate(zip(leaving.rows, steps, strict=True)):
+                states_NTD[rows, step] = states
         # The states are those of the steps alone, as if the prompt were its last token.
         return masked_mean(states_NTD, answer_steps(lengths_N, prompt_length=1, steps=length)[:, :length])
 
     @contextmanager
-    def _seen_pictures(self, inputs: dict[str, Any]) -> Iterator[list[Tensor]]:
+    def _seen_pictures(self, batch: AskedBatch) -> Iterator[list[Tensor]]:
         """A list that gets, within the block, the mean of what the language model receives of each picture: (N, D).
 
         That is one pass of the vision tower for both embeddings, and exists in every family, whatever its tower and
         its projector return.
         """
         pictures: list[Tensor] = []
-        is_picture_NL = inputs["input_ids"] == self._questions.image_token_id
 
         def keep(_module: Any, _arguments: Any, named: dict[str, Any]) -> None:
             if pictures:
                 return  # later steps of an answer see no picture
             # Mllama's language model reads the picture through cross-attention: at its token stands nothing of it.
             if (states := named.get("cross_attention_states")) is not None:
-                tiles_NM = inputs["aspect_ratio_mask"].flatten(1)  # 1 where the picture fills a tile
+                tiles_NM = batch.inputs["aspect_ratio_mask"].flatten(1)  # 1 where the picture fills a tile
                 states_NPD = states.unflatten(0, (-1, tiles_NM.shape[1])).flatten(1, 2)[:: self.spec.num_beams]
                 pictures.append(masked_mean(states_NPD, tiles_NM.repeat_interleave(states.shape[1], dim=1) == 1))
             else:
-                pictures.append(masked_mean(named["inputs_embeds"][:: self.spec.num_beams], is_picture_NL))
+                pictures.append(batch.picture.mean(named["inputs_embeds"][:: self.spec.num_beams]))
 
         hook = self._decoder.register_forward_pre_hook(keep, with_kwargs=True)
         try:

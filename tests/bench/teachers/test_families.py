@@ -18,4 +18,4 @@ def test_a_family_counts_when_all_its_tests_passed(tmp_path: Path) -> None:
 
 
 def test_the_suite_is_there() -> None:
-    assert SUITE.is_file()
+    assert all(suite.is_file() for suite in SUITE)

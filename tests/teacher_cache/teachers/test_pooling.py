@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mocha_pipe.teacher_cache.teachers.pooling import (
+    Marks,
     answer_lengths,
     answer_steps,
     masked_mean,
@@ -90,6 +91,12 @@ def test_states_outside_the_mask_do_not_count() -> None:
     states = torch.ones(1, 3, 2)
     states[0, 0] = 1e30
     assert masked_mean(states, torch.tensor([[False, True, True]])).tolist() == [[1, 1]]
+
+
+def test_a_mean_does_not_look_at_the_states_device() -> None:
+    """On the device `meta` there is nothing to look at, as there is nothing yet on a GPU that is still computing."""
+    marks = Marks.of(torch.tensor([[False, True], [True, True]])).to(torch.device("meta"))
+    assert marks.mean(torch.empty(2, 2, 3, device="meta")).shape == (2, 3)
 
 
 def test_a_row_without_marks_is_our_mistake() -> None:

@@ -1,0 +1,76 @@
+"""Greedy answers of a batch by any model of transformers; rows whose answer has ended leave the batch.
+
+The search is that of transformers (`_sample` with `do_sample=False`): its own inputs for each step, its own
+processors of scores, its own ends. Only what belongs to rows that have ended is dropped.
+
+Letters: N regions, L tokens of a padded prompt, T steps of the longest answer.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+
+class LeavingRows:
+    """A search for `generate(custom_generate=...)`, for one call of it."""
+
+    def __init__(self) -> None:
+        """Nothing was searched yet."""
+        self.rows: list[Tensor] = []
+        """Rows that were still at it, step by step."""
+
+    def __call__(
+        self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
+        **state: Any,
+    ) -> Tensor:  # (N, L + T)  # fmt: skip
+        """Prompts and their answers, padded on the right; arguments are those of transformers' own searches."""
+        state.pop("synced_gpus", None)
+        prompts_NL, rows = input_ids, torch.arange(len(input_ids), device=input_ids.device)
+        options = {"output_hidden_states": True} if generation_config.output_hidden_states else {}
+        chosen: list[Tensor] = []
+        while True:
+            is_first = not chosen
+            inputs = model.prepare_inputs_for_generation(
+                input_ids, next_sequence_length=None if is_first else 1, is_first_iteration=is_first, **state
+            )
+            output = model(**{**inputs, **options}, return_dict=True)  # by version both may have it
+            state = model._update_model_kwargs_for_generation(output, state, is_encoder_decoder=False)
+            scores = logits_processor(input_ids, output.logits[:, -1].to(torch.float32))
+            self.rows.append(rows)
+            chosen.append(scores.argmax(dim=1))
+            input_ids = torch.cat([input_ids, chosen[-1][:, None]], dim=1)
+            has_ended = stopping_criteria(input_ids, None)
+            going = (~has_ended).nonzero()[:, 0]
+            if len(going) == 0:
+                break
+            if len(going) < len(rows):
+                rows, input_ids, state = rows[going], input_ids[going], _of_rows(model, state, going, len(rows))
+        answers_NT = prompts_NL.new_full((len(prompts_NL), len(chosen)), int(generation_config.pad_token_id))
+        for step, tokens in enumerate(chosen):
+            answers_NT[self.rows[step], step] = tokens
+        return torch.cat([prompts_NL, answers_NT], dim=1)
+
+
+def _of_rows(model: Any, state: dict[str, Any], going: Tensor, count: int) -> dict[str, Any]:
+    """What is kept from step to step, of some of the rows.
+
+    Args:
+        model: whose step it is.
+        state: by the name of the argument of its `forward`.
+        going: rows that stay.
+        count: rows that there were.
+    """
+    kept = {}
+    for name, value in state.items():
+        if isinstance(value, Cache):
+            value.reorder_cache(going)  # every kind of layer has this, for beams; it may as well take fewer rows
+        elif name == "position_ids" and value is not None:
+            value = value.index_select(value.ndim - 2, going)  # in some families (3, N, L)
+        elif isinstance(value, Tensor) and value.ndim and len(value) == count:
+            value = value[going]
+        kept[name] = value
+    if getattr(model.model, "rope_deltas", None) is not None:  # Qwen-VL and GLM-V: how far positions lag behind tokens
+        model.model.rope_deltas = model.model.rope_deltas[going]
+    return kept
