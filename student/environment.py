@@ -33,7 +33,7 @@ def prepare_environment() -> Path:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         os.environ["OMP_NUM_THREADS"] = str(cores)
     if not os.environ.get("YOLO_CONFIG_DIR"):
-        os.environ["YOLO_CONFIG_DIR"] = str(_own_folder())
+        os.environ["YOLO_CONFIG_DIR"] = str(own_folder())
     folder = Path(os.environ["YOLO_CONFIG_DIR"]).expanduser() / "Ultralytics"
     _place_settings(folder / "settings.json")
     for name in _FONTS:
@@ -46,7 +46,7 @@ def cpu_threads() -> int:
     return int(os.environ["OMP_NUM_THREADS"].split(",")[0])
 
 
-def _own_folder() -> Path:
+def own_folder() -> Path:
     """A folder under the user's cache; a fresh temporary one where the cache cannot be written."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mocha-pipe"
     try:

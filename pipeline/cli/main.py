@@ -38,6 +38,10 @@ COMMANDS = {
         "export",
         "Write a student as one file that a device runs without this package; your objects are an input of it.",
     ),
+    "web": (
+        "web",
+        "Open a page on which you teach and find objects with a camera or photos, which never leave the browser.",
+    ),
     "doctor": ("stages", "Check this machine; exit code 1 if something must be mended."),
 }
 """By name: the module of this folder that holds the command, or group of commands, under its name; what it does."""
