@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
+BIOME      := 2.6.8
+TYPESCRIPT := 5.9.3
 
 # An argument that was not given leaves its flag out, so that the command's own default holds.
 DATA    ?=
@@ -25,7 +27,7 @@ DETECTOR_FLAG = $(if $(DETECTOR),--detector '$(DETECTOR)')
 COCO_FLAG    = $(if $(COCO),--coco '$(COCO)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study study-photos test test-newest test-families mutants lint format coverage miniature-teacher clean
+.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study study-photos test test-newest test-families mutants browser lint format coverage miniature-teacher clean
 
 # ---- Getting started ------------------------------------------------------------------------------------------------
 
@@ -91,15 +93,23 @@ test-families: $(STAMP) ## the contract of teachers for all families of vision-l
 mutants: $(STAMP) ## break twenty-five places of the product, one by one: the tests must go red for each
 	$(BIN)/python -m bench.mutants
 
-lint: $(STAMP) ## ruff, formatting, mypy --strict, directions of imports
+browser: $(STAMP) ## what the tests of the page want: Chromium (apt, as root) and onnxruntime-web (npm)
+	command -v chromium > /dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends chromium; }
+	$(BIN)/python -m mocha_pipe.pipeline.web.runtime
+
+lint: $(STAMP) ## ruff, formatting, mypy --strict, directions of imports; of the page Biome and tsc, where npm is
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@command -v npm > /dev/null || echo "the page is not linted: npm is not installed"
+	! command -v npm > /dev/null || npx --yes @biomejs/biome@$(BIOME) check web tsconfig.json biome.json
+	! command -v npm > /dev/null || npx --yes --package typescript@$(TYPESCRIPT) tsc --project tsconfig.json
 
-format: $(STAMP) ## mend what ruff can mend, and format
+format: $(STAMP) ## mend what ruff and Biome can mend, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	! command -v npm > /dev/null || npx --yes @biomejs/biome@$(BIOME) check --write web tsconfig.json biome.json
 
 coverage: $(STAMP) ## run the tests and print line coverage by file
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
