@@ -13,7 +13,7 @@ MEASUREMENTS = {
     "memory": "cache", "prompt_tokens": "cache", "sharing": "cache", "compact": "cache",
     "ten_million": "cache", "claiming": "cache", "verify": "cache", "pack": "training",
     "steps": "training", "frozen": "training", "classify": "personal", "episodes": "personal", "detect": "personal",
-    "export": "personal", "shapes": "personal", "check": "data", "families": "teachers",
+    "export": "personal", "shapes": "personal", "web": "personal", "check": "data", "families": "teachers",
 }  # fmt: skip
 """Modules with a function `measure(root)`, and the room of each."""
 

@@ -48,14 +48,14 @@ class Found(NamedTuple):
 
 def measure(root: Path, *, config: RunConfig | None = None, pictures: int = PICTURES) -> dict[str, Figure]:
     """How many pictures have equal boxes, classes and names on both sides."""
-    config = config or _small_demo(root / "bench-shapes")
-    student = in_a_process("training", _train, config)
+    config = config or small_demo(root / "bench-shapes")
+    student = in_a_process("training", train, config)
     benchmark = open_benchmark(config.miniature_folder / "benchmark")
     folder = config.root / "device"
-    taught = _teach(student, benchmark, folder / "profile.safetensors")
+    taught = teach(student, benchmark, folder / "profile.safetensors")
     shown = [index for index in range(len(benchmark.source.records)) if index not in taught]
-    paths = [_picture(benchmark, image, number, folder) for number, image in enumerate(shown[:pictures])]
-    here, there = _detector(student, folder), _program(student, folder)
+    paths = [picture(benchmark, image, number, folder) for number, image in enumerate(shown[:pictures])]
+    here, there = detector(student, folder), _program(student, folder)
     pairs = [(here(path), there(path)) for path in paths]
     boxes = sum(len(found.names) for found, _ in pairs)
     named = sum(name != coarse for found, _ in pairs for name, coarse in found.names)
@@ -81,7 +81,8 @@ def equal(one: Found, other: Found) -> bool:
     return True
 
 
-def _small_demo(root: Path) -> RunConfig:
+def small_demo(root: Path) -> RunConfig:
+    """The miniature with fewer scenes and epochs."""
     config = miniature(root)
     return replace(
         config,
@@ -91,13 +92,13 @@ def _small_demo(root: Path) -> RunConfig:
     ).resolved()
 
 
-def _train(config: RunConfig) -> Path:
+def train(config: RunConfig) -> Path:
     """The student's folder; what is there already is not made again."""
     build_teacher_cache(config)
     return distill_student(config).path("student")
 
 
-def _teach(student: Path, benchmark: PersonalBenchmark, path: Path) -> set[int]:
+def teach(student: Path, benchmark: PersonalBenchmark, path: Path) -> set[int]:
     """Write the profile of all objects; the records that they were learnt from."""
     from mocha_pipe.student.network.embedder import RegionEmbedder
     from mocha_pipe.student.network.student_files import load_student
@@ -118,7 +119,7 @@ def _teach(student: Path, benchmark: PersonalBenchmark, path: Path) -> set[int]:
     return taught
 
 
-def _picture(benchmark: PersonalBenchmark, image: int, number: int, folder: Path) -> Path:
+def picture(benchmark: PersonalBenchmark, image: int, number: int, folder: Path) -> Path:
     """The middle of a scene in the shape of this number, enlarged; as PNG, which every library decodes alike."""
     wide, high = SHAPES[number % len(SHAPES)]
     scene = Image.fromarray(read_image(benchmark.source.records[image].path))
@@ -132,7 +133,7 @@ def _picture(benchmark: PersonalBenchmark, image: int, number: int, folder: Path
     return path
 
 
-def _detector(student: Path, folder: Path) -> Callable[[Path], Found]:
+def detector(student: Path, folder: Path) -> Callable[[Path], Found]:
     """What `mocha-pipe detect` calls."""
     from mocha_pipe.student.personal.detector import PersonalDetector
 
