@@ -67,7 +67,7 @@ def test_the_wheel_holds_one_package_and_what_it_needs(wheel: Path) -> None:
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"mocha_pipe"}
     rooms = {name.split("/")[1] for name in names if name.startswith("mocha_pipe/")}
-    assert rooms == {"__init__.py", "data", "pipeline", "student", "teacher_cache"}
+    assert rooms == {"__init__.py", "data", "pipeline", "student", "teacher_cache", "web"}
     held = {name.partition("/")[2] for name in names}
     assert {
         "teacher_cache/teachers/miniature/model.safetensors",
@@ -81,6 +81,7 @@ def test_every_source_file_is_in_the_wheel(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     rooms = ("data", "pipeline", "student", "teacher_cache")
     sources = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    sources += [path for path in (ROOT / "web").rglob("*") if path.is_file()]
     assert len(sources) > 150
     assert [path for path in sources if f"mocha_pipe/{path.relative_to(ROOT)}" not in names] == []
 

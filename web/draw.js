@@ -1,5 +1,7 @@
 // Detections on a picture: yours in colours that are told apart by everyone, others dashed under the name of their kind.
 
+import { overlap } from "./lessons.js";
+
 /** @typedef {{ box: number[], label: string, color: string, isMine: boolean }} Drawn */
 
 /** Okabe and Ito's, without black. */
@@ -19,13 +21,23 @@ export function drawFound(context, found, scale, unit) {
   context.save();
   context.font = `600 ${14 * unit}px system-ui, sans-serif`;
   context.textBaseline = "middle";
-  for (const { box, label, color, isMine } of found.toSorted((one, other) => Number(one.isMine) - Number(other.isMine))) {
-    const [left, top, right, bottom] = box.map((side) => side * scale);
-    frame(context, [left, top, right, bottom], color, unit, !isMine);
-    const width = context.measureText(label).width + 10 * unit;
-    const height = 20 * unit;
-    const x = Math.max(0, Math.min(left, context.canvas.width - width));
-    const y = top >= height ? top - height : Math.min(bottom, context.canvas.height - height);
+  /** @type {number[][]} where labels stand, left, top, right, bottom */
+  const taken = [];
+  const placed = found
+    .toSorted((one, other) => Number(other.isMine) - Number(one.isMine))
+    .map(({ box, label, ...look }) => {
+      const sides = box.map((side) => side * scale);
+      const [left, top, , bottom] = sides;
+      const [width, height] = [context.measureText(label).width + 10 * unit, 20 * unit];
+      const x = Math.max(0, Math.min(left, context.canvas.width - width));
+      const places = [top - height, bottom, top, bottom - height].filter((y) => y >= 0 && y + height <= context.canvas.height);
+      const free = places.find((y) => taken.every((other) => !overlap(other, [x, y, x + width, y + height])));
+      const y = free ?? places[0] ?? 0;
+      taken.push([x, y, x + width, y + height]);
+      return { ...look, sides, label, x, y, width, height };
+    });
+  for (const { sides, label, color, isMine, x, y, width, height } of placed.toReversed()) {
+    frame(context, sides, color, unit, !isMine);
     context.fillStyle = isMine ? color : "#000000b0";
     context.fillRect(x, y, width, height);
     context.fillStyle = isMine && isLight(color) ? "#000" : "#fff";

@@ -59,9 +59,9 @@ export class Looking {
    * @param {string} source its name
    */
   async look(picture, source) {
-    this.end();
     await this.#inTurn(async () => {
       const looked = await this.student.look(picture);
+      this.end(); // not before: what cannot be read ends no camera
       const image = createImageBitmap(picture); // while the student looks
       const found = await this.student.detect(looked.frame, this.known.question());
       this.#show({ image: await image, source, number: 0, looked, found });

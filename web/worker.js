@@ -9,6 +9,7 @@ import { letterbox } from "./picture.js";
 
 const MOST_PIXELS = 2 ** 28; // as the command line
 const LEAST_SIDE = 10;
+const GPU_SECONDS = 15; // for the first run, which compiles
 const FRAMES_KEPT = 2; // the one that is shown, and the one on its way
 
 /** @type {any} onnxruntime-web */
@@ -51,11 +52,12 @@ async function load({ url, ...shape }) {
   await starting;
   if (useGpu) {
     try {
-      await openSession("webgpu");
+      await inTime(openSession("webgpu"));
       isGpu = true;
       const image = new Float32Array(3 * size * size);
       // A kernel that is missing shows in a run, and zero rows need another one than some do.
-      await run({ image, area: Float32Array.of(0, 0, size, size), width: size, height: size }, { boxes: [], confidence: 1 });
+      const frame = { image, area: Float32Array.of(0, 0, size, size), width: size, height: size };
+      await inTime(run(frame, { boxes: [], confidence: 1 }));
       return backend();
     } catch {
       await leaveGpu();
@@ -83,7 +85,7 @@ async function detect({ frame, ...question }) {
   const started = performance.now();
   let outputs;
   try {
-    outputs = await run(seen, question);
+    outputs = await (isGpu ? inTime(run(seen, question)) : run(seen, question));
   } catch (error) {
     if (!isGpu) throw error;
     await leaveGpu();
@@ -153,7 +155,7 @@ async function startRuntime(useGpu) {
 
 /** @param {string} provider */
 async function openSession(provider) {
-  session = await ort.InferenceSession.create(model, { executionProviders: [provider] });
+  session = await ort.InferenceSession.create(model, { executionProviders: [provider], logSeverityLevel: 4 });
 }
 
 /** WebAssembly takes over from a GPU that does not do. */
@@ -163,10 +165,21 @@ async function leaveGpu() {
   await openSession("wasm");
 }
 
-/** @returns {Promise<boolean>} */
+/** A GPU that is computed by the CPU is slower than WebAssembly. */
 async function hasGpu() {
-  const { gpu } = /** @type {{ gpu?: { requestAdapter(): Promise<unknown> } }} */ (/** @type {unknown} */ (navigator));
-  return Boolean(await gpu?.requestAdapter().catch(() => null));
+  const { gpu } = /** @type {any} */ (navigator);
+  const adapter = await gpu?.requestAdapter().catch(() => null);
+  return Boolean(adapter) && !adapter.info?.isFallbackAdapter;
+}
+
+/**
+ * @template Value
+ * @param {Promise<Value>} work
+ * @returns {Promise<Value>} refused when it takes too long: a driver may never answer
+ */
+function inTime(work) {
+  const late = new Promise((_, refuse) => setTimeout(() => refuse(new Error("no answer")), GPU_SECONDS * 1000));
+  return Promise.race([work, /** @type {Promise<never>} */ (late)]);
 }
 
 /** Threads need headers that a server of files may not send. */

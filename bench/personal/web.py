@@ -158,10 +158,12 @@ def _bytes(site: Site) -> dict[str, Figure]:
 def _equality(root: Path, config: RunConfig | None, pictures: int, folder: Path) -> dict[str, Figure]:
     """The page beside `PersonalDetector` on pictures in six shapes."""
     made = demo(root / "demo").resolved()
-    has_demo = (root / "demo" / "distill" / "complete.json").is_file()
-    config = config or (made if has_demo else small_demo(root / "bench-shapes"))
-    student = in_a_process("training", train, config)
-    benchmark = open_benchmark(config.miniature_folder / "benchmark")
+    student, world = made.root / "distill" / "student", made.miniature_folder
+    has_demo = config is None and student.is_dir()
+    if not has_demo:
+        config = config or small_demo(root / "bench-shapes")
+        student, world = in_a_process("training", train, config), config.miniature_folder
+    benchmark = open_benchmark(world / "benchmark")
     profile = folder / "profile.safetensors"
     taught = teach(student, benchmark, profile)
     shown = [index for index in range(len(benchmark.source.records)) if index not in taught][:pictures]
