@@ -144,6 +144,23 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_detector(tmp_path_factory.mktemp("model") / "tiny.yaml")
 
 
+@pytest.fixture(scope="session")
+def random_student(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny student that nothing was taught, with the classes mug and boot; to be read only."""
+    import torch
+
+    from mocha_pipe.student.fewshot.strangers import save_strangers
+    from mocha_pipe.student.network.distill_model import DistillModel
+    from mocha_pipe.student.network.student_files import save_student
+
+    torch.manual_seed(0)
+    model = DistillModel(str(tiny_detector), num_classes=2, features="fine", target_dim=16)
+    model.names = {0: "mug", 1: "boot"}
+    folder = save_student(model, tmp_path_factory.mktemp("distilled") / "student", image_size=64, meta={})
+    save_strangers(folder, np.linspace(0, 1, 100))
+    return folder
+
+
 def toy(root: Path) -> RunConfig:
     """The demo's configuration under another root, with everything at its smallest."""
     config = demo(root)

@@ -9,29 +9,19 @@ import mocha_pipe.student.environment  # noqa: F401
 
 # isort: split
 
-import numpy as np
 import onnxruntime
 import pytest
-import torch
 from typer.testing import Result
 
 from mocha_pipe.data.files import write_json
-from mocha_pipe.student.fewshot.strangers import save_strangers
-from mocha_pipe.student.network.distill_model import DistillModel
-from mocha_pipe.student.network.student_files import save_student
 from mocha_pipe.student.personal.profile import student_digest
 
 Command = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model = DistillModel(str(tiny_detector), num_classes=2, features="fine", target_dim=16)
-    model.names = {0: "mug", 1: "boot"}
-    folder = save_student(model, tmp_path_factory.mktemp("distilled") / "student", image_size=64, meta={})
-    save_strangers(folder, np.linspace(0, 1, 100))
-    return folder
+@pytest.fixture
+def folder(random_student: Path) -> Path:
+    return random_student
 
 
 def about(path: Path) -> dict[str, str]:

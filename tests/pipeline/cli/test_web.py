@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.web import site as site_module
-from mocha_pipe.student.network.student_files import load_student
 from mocha_pipe.student.personal.profile import Profile, student_digest
 
 
@@ -44,14 +42,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def student(finished: RunConfig) -> Path:
-    return finished.root / "distill" / "student"
+def student(random_student: Path) -> Path:
+    return random_student
 
 
 def profile_of(student: Path, path: Path, *, digest: str | None = None, learner: str = "conditional") -> Path:
-    known = load_student(student)
-    profile = Profile.empty(digest or student_digest(student), known.class_names, learner=learner)
-    profile.add("my mug", np.ones((1, known.embedding_dim), np.float32), np.array([0])).save(path)
+    profile = Profile.empty(digest or student_digest(student), ["mug", "boot"], learner=learner)
+    profile.add("my mug", np.ones((1, 16), np.float32), np.array([0])).save(path)
     return path
 
 

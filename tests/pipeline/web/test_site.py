@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mocha_pipe.data.miniature.samples import SCENES, sample_scenes
-from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.web import site as site_module
 from mocha_pipe.pipeline.web.runtime import FILES
 from mocha_pipe.pipeline.web.site import Site, SiteError, build_site, save_site
@@ -33,15 +32,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def student(finished: RunConfig) -> Path:
-    return finished.root / "distill" / "student"
+def student(random_student: Path) -> Path:
+    return random_student
 
 
 @pytest.fixture
 def profile(student: Path, tmp_path: Path) -> Path:
-    from mocha_pipe.student.network.student_files import load_student
-
-    Profile.empty(student_digest(student), load_student(student).class_names).save(tmp_path / "profile.safetensors")
+    Profile.empty(student_digest(student), ["mug", "boot"]).save(tmp_path / "profile.safetensors")
     return tmp_path / "profile.safetensors"
 
 
