@@ -17,8 +17,9 @@ from tests.shared import made_once
 RUNTIME = own_folder() / "web" / f"onnxruntime-web-{VERSION}"  # of the user: tests fetch nothing
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """One for each file: Playwright bears no second one in a process, and the measurement opens its own."""
     if lack := missing():
         pytest.skip(lack)
     with chromium(CAMERA) as opened:
@@ -27,7 +28,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def made() -> Path:
-    """`students/v8` and `pictures`, and the cache that `build_site` filled."""
+    """The students `fine` and `deep`, `pictures`, and the cache that `build_site` filled."""
     from tests.student.conftest import tiny_model
     from tests.student.personal.conftest import CLASSES, make_student, picture_source
 
@@ -38,10 +39,10 @@ def made() -> Path:
         source = picture_source(folder / "pictures")
         (folder / "cache").mkdir()
         (folder / "cache" / RUNTIME.name).symlink_to(RUNTIME, target_is_directory=True)
-        for features in ("fine", "deep"):
+        for features, learner in (("fine", None), ("deep", "simpleshot")):
             student = folder / features
             make_student(tiny_model("v8", folder), student, source, features=features, names=CLASSES)
-            build_site(student, None, folder / "cache", learner=None)
+            build_site(student, None, folder / "cache", learner=learner)
 
     return made_once("web", make)
 
@@ -99,7 +100,7 @@ def ready(page: Any) -> None:
     page.locator("#spoken", has_text="Found").wait_for(state="attached", timeout=60_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def call(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     """Run JavaScript with one argument beside the modules of the page: `call("async (x) => ...", x)`."""
     context = browser.new_context()
