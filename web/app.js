@@ -53,7 +53,7 @@ const SIMD = Uint8Array.of(
 );
 
 const student = new Student();
-const view = new View({ begins: () => hold(true), drawn: teachBox, clicked: pick });
+const view = new View({ begins: () => hold(true), drawn: teachBox, clicked: pick, cancelled: letGo });
 const teach = new Teach({
   done: learnBox,
   moved: (box) => view.mark(box),
@@ -135,6 +135,13 @@ function hold(isHeld) {
   if (looking) looking.isHeld = isHeld;
 }
 
+/** Nothing was drawn after all. */
+function letGo() {
+  if (teach.isOpen) return;
+  view.mark(null);
+  hold(false);
+}
+
 /** @param {number[]} box @param {{ chosen?: Thing["detection"], name?: string }} [told] */
 function teachBox(box, told) {
   hold(true);
@@ -155,7 +162,7 @@ function pick(x, y) {
     .filter(({ detection: { box } }) => x >= box[0] && y >= box[1] && x <= box[2] && y <= box[3])
     .sort((one, other) => area(one) - area(other));
   if (here.length) return teachThing(here[0]);
-  if (!teach.isOpen) hold(false);
+  letGo();
   return tell("nothing was found there; draw a box around the thing");
 }
 

@@ -14,36 +14,41 @@ export class View {
   #overlay = byId("overlay", HTMLCanvasElement);
   /** @type {Drawn[]} */
   #found = [];
-  /** @type {number[] | null} */
-  #drawing = null;
+  /** @type {number[] | null} the box that is being drawn or named */
+  #marked = null;
+  /** @type {{ x: number, y: number } | null} where the pointer went down */
+  #start = null;
 
   /**
    * @param {object} told
    * @param {() => void} told.begins the picture must stay from now on
    * @param {(box: number[]) => void} told.drawn left, top, right, bottom in whole pixels of the picture
    * @param {(x: number, y: number) => void} told.clicked
+   * @param {() => void} told.cancelled
    */
-  constructor({ begins, drawn, clicked }) {
-    let start = { x: 0, y: 0 };
+  constructor({ begins, drawn, clicked, cancelled }) {
     this.#overlay.addEventListener("pointerdown", (event) => {
       if (!this.#picture.width || event.button > 0) return;
       begins();
       this.#overlay.setPointerCapture(event.pointerId);
-      start = { x: event.offsetX, y: event.offsetY };
-      this.#drawing = [0, 0, 0, 0];
+      this.#start = { x: event.offsetX, y: event.offsetY };
       event.preventDefault();
     });
     this.#overlay.addEventListener("pointermove", (event) => {
-      if (this.#drawing) this.mark(this.#between(start, event));
+      if (this.#start) this.mark(this.#between(this.#start, event));
     });
     this.#overlay.addEventListener("pointerup", (event) => {
-      if (!this.#drawing) return;
-      this.#drawing = null;
+      const start = this.#start;
+      this.#start = null;
+      if (!start) return;
       const moved = Math.max(Math.abs(event.offsetX - start.x), Math.abs(event.offsetY - start.y));
       if (moved < CLICK) clicked(start.x / this.#scale, start.y / this.#scale);
       else drawn(this.#between(start, event));
     });
-    this.#overlay.addEventListener("pointercancel", () => this.mark(null));
+    this.#overlay.addEventListener("pointercancel", () => {
+      this.#start = null;
+      cancelled();
+    });
     new ResizeObserver(() => this.#paint()).observe(this.#view);
   }
 
@@ -64,9 +69,9 @@ export class View {
     this.#paint();
   }
 
-  /** @param {number[] | null} box that is being drawn or named */
+  /** @param {number[] | null} box */
   mark(box) {
-    this.#drawing = box;
+    this.#marked = box;
     this.#paint();
   }
 
@@ -96,10 +101,10 @@ export class View {
     if (!context || !this.#picture.width) return;
     const scale = this.#overlay.width / this.#picture.width;
     drawFound(context, this.#found, scale, dots);
-    if (this.#drawing)
+    if (this.#marked)
       frame(
         context,
-        this.#drawing.map((side) => side * scale),
+        this.#marked.map((side) => side * scale),
         PENCIL,
         dots,
         false,

@@ -87,6 +87,9 @@ def test_a_drawn_box_is_learnt_as_by_personalize(
     left, top, width, height = (
         page.locator(f"#box-{side}").input_value() for side in ("left", "top", "width", "height")
     )
+    shown = page.evaluate("() => document.getElementById('overlay').toDataURL()")
+    page.locator("#overlay").hover()  # the box that is being named stays where it was drawn
+    assert page.evaluate("() => document.getElementById('overlay').toDataURL()") == shown
     drawn = [float(left), float(top), float(left) + float(width), float(top) + float(height)]
     assert np.abs(np.array(drawn) - box).max() <= 1
     kind = "ball" if page.locator("#class").is_visible() else None

@@ -95,7 +95,7 @@ def test_a_video_is_followed_and_stays_where_it_is_paused(page: Any, tmp_path: P
     assert page.get_by_role("button", name="Pause").is_hidden()
 
 
-def test_a_camera_is_followed_learnt_from_and_lost(browser: Any, address: str) -> None:
+def test_a_camera_is_followed_learnt_from_and_lost(browser: Any, address: str, tmp_path: Path) -> None:
     context = browser.new_context(permissions=["camera"])
     page = context.new_page()
     page.add_init_script(
@@ -116,6 +116,10 @@ def test_a_camera_is_followed_learnt_from_and_lost(browser: Any, address: str) -
     speed = page.inner_text("#speed")
     page.wait_for_timeout(1500)
     assert page.inner_text("#speed") != speed  # it went on
+    (tmp_path / "note.jpg").write_text("no picture")
+    page.locator("#photo-file").set_input_files(tmp_path / "note.jpg")
+    page.get_by_text("cannot be read as an image").wait_for()
+    assert page.get_by_role("button", name="Pause").is_visible()  # and still goes on
     page.evaluate("() => window.tracks.forEach((track) => track.dispatchEvent(new Event('ended')))")
     page.get_by_text("the camera is gone").wait_for()
     assert page.locator("#objects strong").all_inner_texts() == ["my test card"]
