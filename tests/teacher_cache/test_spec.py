@@ -122,8 +122,8 @@ def test_unknown_or_missing_field_is_refused(helpers: SimpleNamespace) -> None:
     message = (
         "a teacher spec has exactly the fields model, revision, prompt, mode, layer, pooling, crop_margin, crop_size, "
         "dtype, visual, visual_revision, max_new_tokens, num_beams, hidden_dim, visual_dim, sees, image_tokens, "
-        "sampling_seed, no_repeat_ngram, all_beams, rounding; found layer: Field required; temperature: Unexpected keyword "
-        "argument; read this cache with the version of mocha-pipe that wrote it"
+        "sampling_seed, no_repeat_ngram, all_beams, rounding; found layer: Field required; temperature: Unexpected "
+        "keyword argument; read this cache with the version of mocha-pipe that wrote it"
     )
     with pytest.raises(CacheFormatError) as caught:
         TeacherSpec.from_json(values)
