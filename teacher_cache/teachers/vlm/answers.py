@@ -1,7 +1,8 @@
 """Greedy answers of a batch by any model of transformers; rows whose answer has ended leave the batch.
 
-The search is that of transformers (`_sample` with `do_sample=False`): its own inputs for each step, its own
-processors of scores, its own ends. Only what belongs to rows that have ended is dropped.
+The search is that of transformers (`_sample` with `do_sample=False`): its own inputs for each step and its own ends.
+Only what belongs to rows that have ended is dropped. It is for plain greedy searches (`is_plain_greedy`): of the
+processors of scores that a checkpoint's settings may ask for, some remember how many rows there were.
 
 Letters: N regions, L tokens of a padded prompt, T steps of the longest answer.
 """
@@ -22,11 +23,11 @@ class LeavingRows:
         """Rows that were still at it, step by step."""
 
     def __call__(
-        self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
-        **state: Any,
-    ) -> Tensor:  # (N, L + T)  # fmt: skip
+        self, model: Any, input_ids: Tensor, stopping_criteria: Any, generation_config: Any, **state: Any
+    ) -> Tensor:  # (N, L + T)
         """Prompts and their answers, padded on the right; arguments are those of transformers' own searches."""
-        state.pop("synced_gpus", None)
+        for name in ("logits_processor", "synced_gpus"):
+            state.pop(name, None)
         prompts_NL, rows = input_ids, torch.arange(len(input_ids), device=input_ids.device)
         options = {"output_hidden_states": True} if generation_config.output_hidden_states else {}
         chosen: list[Tensor] = []
@@ -37,9 +38,8 @@ class LeavingRows:
             )
             output = model(**{**inputs, **options}, return_dict=True)  # by version both may have it
             state = model._update_model_kwargs_for_generation(output, state, is_encoder_decoder=False)
-            scores = logits_processor(input_ids, output.logits[:, -1].to(torch.float32))
             self.rows.append(rows)
-            chosen.append(scores.argmax(dim=1))
+            chosen.append(output.logits[:, -1].argmax(dim=1))
             input_ids = torch.cat([input_ids, chosen[-1][:, None]], dim=1)
             has_ended = stopping_criteria(input_ids, None)
             going = (~has_ended).nonzero()[:, 0]

@@ -26,6 +26,7 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.llava.greedy import is_plain_greedy
 from mocha_pipe.teacher_cache.teachers.pooling import (
     Marks,
     answer_lengths,
@@ -177,17 +178,18 @@ class VlmTeacher:
 
         The first and the last step do not count where there are at least three.
         """
-        inputs, layer, steps, leaving = batch.inputs, self._layer, [], LeavingRows()
+        inputs, layer, steps, has_beams = batch.inputs, self._layer, [], self.spec.num_beams > 1
         if is_one_at_a_time(self.spec):
             return searched_states(
                 self._model, inputs, inputs["input_ids"], batch.crops[0], self.spec, layer=layer,
                 pad_id=self._questions.pad_id,
             )  # fmt: skip
+        # Beams change places, and what changes scores (a penalty) may remember how many rows there were.
+        leaving = None if has_beams or not is_plain_greedy(self._model.generation_config) else LeavingRows()
 
         def keep(_module: Any, _arguments: Any, output: Any) -> None:
             steps.append(states_of(output, layer)[:, -1].to(torch.float32))
 
-        has_beams = self.spec.num_beams > 1
         hook = self._model.model.register_forward_hook(keep)
         try:
             found = self._model.generate(
@@ -196,24 +198,24 @@ class VlmTeacher:
                 num_beams=self.spec.num_beams,
                 max_new_tokens=self.spec.max_new_tokens,
                 pad_token_id=self._questions.pad_id,
-                return_dict_in_generate=has_beams,
+                return_dict_in_generate=leaving is None,
                 output_hidden_states=layer is not None,
                 disable_compile=True,
-                custom_generate=None if has_beams else leaving,
+                custom_generate=leaving,
             )
         finally:
             hook.remove()
-        sequences = found.sequences if has_beams else found
+        sequences = found if leaving else found.sequences
         answers_NT = sequences[:, inputs["input_ids"].shape[1] :]
         lengths_N, length = answer_lengths(answers_NT, end_tokens(self._model.generation_config)), answers_NT.shape[1]
-        if has_beams:  # they change places on their way
+        if has_beams:
             beams_NT = found.beam_indices[:, :length].clamp(min=0)
             columns_NT = torch.arange(length, device=beams_NT.device)[None].expand_as(beams_NT)
             states_NTD = torch.stack(steps)[columns_NT, beams_NT]
         else:
             states_NTD = steps[0].new_zeros(len(answers_NT), length, steps[0].shape[1])
-            for step, (rows, states) in enumerate(zip(leaving.rows, steps, strict=True)):
-                states_NTD[rows, step] = states
+            for step, states in enumerate(steps[:length]):
+                states_NTD[leaving.rows[step] if leaving else slice(None), step] = states
         # The states are those of the steps alone, as if the prompt were its last token.
         return masked_mean(states_NTD, answer_steps(lengths_N, prompt_length=1, steps=length)[:, :length])
 

@@ -85,7 +85,7 @@ def test_a_complete_cache_loads_and_computes_nothing(
     copied: Path, source: DetectionSource, helpers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = modification_times(copied)
-    for module, name in ((derive, "_fit"), (derive, "write_shard"), (embed, "write_shard"), (feed, "read_image")):
+    for module, name in ((derive, "_fit"), (derive, "write_shard"), (embed, "write_shard"), (feed, "read_picture")):
         monkeypatch.setattr(module, name, None)
     for dim in (None, 8):
         report = helpers.build(source, copied, None, dim=dim, rows_per_shard=None)
@@ -189,8 +189,8 @@ def test_an_image_is_decoded_once_per_shard(
     source: DetectionSource, tmp_path: Path, helpers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
-    read_image = feed.read_image
-    monkeypatch.setattr(feed, "read_image", lambda path: decoded.append(path.name) or read_image(path))
+    read_picture = feed.read_picture
+    monkeypatch.setattr(feed, "read_picture", lambda path: decoded.append(path.name) or read_picture(path))
     helpers.build(source, tmp_path / "cache", helpers.Teacher(), rows_per_shard=96)
     assert sorted(decoded) == [record.name for record in source.records if len(record.class_ids)]
 

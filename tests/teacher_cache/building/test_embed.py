@@ -266,8 +266,8 @@ def test_the_next_shard_is_cut_while_the_last_one_is_at_the_teacher(
     from mocha_pipe.teacher_cache.building import embed, feed
 
     events: list[str] = []
-    read_image, write_shard = feed.read_image, embed.write_shard
-    monkeypatch.setattr(feed, "read_image", lambda path: events.append(path.name) or read_image(path))
+    read_picture, write_shard = feed.read_picture, embed.write_shard
+    monkeypatch.setattr(feed, "read_picture", lambda path: events.append(path.name) or read_picture(path))
     monkeypatch.setattr(embed, "write_shard", lambda *args: events.append("write") or write_shard(*args))
     helpers.build(source, tmp_path / "cache", helpers.Teacher(delay=0.1))
     table = RegionTable.build(source)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
-from mocha_pipe.data.images import read_image
+from mocha_pipe.data.images import read_image, read_picture
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building import feed
@@ -29,17 +30,17 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Reads:
-    """Counts what is read, in place of `read_image`."""
+    """Counts what is read, in place of `read_picture`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, delay: float = 0.0) -> None:
         self.names: list[str] = []
         self._delay = delay
-        monkeypatch.setattr(feed, "read_image", self)
+        monkeypatch.setattr(feed, "read_picture", self)
 
-    def __call__(self, path: Path) -> NDArray[np.uint8]:
+    def __call__(self, path: Path) -> Image.Image:
         self.names.append(path.name)
         time.sleep(self._delay * (sum(path.name.encode()) % 3))  # later images may well be ready earlier
-        return read_image(path)
+        return read_picture(path)
 
 
 def all_rows(table: RegionTable) -> NDArray[np.int64]:
