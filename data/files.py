@@ -152,7 +152,10 @@ def write_parquet(path: Path, columns: Sequence[Any], schema: "pa.Schema") -> No
     ):  # fmt: skip
         for start in range(0, max(1, len(columns[0])), _ROWS_AT_ONCE):
             parts = [column[start : start + _ROWS_AT_ONCE] for column in columns]
-            arrays = [pa.array(part, field.type) for part, field in zip(parts, schema, strict=True)]
+            arrays = [
+                part.cast(field.type) if isinstance(part, pa.Array) else pa.array(part, field.type)
+                for part, field in zip(parts, schema, strict=True)
+            ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=_ROWS_AT_ONCE)
 
 
