@@ -178,12 +178,13 @@ class VlmTeacher:
 
         The first and the last step do not count where there are at least three.
         """
-        inputs, layer, steps, has_beams = batch.inputs, self._layer, [], self.spec.num_beams > 1
+        inputs, layer, has_beams = batch.inputs, self._layer, self.spec.num_beams > 1
         if is_one_at_a_time(self.spec):
             return searched_states(
                 self._model, inputs, inputs["input_ids"], batch.crops[0], self.spec, layer=layer,
                 pad_id=self._questions.pad_id,
             )  # fmt: skip
+        steps: list[Tensor] = []
         # Beams change places, and what changes scores (a penalty) may remember how many rows there were.
         leaving = None if has_beams or not is_plain_greedy(self._model.generation_config) else LeavingRows()
 
