@@ -7,10 +7,11 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -72,7 +73,7 @@ class RegionTable:
     def digest(self) -> str:
         """Hex over the class names and the keys in their order; tables of one digest have the same targets."""
         state = hashlib.blake2b(json.dumps(self.class_names).encode(), digest_size=16)
-        state.update(np.ascontiguousarray(self.keys).tobytes())
+        state.update(_bytes_of(self.keys))
         return state.hexdigest()
 
     @functools.cached_property
@@ -177,9 +178,11 @@ class RegionTable:
     def _metadata(self) -> dict[bytes, bytes]:
         # `digest` covers the keys; `content` covers all other columns. Parquet's pages have checksums, but its footer,
         # which says where they lie, has none.
-        state = hashlib.blake2b(json.dumps([self.image_names, self.image_digests]).encode(), digest_size=16)
+        state = hashlib.blake2b(digest_size=16)
+        for part in _json_of(self.image_names, self.image_digests):
+            state.update(part)
         for column in (self.image_sizes, self.first_row, self.xyxy, self.class_ids):
-            state.update(np.ascontiguousarray(column).tobytes())
+            state.update(_bytes_of(column))
         names, digest, content = json.dumps(self.class_names), self.digest, state.hexdigest()
         return {b"class_names": names.encode(), b"digest": digest.encode(), b"content": content.encode()}
 
@@ -206,6 +209,21 @@ def recompute_keys(table: RegionTable) -> NDArray[np.bytes_]:  # (N,) S32
             for row, (image, class_id) in enumerate(zip(images, ids, strict=True))
         ]
     return keys
+
+
+def _bytes_of(column: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of an array in its order; no copy where it is contiguous."""
+    return np.ascontiguousarray(column).reshape(-1).view(np.uint8)
+
+
+def _json_of(*lists: Sequence[str]) -> Iterator[bytes]:
+    """What `json.dumps` makes of a list of lists, a part at a time."""
+    for number, names in enumerate(lists):
+        yield b", [" if number else b"[["
+        for start in range(0, len(names), _ROWS_AT_ONCE):
+            yield (", " * bool(start) + json.dumps(names[start : start + _ROWS_AT_ONCE])[1:-1]).encode()
+        yield b"]"
+    yield b"]"
 
 
 def _keys(column: pa.ChunkedArray) -> NDArray[np.bytes_]:  # (N,) S32

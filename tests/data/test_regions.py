@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,6 +205,23 @@ def test_a_table_of_before_is_read(table: RegionTable, tmp_path: Path) -> None:
 
 
 REMEDY = "remove the folder and run: mocha-pipe cache build"
+
+
+def test_parts_make_the_table_that_one_piece_makes(
+    table: RegionTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.write(tmp_path / "whole")
+    names = [list(table.image_names), list(table.image_digests)]
+    state = hashlib.blake2b(json.dumps(names).encode(), digest_size=16)
+    for column in (table.image_sizes, table.first_row, table.xyxy, table.class_ids):
+        state.update(column.tobytes())
+    monkeypatch.setattr(mocha_pipe.data.regions, "_ROWS_AT_ONCE", 2)
+    np.testing.assert_array_equal(recompute_keys(table), table.keys)
+    table.write(tmp_path / "parts")
+    for file in ("images.parquet", "regions.parquet"):
+        assert (tmp_path / "parts" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    metadata = pq.read_schema(tmp_path / "parts/images.parquet").metadata
+    assert metadata[b"content"] == state.hexdigest().encode()
 
 
 def test_missing_file(table: RegionTable, tmp_path: Path) -> None:
