@@ -151,6 +151,8 @@ def build_cache(
                 missing = cache.missing_teacher_shards()  # once: another part may write its last shard at any time
                 if not missing:
                     derive_targets(cache, claims, dim, device=device, progress=progress)
+        with contextlib.suppress(OSError):  # a complete cache may be one that nobody can write
+            consolidate(folder)
     return BuildReport(
         rows=len(table),
         shards=len(cache.plan),
@@ -181,8 +183,6 @@ def open_or_create(
         create_group(folder, plan=ShardPlan.for_rows(len(table), rows_per_shard), spec=spec, table=table)
     cache = RegionCache.open(folder, expect_spec=spec, expect_table=table)
     sweep_stale(folder)  # only now, as another program's temporary files in another folder are not ours to remove
-    with contextlib.suppress(OSError):  # a complete cache may be one that nobody can write
-        consolidate(folder)
     return cache
 
 
