@@ -211,9 +211,9 @@ def recompute_keys(table: RegionTable) -> NDArray[np.bytes_]:  # (N,) S32
     return keys
 
 
-def _bytes_of(column: NDArray[Any]) -> NDArray[np.uint8]:
+def _bytes_of(column: NDArray[Any]) -> memoryview:
     """The bytes of an array in its order; no copy where it is contiguous."""
-    return np.ascontiguousarray(column).reshape(-1).view(np.uint8)
+    return np.ascontiguousarray(column).reshape(-1).view(np.uint8).data
 
 
 def _json_of(*lists: Sequence[str]) -> Iterator[bytes]:
