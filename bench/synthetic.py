@@ -19,6 +19,7 @@ from mocha_pipe.data.regions import RegionTable, recompute_keys
 from mocha_pipe.data.types import DetectionSource, ImageRecord
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
+from mocha_pipe.teacher_cache.store.consolidated import consolidate
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_array_atomically, create_group, write_shard
 from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
@@ -112,6 +113,7 @@ def synthetic_cache(
             start, stop = plan.span(shard)
             values = generator.standard_normal((stop - start, width), np.float32)
             write_shard(folder / name, plan, shard, values.astype(np.float16))
+    consolidate(folder)
     return RegionCache.open(folder)
 
 

@@ -9,8 +9,8 @@ MUTANTS = (
         name="box-clipping",
         breaks="a box that reaches beyond the right or the lower edge of its image stays there",
         file="data/boxes.py",
-        old="np.clip(np.stack(_columns(boxes), axis=1), 0.0, limits)",
-        new="np.clip(np.stack(_columns(boxes), axis=1), 0.0, None)",
+        old="np.minimum(np.maximum(_rows(boxes), 0.0), _sides(width, height))",
+        new="np.maximum(_rows(boxes), 0.0)",
         tests=("tests/data/test_boxes.py",),
     ),
     Mutant(

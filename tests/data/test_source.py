@@ -106,7 +106,7 @@ class SourceContract:
         def fail(*_: object) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
-        monkeypatch.setattr(Image, "open", fail)
+        monkeypatch.setattr("mocha_pipe.data.images._open_image", fail)
         with pytest.raises(DatasetError) as caught:
             open_source(data, keep_unreadable=True)
         assert str(caught.value) == (

@@ -74,7 +74,7 @@ def test_images_that_cannot_be_reached_are_listed(make_yolo: Make, monkeypatch: 
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Image, "open", fail)
+    monkeypatch.setattr("mocha_pipe.data.images._open_image", fail)
     message = "cannot be reached (Input/output error); bring the disk back and run the same command again"
     assert [problem.message for problem in errors(check_dataset(data))] == [message] * 3
 

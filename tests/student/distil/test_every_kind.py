@@ -89,7 +89,7 @@ def test_a_student_of_every_kind(kind: str, config: str, tmp_path: Path) -> None
     with torch.no_grad():
         answer = PersonalDetections(*graph(
             torch.from_numpy(pixels), torch.tensor([0.0, 0, SIZE, SIZE]), torch.from_numpy(mine), torch.zeros(1).long(),
-            torch.zeros(1).long(), torch.tensor([0.99]), torch.tensor([1e-6]),
+            torch.zeros(1).long(), torch.tensor([0.99]), torch.tensor([1e-6]), torch.zeros(0, 4),
         ))  # fmt: skip
     row = box_iou(answer.boxes.clamp(0, SIZE).numpy(), found.detection_xyxy[:1])[:, 0].argmax()
     assert answer.personal[row] == 0

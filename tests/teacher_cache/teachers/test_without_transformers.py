@@ -83,8 +83,8 @@ def test_all_else_runs_without_them(finished: Path, tmp_path: Path) -> None:
     )
     needing, answers = json.loads(done.stdout.splitlines()[-1])
     assert needing == [
-        "encoder.pooled", "encoder.teacher", "llava.describe", "llava.greedy", "llava.teacher", "visual",
-        "vlm.describe", "vlm.teacher",
+        "encoder.pooled", "encoder.teacher", "llava.describe", "llava.greedy", "llava.teacher", "search",
+        "visual", "vlm.answers", "vlm.describe", "vlm.teacher",
     ]  # fmt: skip
     assert [code for code, _ in answers.values()] == [0, 0, 0, 0, 0, 0, 2, 2], answers
     for line in lines[-2:]:
