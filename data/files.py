@@ -26,6 +26,8 @@ _ROWS_AT_ONCE = 2**20
 """Of a parquet file, as many as one of its row groups holds."""
 LOCK_NAME = ".mocha-pipe.lock"
 """Of a lock file; locking empties a file, so that its name must be nobody else's."""
+_FILLING = ".mocha-pipe.filling"
+_DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory", "lost+found", ".Trash-1000"})
 _UMASK = os.umask(0)  # can only be read by setting it
 os.umask(_UMASK)
 _TEMPORARY = re.compile(r"\..*\.(?:[0-9]+-[0-9a-f]{8}\.partial(?:\.[^.]*)?|[0-9a-f]{32}\.partial)", re.DOTALL)
@@ -68,8 +70,16 @@ def temporary_folder(target: Path, *, shared: bool = True) -> Iterator[Path]:
         for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
             if is_temporary(left.name):
                 shutil.rmtree(left, ignore_errors=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(16)}.partial")
-    temporary.mkdir(parents=True)
+    target = target.resolve()  # a link to an empty folder stays a link
+    name = f".{target.name}.{secrets.token_hex(16)}.partial"
+    temporary = target.with_name(name)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError:
+        if not target.is_dir():
+            raise
+        temporary = target / name  # an empty folder of ours in a folder where we may not write
+        temporary.mkdir()
     try:
         yield temporary
     finally:
@@ -101,28 +111,56 @@ def appearing_folder(target: Path, in_use: Exception) -> Iterator[Path]:
                 raise in_use
 
 
-def publish(temporary: Path, target: Path, *, flush: bool = True) -> bool:
+def publish(temporary: Path, target: Path, *, flush: bool = True, last: str = "") -> bool:
     """Give a finished folder its name; False where something other than an empty folder has that name already.
+
+    An empty folder that cannot be replaced, as others have mounted it or may not be removed, is filled instead. What a
+    kill leaves half filled then, `finish_filling` completes.
 
     Args:
         temporary: As from `temporary_folder`.
         target: Its name from now on.
         flush: Write every file through to the disk first, so that a power cut leaves all of them or nothing.
+        last: The file that shows that all is there, where a folder has to be filled.
     """
+    target = target.resolve()
     if flush:
         for path in [*temporary.rglob("*"), temporary]:
             _flush(path)
-    with suppress(OSError):
-        target.rmdir()  # an empty folder, onto which Windows does not rename
-    try:
-        temporary.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-            raise
+    if temporary.parent != target:
+        with suppress(OSError):
+            target.rmdir()  # an empty folder, onto which Windows does not rename
+        try:
+            temporary.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EBUSY, errno.EXDEV):
+                raise
+        else:
+            if flush:
+                _flush(target.parent)
+            return True
+    if not target.is_dir() or not is_vacant(target):
         return False
-    if flush:
-        _flush(target.parent)
+    if temporary.parent != target:
+        temporary = Path(shutil.copytree(temporary, target / temporary.name))
+        for path in [*temporary.rglob("*"), temporary] if flush else ():
+            _flush(path)
+    try:
+        temporary.rename(target / _FILLING)
+    except OSError:
+        return False  # somebody else is filling it
+    finish_filling(target, last)
     return True
+
+
+def finish_filling(target: Path, last: str) -> None:
+    """Complete what `publish` began in a folder that cannot be replaced; nothing to do elsewhere."""
+    with suppress(FileNotFoundError, NotADirectoryError):  # another process may be finishing the same
+        for entry in sorted((target / _FILLING).iterdir(), key=lambda entry: entry.name == last):
+            with suppress(FileNotFoundError):
+                entry.rename(target / entry.name)
+        _flush(target)
+        (target / _FILLING).rmdir()
 
 
 def write_json(path: Path, value: object) -> None:
@@ -176,8 +214,16 @@ def _resolved(folder: str) -> Path:
 
 
 def is_vacant(folder: Path) -> bool:
-    """Whether a folder can be made here: there is nothing yet, or an empty one."""
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    """Whether a folder can be made here: there is nothing yet, or an empty one.
+
+    What desktops and file systems leave in every folder does not count, nor what a killed process left of ours.
+    """
+    return not folder.exists() or (folder.is_dir() and all(is_dropping(path.name) for path in folder.iterdir()))
+
+
+def is_dropping(name: str) -> bool:
+    """Whether a desktop, a file system or a killed process of ours leaves such a file in other people's folders."""
+    return name in _DROPPINGS or name.startswith("._") or is_temporary(name)
 
 
 def lock_beside(path: Path) -> Path:
