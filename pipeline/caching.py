@@ -1,22 +1,21 @@
 """What a team does with a teacher cache beside building it: forecast, repair, audit, merge."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mocha_pipe.pipeline.errors import ConfigError
-from mocha_pipe.pipeline.markers import is_complete
+from mocha_pipe.pipeline.markers import COMPLETE, is_complete
 from mocha_pipe.pipeline.run.datasets import named, training_regions
 from mocha_pipe.pipeline.run.devices import torch_device
-from mocha_pipe.pipeline.run.inputs import WORLD, teacher_config, teacher_of_cache
+from mocha_pipe.pipeline.run.inputs import TEACHER_NOTE, WORLD, teacher_config, teacher_of_cache
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache
 from mocha_pipe.teacher_cache.building.plan import BuildPlan, plan_build
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, naming_data
+from mocha_pipe.teacher_cache.errors import naming_data
 from mocha_pipe.teacher_cache.store.cache import RegionCache
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
+from mocha_pipe.teacher_cache.store.disk import make_way
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 
 if TYPE_CHECKING:
@@ -42,9 +41,10 @@ def plan_cache(config: RunConfig, sample: int) -> BuildPlan:
 
 
 def repair_cache(config: RunConfig, report: "VerifyReport", teacher: str | None) -> "Completion":
-    """Delete the files at fault and build again, which computes just these, in the widths that are there.
+    """Write anew what follows from the data set, delete the other files at fault, and build again.
 
-    Nothing is deleted before data set and teacher are known to be the cache's, and the teacher is loaded if need be.
+    The build computes just these, in the widths that are there. Nothing is deleted before data set and teacher are
+    known to be the cache's, and the teacher is loaded if need be.
 
     Args:
         config: resolved; names the cache, its data set, and the teacher's device and batch.
@@ -52,25 +52,23 @@ def repair_cache(config: RunConfig, report: "VerifyReport", teacher: str | None)
         teacher: hub id or folder of the teacher that made the cache; None finds it.
 
     Raises:
-        CacheCorruptError: something is at fault that cannot be computed again.
+        CacheFormatError: another program laid an array out anew.
+        CacheCorruptError: the cache came from a lossy archive.
         CacheMismatchError: the data set or the teacher is another one.
         ConfigError: no data set was named, and there is no miniature world.
     """
-    from mocha_pipe.teacher_cache.checking.verify import remove_faults, require_mendable
+    from mocha_pipe.teacher_cache.checking.mending import remove_faults, require_mendable, restore
 
     folder = named(config.cache.folder)
-    cache = RegionCache.open(folder)
-    if cache.spec.rounding:
-        raise CacheCorruptError(
-            f"{folder} came from a lossy archive, whose values no teacher says again; remove "
-            f"{', '.join(finding.file for finding in report.findings[:5])} and fetch them again: "
-            f"mocha-pipe cache pull ARCHIVE {shlex.quote(str(folder))}"
-        )
-    loadable = _teacher(config, cache, teacher)
-    require_mendable(folder, report)
+    require_mendable(folder)
     _require_data(config)
+    for finding in report.findings:  # notes of where the teacher lies that cannot be read tell nothing
+        if finding.file in (COMPLETE, TEACHER_NOTE):
+            make_way(folder / finding.file)
+    restore(folder, report, training_regions(config)[1])
+    loadable = _teacher(config, RegionCache.open(folder), teacher)
     build = replace(config, teacher=loadable, cache=replace(config.cache, dim=None))
-    with_teacher = any(finding.array in TEACHER_ARRAYS for finding in report.findings)
+    with_teacher = any(finding.shard is not None and finding.array != "targets" for finding in report.findings)
     return build_teacher_cache(build, mend=lambda: remove_faults(folder, report), mend_with_teacher=with_teacher)
 
 
@@ -111,14 +109,17 @@ def _teacher(config: RunConfig, cache: RegionCache, name: str | None) -> Teacher
 
 
 def merge_caches(into: Path, sources: Sequence[str], dim: int | None) -> "TransferReport":
-    """Join the shards of several caches, and derive projection and targets when none is missing any more."""
+    """Join the shards of several caches, and derive projection and targets when none is missing any more.
+
+    A cache that is complete keeps its targets, of whatever width, and nothing is written to it.
+    """
     from mocha_pipe.teacher_cache.sharing import merge
     from mocha_pipe.teacher_cache.store.claims import ShardClaims
     from mocha_pipe.teacher_cache.store.derive import derive_targets
 
     report = merge(into, sources, progress=True)
     cache = RegionCache.open(into)
-    if not cache.missing_teacher_shards():
+    if not cache.missing_teacher_shards() and not cache.is_complete:
         with ShardClaims(into) as claims:
             derive_targets(cache, claims, dim, device=torch_device("auto"), progress=True)
     return report

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from mocha_pipe.data.errors import MochaError
 
@@ -27,6 +28,24 @@ class CacheIncompleteError(MochaError, FileNotFoundError):
 
 class CacheCorruptError(MochaError, ValueError):
     """A file of a cache is damaged."""
+
+    finding = ""
+    """What was found, without the file's name and the remedy."""
+
+    @classmethod
+    def of(cls, file: object, finding: str, remedy: str) -> Self:
+        """That a file is damaged, what was found, and what mends it."""
+        error = cls(f"{file} is damaged: {finding}; {remedy}")
+        error.finding = finding
+        return error
+
+
+class CacheUnreadableError(CacheCorruptError):
+    """The system does not let us read a file of a cache."""
+
+
+class DescriptionCorruptError(CacheCorruptError):
+    """What says what a whole cache is, its `zarr.json`, is damaged or lost."""
 
 
 class CacheWriteError(MochaError, OSError):
@@ -57,12 +76,26 @@ def naming_data(data: Path | None) -> Iterator[None]:
     except CacheIncompleteError as lacking:
         if data is None:
             raise
-        command, given = r"`(mocha-pipe cache build [^`]*)`", f" --data {shlex.quote(str(data))}"
+        command, given = r"`(mocha-pipe cache build [^`]*)`", f" --data {quoted(data)}"
         raise CacheIncompleteError(re.sub(command, lambda found: f"`{found[1]}{given}`", str(lacking))) from None
 
 
 def build_command(folder: Path, data: Path | None = None) -> str:
     """The command line that makes or completes the cache in `folder`, of a data set where one is named."""
-    return f"mocha-pipe cache build --cache {shlex.quote(str(folder))}" + (
-        f" --data {shlex.quote(str(data))}" if data else ""
-    )
+    return f"mocha-pipe cache build --cache {quoted(folder)}" + (f" --data {quoted(data)}" if data else "")
+
+
+def mend_advice(folder: Path) -> str:
+    """How the damage of a cache on this machine is mended, for the end of a message."""
+    return f"run `mocha-pipe cache verify {quoted(folder)} --repair`"
+
+
+def relayout_advice(place: str) -> str:
+    """How a cache that another program laid out anew gets the layout of mocha-pipe, for the end of a message."""
+    copy = f"{place}-2" if "://" not in place else f"{place.rpartition('/')[2]}-2"
+    return f"copy it into the layout of mocha-pipe with `mocha-pipe cache pull {quoted(place)} {quoted(copy)}`"
+
+
+def quoted(word: object) -> str:
+    """A path, URL or flag's value as it can be typed into a shell."""
+    return shlex.quote(str(word))

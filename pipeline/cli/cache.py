@@ -96,6 +96,8 @@ def cache_verify(
     if not report.findings:
         return
     if not repair:
+        data = None if config.uses_miniature else config.data.path
+        typer.echo("\n".join(cache_tables.verify_remedies(cache, report, data)), err=True)
         raise typer.Exit(1)
     built = repair_cache(_of(config, cache), report, teacher)
     shards, regions = built.outputs["computed_shards"], built.outputs["embedded"]
@@ -153,11 +155,13 @@ def cache_pull(
     source: Place,
     cache: CacheFolder,
     targets: Annotated[bool, typer.Option("--targets", help="Only what distillation needs: a tenth.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Check the folder first; fetch what is at fault.")] = False,
 ) -> None:
     """Fetch what a local folder lacks of a cache; every file is checked before it counts."""
     from mocha_pipe.teacher_cache.sharing import pull
 
-    typer.echo(cache_tables.transfer_line(pull(source, cache, targets_only=targets, progress=True)))
+    report = pull(source, cache, targets_only=targets, repair=repair, progress=True)
+    typer.echo(cache_tables.transfer_line(report))
 
 
 @cache.command("merge")
@@ -180,6 +184,8 @@ def cache_ls(place: Place = "work", as_json: Json = False) -> None:
 
     found = list_caches(place)
     print_either([asdict(listing) for listing in found], cache_tables.listings_table(place, found), as_json)
+    if not as_json:
+        typer.echo("".join(f"{line}\n" for line in cache_tables.listing_notes(found)), nl=False)
 
 
 def _of(config: RunConfig, folder: Path) -> RunConfig:
@@ -189,6 +195,7 @@ def _of(config: RunConfig, folder: Path) -> RunConfig:
 
 def _report_set_aside(folder: Path) -> None:
     """Say on stderr which regions have no embedding, and what to do."""
+    from mocha_pipe.teacher_cache.errors import quoted
     from mocha_pipe.teacher_cache.store.quarantine import read_set_aside
 
     regions = read_set_aside(folder)
@@ -197,7 +204,7 @@ def _report_set_aside(folder: Path) -> None:
         lines.append(f"and {len(regions) - 10} more, listed in {folder / 'quarantine'}")
     lines.append(
         f"{len(regions)} region{'s have' if len(regions) != 1 else ' has'} no embedding, and training leaves that out; "
-        f"mend the images and build in a new folder with --reuse {folder}, or where nothing in them changed, add "
-        "--retry-failed to the same command"
+        f"mend the images and build in a new folder with --reuse {quoted(folder)}, or where nothing in them changed, "
+        "add --retry-failed to the same command"
     )
     typer.echo("\n".join(f"set aside: {line}" for line in lines), err=True)

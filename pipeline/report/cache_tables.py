@@ -1,6 +1,7 @@
 """What the `mocha-pipe cache` commands print."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import filesize
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from mocha_pipe.data.errors import without_secrets
 from mocha_pipe.pipeline.report.tables import plain_table, values_table
+from mocha_pipe.teacher_cache.errors import quoted
 
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.markers import Completion
@@ -73,7 +75,9 @@ def info_values(info: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: value for key, value in info.items() if value is not None and key not in _NESTED}
     for name, array in info["arrays"].items():
         done = f"{array['shards_done']} of {array['shards_total']} shards"
-        values[name] = f"{array['dim']} wide, {done}, {file_size(array['bytes'])}"
+        values[name] = f"{array['dim']} wide, {done}, {file_size(array['bytes'])}" + (
+            "" if array["layout"] == "ours" else f", {array['layout']}"
+        )
     values["size"] = file_size(info["bytes"])
     values |= {f"teacher's {name}": value for name, value in info["teacher"].items() if value not in ("", 0)}
     return {**values, "made with": [f"{package} {version}" for package, version in info["versions"].items()]}
@@ -105,7 +109,24 @@ def verify_lines(report: "VerifyReport") -> list[str]:
     if report.set_aside:
         summary += f"; {report.set_aside} regions set aside"
     number = len(report.findings)
-    return [*lines, f"{summary}: {f'{number} at fault' if number else 'all sound'}"]
+    notes = [f"note: {note}" for note in report.notes]
+    return [*lines, *notes, f"{summary}: {f'{number} at fault' if number else 'all sound'}"]
+
+
+def verify_remedies(folder: Path, report: "VerifyReport", data: Path | None) -> list[str]:
+    """What to type after findings, one line each."""
+    kinds, words = {finding.kind for finding in report.findings}, quoted(folder)
+    remedies = []
+    if kinds - {"elsewhere", "unreadable"}:
+        repair = f"mocha-pipe cache verify {words} --repair --data {quoted(data) if data else 'DATA'}"
+        remedies.append(f"mend it with the pictures that it was made from: {repair}")
+    if "elsewhere" in kinds:
+        remedies.append(f"fetch what links lead to with the program that keeps it, such as: git annex get {words}")
+    if kinds - {"unreadable"}:
+        remedies.append(f"or from a sound copy: mocha-pipe cache pull SOURCE {words} --repair")
+    if "unreadable" in kinds:
+        remedies.append(f"let the owner of what cannot be read run: chmod -R a+rX {words}")
+    return remedies
 
 
 def audit_table(report: "AuditReport") -> Table:
@@ -131,8 +152,14 @@ def listings_table(place: str, listings: Iterable["CacheListing"]) -> Table:
             f"{found.done[name]}/{found.shards}" if name in found.done else "-"
             for name in ("hidden", "visual", "targets")
         ]
-        table.add_row(found.place, f"{found.teacher} ({found.mode})", str(found.regions), *done, file_size(found.bytes))
+        made = (f"{found.teacher} ({found.mode})", str(found.regions)) if found.teacher else ("cannot be read", "")
+        table.add_row(found.place, *made, *done, file_size(found.bytes))
     return table
+
+
+def listing_notes(listings: Iterable["CacheListing"]) -> list[str]:
+    """What the table has no room for, one line each."""
+    return [f"note: {found.place}: {found.note}" for found in listings if found.note]
 
 
 def file_size(size: float) -> str:

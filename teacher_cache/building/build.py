@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from mocha_pipe.data.files import is_vacant
+from mocha_pipe.data.files import finish_filling, is_vacant
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.embed import ShardEmbedder
@@ -30,8 +30,9 @@ from mocha_pipe.teacher_cache.building.shard_order import (
     pending_shards,
     rows_to_embed,
 )
-from mocha_pipe.teacher_cache.errors import ProjectionError, TeacherError
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, ProjectionError, TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
 from mocha_pipe.teacher_cache.store.cache import RegionCache, folder_bytes
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
@@ -118,7 +119,7 @@ def build_cache(
         DatasetError: there are fewer than two different regions.
         DatasetNotFoundError: an image is gone. Shards written before stay.
         CacheMismatchError: the folder holds another teacher's embeddings, or other regions.
-        CacheFormatError: the folder holds something else.
+        CacheFormatError: the folder holds something else, or an array that another program laid out anew lacks a shard.
         CacheCorruptError: a shard that is needed is damaged.
         CacheWriteError: the disk failed. Shards written before stay.
         EmbeddingError: the teacher returned nothing that float16 can hold.
@@ -136,6 +137,7 @@ def build_cache(
         cache = open_or_create(folder, table, spec, rows_per_shard)
         is_wanted = retry_failed and bool(cache.quarantine())
         if is_wanted or not cache.is_complete or dim not in (None, cache.rows("targets").dim):
+            cache.require_own_layout()
             with ShardClaims(folder) as claims, _bar(cache, part, progress) as bar:
                 inputs = cache, source, table, load_teacher
                 with ShardEmbedder(*inputs, donors=donors, batch=batch, on_rows=bar.update) as embedder:
@@ -151,7 +153,9 @@ def build_cache(
                 missing = cache.missing_teacher_shards()  # once: another part may write its last shard at any time
                 if not missing:
                     derive_targets(cache, claims, dim, device=device, progress=progress)
-        with contextlib.suppress(OSError):  # a complete cache may be one that nobody can write
+        # A complete cache may be one that nobody can write, or another program laid it out anew.
+        with contextlib.suppress(OSError, CacheFormatError, CacheCorruptError):
+            cache.require_own_layout()
             consolidate(folder)
     return BuildReport(
         rows=len(table),
@@ -179,6 +183,7 @@ def open_or_create(
     Raises:
         CacheMismatchError, CacheFormatError, CacheCorruptError: as `RegionCache.open`.
     """
+    finish_filling(folder, DESCRIPTION)
     if is_vacant(folder):
         create_group(folder, plan=ShardPlan.for_rows(len(table), rows_per_shard), spec=spec, table=table)
     cache = RegionCache.open(folder, expect_spec=spec, expect_table=table)

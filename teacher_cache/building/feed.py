@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, printable
 from mocha_pipe.data.images import read_picture
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
@@ -84,11 +84,14 @@ class CropFeed(AbstractContextManager["CropFeed"]):
         return iter(lambda: list(islice(crops, size)), [])
 
     def _cut(self, image: int, rows: NDArray[np.int64]) -> list[RegionCrop]:
+        record = self._source.records[image]
         try:
-            picture = read_picture(self._source.records[image].path)
+            picture = read_picture(record.path)
         except DatasetNotFoundError:
             raise
         except DatasetError as error:
-            return [RegionCrop(int(row), None, str(error)) for row in rows]
+            # Travels with the cache, to where this machine's folders say nothing.
+            reason = str(error).replace(printable(record.path), record.name)
+            return [RegionCrop(int(row), None, reason) for row in rows]
         margin, size = self._spec.crop_margin, self._spec.crop_size
         return [RegionCrop(int(row), cut_crop(picture, self._table.xyxy[row], margin, size)) for row in rows]

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mocha_pipe.teacher_cache.errors import mend_advice
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache
+from mocha_pipe.teacher_cache.store.quarantine import require_listed
 
 NOT_THERE = -1
 
@@ -43,6 +45,10 @@ class Donor:
         """Rows of each of the teacher's arrays, their checksums verified.
 
         Raises:
-            CacheCorruptError: a shard file is damaged.
+            CacheCorruptError: a shard file is damaged, or has rows without numbers that no list names.
         """
-        return {name: reader.verified(rows) for name, reader in self._readers.items()}
+        values = {name: reader.verified(rows) for name, reader in self._readers.items()}
+        for name, found in values.items():
+            folder = self._readers[name].folder
+            require_listed(found, 0, (), f"array {folder}", mend_advice(folder.parent))
+        return values

@@ -18,20 +18,31 @@ from tqdm import tqdm
 
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import file_digest
-from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, recompute_keys
+from mocha_pipe.data.parsing import parse_json
+from mocha_pipe.data.regions import REGIONS_FILE, recompute_keys
 from mocha_pipe.teacher_cache.checking.rows import RowFacts, row_facts
-from mocha_pipe.teacher_cache.errors import CacheCorruptError
-from mocha_pipe.teacher_cache.store.cache import ARRAYS, PROJECTION_NAME, RegionCache, folder_bytes
-from mocha_pipe.teacher_cache.store.consolidated import consolidate, is_consolidated
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan, done_shards, shard_path
+from mocha_pipe.teacher_cache.errors import (
+    CacheCorruptError,
+    CacheIncompleteError,
+    CacheUnreadableError,
+    mend_advice,
+    relayout_advice,
+)
+from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, read_layout
+from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache, folder_bytes
+from mocha_pipe.teacher_cache.store.claims import LOCK_NAME
+from mocha_pipe.teacher_cache.store.consolidated import is_consolidated
+from mocha_pipe.teacher_cache.store.layout import ShardPlan, done_shards, shard_path
 from mocha_pipe.teacher_cache.store.projection import Projection
-from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_quarantine_file
-from mocha_pipe.teacher_cache.store.reader import is_described
+from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_quarantine_file, rows_in_words
 
 SIZE_SPREAD = 100.0
 """The largest number of a row must lie within this factor of its array's median."""
 
-Kind = Literal["missing", "damaged", "suspect", "stale"]
+COMPLETE_NAME, TEACHER_NOTE = "complete.json", "teacher.json"
+"""What the pipeline writes beside a cache: that a build ended, and where the teacher lies on this machine."""
+
+Kind = Literal["missing", "damaged", "suspect", "stale", "elsewhere", "unreadable"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +51,8 @@ class Finding:
 
     kind: Kind
     """`missing`: not there yet. `damaged`: not the bytes that were written. `suspect`: no embedding looks like that.
-    `stale`: the list of arrays, by which other programs read; never ours."""
+    `stale`: the list of arrays, by which other programs read; never ours. `elsewhere`: a link to what is not on this
+    disk. `unreadable`: the system does not let us look."""
     file: str
     """Relative to the cache's folder."""
     message: str
@@ -61,6 +73,8 @@ class VerifyReport:
     """Regions without an embedding."""
     bytes: int
     seconds: float
+    notes: tuple[str, ...]
+    """What is sound and yet worth saying."""
 
 
 def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
@@ -73,16 +87,22 @@ def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
     started = time.perf_counter()
     cache = RegionCache.open(folder)
     in_lists, is_aside = _lists(cache)
-    findings = [*_table(cache), *_descriptions(cache), *in_lists]
+    findings = [*_table(cache), *_descriptions(cache), *_markers(cache), *in_lists]
     # Without a sound description every shard would seem damaged.
     undescribed = {finding.array for finding in findings}
     arrays = [name for name in (*cache.spec.arrays, "targets") if cache.has(name) and name not in undescribed]
+    layouts = {name: cache.rows(name).layout for name in arrays}
+    notes = [
+        f"{name} is {layout.finding}; it can be read, and nothing is written to it; {relayout_advice(str(folder))}"
+        for name, layout in layouts.items()
+        if not layout.is_ours
+    ]
     findings += _projection(cache, has_targets="targets" in arrays)
     checked = {}
     with tqdm(total=len(arrays) * len(cache.plan), desc="verify", unit="shard", delay=2, disable=not progress) as bar:
         for name in arrays:
             in_array = list(_array(cache, name, is_aside, bar))
-            checked[name] = len(cache.plan) - sum(finding.kind == "missing" for finding in in_array)
+            checked[name] = len(cache.plan) - sum(finding.kind in ("missing", "elsewhere") for finding in in_array)
             findings += in_array
     return VerifyReport(
         findings=tuple(findings),
@@ -91,50 +111,13 @@ def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
         set_aside=int(is_aside.sum()),
         bytes=folder_bytes(folder),
         seconds=round(time.perf_counter() - started, 3),
+        notes=tuple(notes),
     )
 
 
-def require_mendable(folder: Path, report: VerifyReport) -> None:
-    """Refuse faults that no build mends.
-
-    Raises:
-        CacheCorruptError: the region table or the cache's description is at fault.
-    """
-    given = {IMAGES_FILE, REGIONS_FILE, "zarr.json", *(f"{name}/zarr.json" for name in TEACHER_ARRAYS)}
-    beyond = [finding for finding in report.findings if finding.file in given and finding.kind != "stale"]
-    if beyond:
-        raise CacheCorruptError(
-            f"{folder / beyond[0].file} cannot be computed again ({beyond[0].message}); fetch it from a copy with "
-            f"`mocha-pipe cache pull`, or build in another folder with --reuse {folder}"
-        )
-
-
-def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
-    """Delete just the faulty files that a build then computes again; returns them.
-
-    Where a file of `hidden` or `visual` is at fault, all files of its shard go: its rows must come from one teacher.
-
-    Raises:
-        CacheCorruptError: as `require_mendable`; nothing is deleted then.
-    """
-    require_mendable(folder, report)
-    doomed: set[Path] = set()
-    for finding in report.findings:
-        if finding.kind in ("missing", "stale"):
-            continue
-        doomed.add(folder / finding.file)
-        if finding.file == "targets/zarr.json":
-            # The array is made anew, description first.
-            doomed |= {shard_path(folder / "targets", shard) for shard in done_shards(folder / "targets")}
-        if finding.shard is not None and finding.array != "targets":
-            doomed |= {shard_path(folder / name, finding.shard) for name in ARRAYS}
-            doomed.add(quarantine_path(folder, finding.shard))
-    removed = sorted(path for path in doomed if path.is_file())
-    for path in removed:
-        path.unlink()
-    if any(finding.kind == "stale" for finding in report.findings):
-        consolidate(folder)
-    return removed
+def faulty_tables(folder: Path) -> list[str]:
+    """The files of the region table that are not those which the cache was made with."""
+    return [name for name, digest in RegionCache.open(folder).table_files.items() if _digest(folder / name) != digest]
 
 
 def read_list(path: Path, plan: ShardPlan, shard: int) -> tuple[SetAside, ...]:
@@ -146,41 +129,34 @@ def read_list(path: Path, plan: ShardPlan, shard: int) -> tuple[SetAside, ...]:
     regions = read_quarantine_file(path)
     start, stop = plan.span(shard)
     if not all(start <= region.row < stop for region in regions):
-        raise CacheCorruptError(f"{path} is damaged: it is the list of another shard")
+        raise CacheCorruptError.of(path, "it is the list of another shard", mend_advice(path.parent.parent))
     return regions
-
-
-def finding_of(error: MochaError) -> str:
-    """What an error says of a damaged file, without the file's name and the remedy."""
-    return str(error).partition(" is damaged: ")[2].partition("; ")[0]
 
 
 def _array(cache: RegionCache, name: str, is_aside_N: NDArray[np.bool_], bar: "tqdm[NoReturn]") -> Iterator[Finding]:
     """The shards of one array: bytes, gaps and values of each, then the sizes of all rows."""
     reader = cache.rows(name)
-    missing = set(reader.missing())
     sizes_N = np.full(cache.plan.rows, np.nan, np.float32)
 
     def found(kind: Kind, shard: int, message: str) -> Finding:
         file = f"{name}/{shard_path(Path(), shard).name}"
         return Finding(kind=kind, file=file, message=message, array=name, shard=shard)
 
-    def look(shard: int) -> RowFacts | MochaError | None:
-        if shard in missing:
-            return None
+    def look(shard: int) -> RowFacts | MochaError:
         try:
             return row_facts(reader.pieces(shard), is_aside_N[slice(*cache.plan.span(shard))])
-        except MochaError as error:
+        except (CacheIncompleteError, CacheCorruptError) as error:
             return error
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "verify") as pool:
         for shard, facts in enumerate(pool.map(look, range(len(cache.plan)))):
             bar.update()
-            if facts is None:
-                yield found("missing", shard, "not computed yet")
-                continue
             if isinstance(facts, MochaError):
-                yield found("damaged", shard, finding_of(facts))
+                is_link = shard_path(reader.folder, shard).is_symlink()
+                if isinstance(facts, CacheIncompleteError) and not is_link:
+                    yield found("missing", shard, "not computed yet")
+                else:
+                    yield found(_kind(facts), shard, _finding(facts))
                 continue
             start, stop = cache.plan.span(shard)
             is_aside = is_aside_N[start:stop]
@@ -190,7 +166,7 @@ def _array(cache: RegionCache, name: str, is_aside_N: NDArray[np.bool_], bar: "t
                 (facts.is_flat, "the same number throughout"),
             ):
                 if is_wrong.any():
-                    yield found("suspect", shard, f"{_rows(np.flatnonzero(is_wrong) + start)} {what}")
+                    yield found("suspect", shard, f"{rows_in_words(np.flatnonzero(is_wrong) + start)} {what}")
             sizes_N[start:stop] = np.where(facts.is_finite & ~facts.is_flat, facts.largest, np.nan)
     if np.isnan(sizes_N).all():
         return
@@ -200,40 +176,66 @@ def _array(cache: RegionCache, name: str, is_aside_N: NDArray[np.bool_], bar: "t
     shards = outside // cache.plan.rows_per_shard
     for shard in np.unique(shards).tolist():
         rows = outside[shards == shard]
-        message = f"{_rows(rows)} of size {sizes_N[rows[0]]:.3g}, outside {low:.3g} to {high:.3g}"
+        message = f"{rows_in_words(rows)} of size {sizes_N[rows[0]]:.3g}, outside {low:.3g} to {high:.3g}"
         yield found("suspect", shard, message)
-
-
-def _rows(rows: NDArray[np.int64]) -> str:
-    return f"row {rows[0]} is" if len(rows) == 1 else f"{len(rows)} rows (the first is {rows[0]}) are"
 
 
 def _table(cache: RegionCache) -> Iterator[Finding]:
     """The region table against the cache's digest, and its keys against boxes, class names and image digests."""
+    is_sound = True
     for file, digest in cache.table_files.items():
-        if not (cache.path / file).is_file() or file_digest(cache.path / file) != digest:
-            yield Finding(kind="damaged", file=file, message="is not the file that was written")
-            return
+        if _digest(cache.path / file) != digest:
+            is_there = os.path.lexists(cache.path / file)
+            message = "is not the file that was written" if is_there else "is missing"
+            yield Finding(kind="damaged", file=file, message=message)
+            is_sound = False
+    if not is_sound:
+        return
     table = cache.table
     if len(table) != cache.plan.rows:
         message = f"the table has {len(table)} regions, the arrays {cache.plan.rows}"
         yield Finding(kind="damaged", file="zarr.json", message=message)
     wrong = np.flatnonzero(recompute_keys(table) != table.keys)
     if wrong.size:
-        message = f"keys of {_rows(wrong)} not those of image, box and class"
+        message = f"keys of {rows_in_words(wrong)} not those of image, box and class"
         yield Finding(kind="damaged", file=REGIONS_FILE, message=message)
 
 
 def _descriptions(cache: RegionCache) -> Iterator[Finding]:
     """The `zarr.json` of each array, and the list of them in the cache's own."""
-    arrays = [name for name in (*cache.spec.arrays, "targets") if cache.has(name)]
-    for name in tuple(arrays):
-        if not is_described(cache.path / name, cache.plan, cache.spec.arrays.get(name)):
-            message = "does not describe an array of this cache in the layout that mocha-pipe writes"
-            yield Finding(kind="damaged", file=f"{name}/zarr.json", message=message, array=name)
-            arrays.remove(name)
-    if not is_consolidated(cache.path, arrays):
-        yield Finding(kind="stale", file="zarr.json", message="its list of arrays is not what they say of themselves")
+    ours = []
+    for name in (*cache.spec.arrays, "targets"):
+        if name == "targets" and not cache.has(name) and not done_shards(cache.path / name):
+            continue
+        file = f"{name}/{DESCRIPTION}"
+        try:
+            layout = read_layout(cache.path / name, cache.plan, cache.spec.arrays.get(name))
+        except (CacheUnreadableError, CacheIncompleteError) as error:
+            yield Finding(kind=_kind(error), file=file, message=_finding(error), array=name)
+            continue
+        if layout.kind == "unreadable":
+            yield Finding(kind="damaged", file=file, message=layout.finding, array=name)
+        elif layout.is_ours:
+            ours.append(name)
+    # Of an array in another layout a note tells; nothing is written for its sake.
+    if not is_consolidated(cache.path, ours):
+        message = "its list of arrays is not what they say of themselves"
+        yield Finding(kind="stale", file=DESCRIPTION, message=message)
+
+
+def _markers(cache: RegionCache) -> Iterator[Finding]:
+    """The files that others than this package read, or nobody: json must be json, and the lock a file."""
+    for name in (COMPLETE_NAME, TEACHER_NOTE, LOCK_NAME):
+        path = cache.path / name
+        try:
+            content = path.read_bytes()
+            if name != LOCK_NAME and not isinstance(parse_json(content), dict):
+                raise ValueError
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            message = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else "is no json"
+            yield Finding(kind="damaged", file=name, message=message)
 
 
 def _lists(cache: RegionCache) -> tuple[list[Finding], NDArray[np.bool_]]:  # ..., (N,)
@@ -241,25 +243,51 @@ def _lists(cache: RegionCache) -> tuple[list[Finding], NDArray[np.bool_]]:  # ..
     findings, is_aside = [], np.zeros(cache.plan.rows, bool)
     for shard in range(len(cache.plan)):
         path = quarantine_path(cache.path, shard)
-        if not path.is_file():
+        if not os.path.lexists(path):
             continue
         try:
             is_aside[[region.row for region in read_list(path, cache.plan, shard)]] = True
-        except MochaError as error:
+        except (CacheCorruptError, CacheIncompleteError) as error:
             file = path.relative_to(cache.path).as_posix()
-            findings.append(Finding(kind="damaged", file=file, message=finding_of(error), shard=shard))
+            findings.append(Finding(kind=_kind(error), file=file, message=_finding(error), shard=shard))
     return findings, is_aside
 
 
 def _projection(cache: RegionCache, *, has_targets: bool) -> Iterator[Finding]:
     path = cache.path / PROJECTION_NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
+        if has_targets and not cache.missing_teacher_shards():
+            yield Finding(kind="missing", file=path.name, message="not computed yet")
         return
     message = "is not the projection that the targets were made with"
     try:
         Projection.load(path)
         is_sound = not has_targets or cache.projection_digest == file_digest(path)
-    except MochaError as error:
-        is_sound, message = False, finding_of(error)
+    except (CacheCorruptError, CacheIncompleteError) as error:
+        yield Finding(kind=_kind(error), file=path.name, message=_finding(error))
+        return
     if not is_sound:
         yield Finding(kind="damaged", file=path.name, message=message)
+
+
+def _kind(error: MochaError) -> Kind:
+    if isinstance(error, CacheUnreadableError):
+        return "unreadable"
+    return "elsewhere" if isinstance(error, CacheIncompleteError) else "damaged"
+
+
+def _finding(error: MochaError) -> str:
+    """What an error says of a file, without the file's name."""
+    return (
+        error.finding
+        if isinstance(error, CacheCorruptError)
+        else "it is " + str(error).partition(" is ")[2].partition("; ")[0]
+    )
+
+
+def _digest(path: Path) -> str:
+    """Digest of a file; empty where it cannot be read."""
+    try:
+        return file_digest(path)
+    except OSError:
+        return ""

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from mocha_pipe.data.errors import first_line
 from mocha_pipe.teacher_cache.archive.form import ArchiveForm
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, quoted
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, encode_shard, shard_bytes
 
@@ -57,12 +57,19 @@ class ArchivedCache(Place):
         """See `Place`: what the archive's files take, those of the steps left out, which are few."""
         return sum(self._stored[name] for name in sizes)
 
-    def read(self, name: str) -> bytes:
+    def find(self, folder: str) -> dict[str, int]:
+        """See `Place`. A cache has no folders in the folders of its arrays."""
+        return self.entries(folder)[0]
+
+    def read(self, name: str, start: int | None = None, stop: int | None = None) -> bytes:
         """See `Place`.
 
         Raises:
             CacheCorruptError: the archive's file is damaged.
         """
+        return self._content(name)[start:stop]
+
+    def _content(self, name: str) -> bytes:
         if name in self._form.descriptions:
             return self._form.descriptions[name].encode()
         if (shard := self._shard(name)) is None:
@@ -73,10 +80,10 @@ class ArchivedCache(Place):
                 contents = {stored: self._archive.read(stored) for stored in self._form.names(array, shard)}
                 values = self._form.decode(array, shard, contents)
             except (FileNotFoundError, ValueError) as error:
-                raise CacheCorruptError(
-                    f"{self.url}/{name} is damaged: {first_line(error)}; remove it there and compact again from a "
-                    f"sound copy: `{self.filled_by} FOLDER {self.url}`"
-                ) from error
+                remedy = (
+                    f"remove it there and compact again from a sound copy: `{self.filled_by} FOLDER {quoted(self.url)}`"
+                )
+                raise CacheCorruptError.of(f"{self.url}/{name}", first_line(error), remedy) from error
             return encode_shard(values, self._form.plan.rows_per_shard)
 
     def fetch(self, name: str, to: Path) -> None:
@@ -94,7 +101,7 @@ class ArchivedCache(Place):
         """
         raise CacheFormatError(
             f"{self.url} is a compact archive that lacks {next(iter(files))}; go on with it from the cache that it was "
-            f"made of: `{self.filled_by} FOLDER {self.url}`, or push to another place"
+            f"made of: `{self.filled_by} FOLDER {quoted(self.url)}`, or push to another place"
         )
 
     def _shard(self, name: str) -> int | None:

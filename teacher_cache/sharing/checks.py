@@ -2,21 +2,24 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.parsing import parse_json
-from mocha_pipe.teacher_cache.checking.verify import read_list
+from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, read_list
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
-from mocha_pipe.teacher_cache.sharing.holding import COMPLETE_NAME, DESCRIPTION, TABLE, Holding
+from mocha_pipe.teacher_cache.sharing.cache_files import shard_of
+from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
+from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, judge_array
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, parse_attributes
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS
-from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
-from mocha_pipe.teacher_cache.store.reader import is_described
-from mocha_pipe.teacher_cache.store.shard_file import ShardFile
+from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER, require_listed
 
 
 def check_file(root: Path, name: str, source: Holding) -> None:
     """Verify the content of a cache's file.
+
+    A shard must have numbers in every row that its list does not name.
 
     Args:
         root: the folder that the file lies in under its name.
@@ -46,12 +49,16 @@ def check_file(root: Path, name: str, source: Holding) -> None:
     elif array == QUARANTINE_FOLDER:
         read_list(path, source.plan, int(last.removeprefix("shard-").removesuffix(".json")))
     elif last == DESCRIPTION:
-        if array not in TEACHER_ARRAYS:
-            _require(path, path.read_bytes() == source.targets_description, "it is another one than a moment ago")
-        is_it = is_described(root / array, source.plan, source.dims[array])
-        _require(path, is_it, "it does not describe an array of this cache in the layout that mocha-pipe writes")
+        found = judge_array(path.read_bytes(), dict, source.plan, source.dims[array])
+        _require(path, found.is_ours, found.finding)
+        is_it = found.attributes == source.layouts[array].attributes
+        _require(path, is_it, "it is another one than a moment ago")
     else:
-        ShardFile(path, source.plan, int(last.split(".")[1]), source.dims[array]).check()
+        shard = shard_of(name)
+        rows = source.shard_file(path, name).check()
+        if not np.isfinite(rows).all():
+            set_aside = [found.row for found in source.set_aside(shard)]
+            require_listed(rows, source.plan.span(shard)[0], set_aside, path, "")
 
 
 def _identity(description: bytes) -> str | None:
@@ -64,4 +71,4 @@ def _identity(description: bytes) -> str | None:
 
 def _require(path: Path, is_sound: bool, finding: str) -> None:
     if not is_sound:
-        raise CacheCorruptError(f"{path} is damaged: {finding}")
+        raise CacheCorruptError.of(path, finding, "")

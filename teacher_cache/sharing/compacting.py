@@ -17,22 +17,27 @@ from numpy.typing import NDArray
 from mocha_pipe.data.files import atomic_path
 from mocha_pipe.teacher_cache.archive.form import ArchiveForm
 from mocha_pipe.teacher_cache.archive.rounding import cosines, kept_neighbours
+from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME
 from mocha_pipe.teacher_cache.errors import (
     CacheCorruptError,
     CacheFormatError,
     CacheIncompleteError,
     CacheMismatchError,
     build_command,
+    mend_advice,
 )
+from mocha_pipe.teacher_cache.sharing.cache_files import shard_name
 from mocha_pipe.teacher_cache.sharing.checks import check_file
 from mocha_pipe.teacher_cache.sharing.exchange import open_place
-from mocha_pipe.teacher_cache.sharing.holding import COMPLETE_NAME, DESCRIPTION, TABLE, Holding, list_name, shard_name
+from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding, list_name
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.sharing.transfer import Transfer
 from mocha_pipe.teacher_cache.sharing.units import Unit
+from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
 from mocha_pipe.teacher_cache.store.disk import disk_errors
 from mocha_pipe.teacher_cache.store.layout import sweep_stale
+from mocha_pipe.teacher_cache.store.quarantine import require_listed
 
 _SAMPLE = 4096  # rows whose neighbours are looked for
 _ENCODING = threading.BoundedSemaphore(2)
@@ -132,7 +137,7 @@ class _Compacting:
     def __init__(self, cache: RegionCache, source: Holding, place: Place, lossy: bool) -> None:
         self._cache, self._source, self._place = cache, source, place
         names = [DESCRIPTION, *(f"{array}/{DESCRIPTION}" for array in source.arrays)]
-        self._form = ArchiveForm.of({name: source.place.read(name).decode() for name in names}, lossy=lossy)
+        self._form = ArchiveForm.of({name: source.read(name).decode() for name in names}, lossy=lossy)
         self._samples = {array: _Sample() for array in source.arrays} if lossy else {}
         self._there: set[str] = set()
         every = -(-cache.plan.rows // _SAMPLE)
@@ -208,13 +213,16 @@ class _Compacting:
             return
         array = name.partition("/")[0]
         with _ENCODING:
-            values = self._cache.rows(array).block(*self._cache.plan.span(shard))
+            start, stop = self._cache.plan.span(shard)
+            values = self._cache.rows(array).block(start, stop)
+            set_aside = [region.row for region in self._source.set_aside(shard)]
+            require_listed(values, start, set_aside, self._cache.path / name, mend_advice(self._cache.path))
             files = self._form.encode(array, shard, values)
             back = self._form.decode(array, shard, files)
             if self._form.is_lossy:
                 self._note(array, shard, values, back)
             elif back.tobytes() != values.tobytes():
-                raise CacheCorruptError(f"{self._cache.path / name} does not come back as it was; try again")
+                raise CacheCorruptError.of(self._cache.path / name, "it does not come back as it was", "try again")
         if name not in self._there:
             yield from files.items()
 

@@ -6,21 +6,29 @@ files of one shard belong together: where a place has only one of them, with oth
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from mocha_pipe.data.files import is_vacant, publish, temporary_folder
-from mocha_pipe.teacher_cache.errors import CacheFormatError, CacheIncompleteError, CacheNotFoundError, CacheWriteError
-from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, TABLE, Holding
+from mocha_pipe.teacher_cache.checking.mending import faulty_names
+from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, TEACHER_NOTE, faulty_tables, verify_cache
+from mocha_pipe.teacher_cache.errors import (
+    CacheIncompleteError,
+    CacheNotFoundError,
+    CacheWriteError,
+    quoted,
+)
+from mocha_pipe.teacher_cache.sharing.confirm import confirm_received, confirm_sent
+from mocha_pipe.teacher_cache.sharing.founding import adopt, claim, present, restore
+from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.hub import HubPlace
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.sharing.transfer import (
     Transfer,
     TransferReport,
     consolidate_remote,
-    fetch_checked,
     fetch_units,
     send_units,
 )
@@ -28,15 +36,16 @@ from mocha_pipe.teacher_cache.sharing.units import (
     Part,
     Unit,
     identity_units,
+    list_units,
     marker_units,
     projection_units,
     target_units,
     teacher_units,
 )
-from mocha_pipe.teacher_cache.store.cache import RegionCache
-from mocha_pipe.teacher_cache.store.claims import ShardClaims
+from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
+from mocha_pipe.teacher_cache.store.claims import LOCK_NAME, ShardClaims
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
-from mocha_pipe.teacher_cache.store.disk import disk_errors
+from mocha_pipe.teacher_cache.store.disk import disk_errors, make_way
 from mocha_pipe.teacher_cache.store.layout import sweep_stale
 
 
@@ -67,13 +76,18 @@ def push(folder: Path, to: str, *, progress: bool = False) -> TransferReport:
         return _send(transfer, source, place, remedy)
 
 
-def pull(source: str, folder: Path, *, targets_only: bool = False, progress: bool = False) -> TransferReport:
+def pull(
+    source: str, folder: Path, *, targets_only: bool = False, repair: bool = False, progress: bool = False
+) -> TransferReport:
     """Fetch what a local folder lacks of the cache at a folder or URL; every file is checked before it counts.
+
+    A description or a part of the region table that is damaged in the folder counts as lacking.
 
     Args:
         source: where the cache is.
         folder: local; made where missing.
         targets_only: only what distillation needs, the targets and the region table.
+        repair: first check every byte in the folder; what is at fault counts as lacking.
         progress: show a bar in bytes.
 
     Raises:
@@ -84,8 +98,9 @@ def pull(source: str, folder: Path, *, targets_only: bool = False, progress: boo
         TransferError: the place cannot be reached. What arrived stays, and the next pull goes on.
     """
     found = _source(open_place(source))
+    part: Part = "targets" if targets_only else "all"
     with closing(Transfer("pull", progress=progress)) as transfer:
-        return _receive(transfer, found, folder, "targets" if targets_only else "all", "name another folder")
+        return _receive(transfer, found, folder, part, "name another folder", repair=repair)
 
 
 def merge(into: Path, sources: Sequence[str], *, progress: bool = False) -> TransferReport:
@@ -131,9 +146,11 @@ def mirror(url: str, root: Path, *, progress: bool = False) -> Path:
 
 def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> TransferReport:
     """Copy a local cache to a URL."""
-    there = Holding.at(place) or _claim(transfer, source, place)
+    restore(transfer, source, place, partial(send_units, source, place, (DESCRIPTION,)))
+    there = Holding.at(place) or claim(transfer, source, place)
+    there.require_own_layout()
     place = there.place  # an archive takes no file of a cache
-    send = partial(send_units, source, place, there.files)
+    send = partial(send_units, source, place, there.replaceable)
     has_targets = source.has_current_targets
     there.require_fit(source, remedy, with_targets=has_targets)
     if any(name not in there.files for name in TABLE) and there.table_files != source.table_files:
@@ -141,39 +158,57 @@ def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> Tra
             f"the region table of {place.url} must come from where its description came from: equal regions, but other "
             f"files than ours, and the push that brought the description has not ended; let it end, or {remedy}"
         )
-    first = [identity_units(there), *(projection_units(source, there, "all") if has_targets else [])]
+    projection = projection_units(source, there, "all") if has_targets else []
+    first = [identity_units(source, there), *projection]
     if any(first):
         transfer.run(first, source, send, batch=place.batch)
-        there = _present(place)  # somebody else may have been faster, with another cache
+        there = present(place)  # somebody else may have been faster, with another cache
         there.require_fit(source, remedy, with_targets=has_targets)
     targets = target_units(source, there, "all") if has_targets else []
-    transfer.run([teacher_units(source, there), targets], source, send, batch=place.batch)
-    there = _present(place)
+    shards = [*list_units(source, there), *teacher_units(source, there)]
+    transfer.run([shards, targets], source, send, batch=place.batch)
+    there = present(place)
     consolidate_remote(there)
     transfer.run([marker_units(source, there)], source, send, batch=place.batch)
-    return _report(transfer, _present(place), "all")
+    there = present(place)
+    confirm_sent(source, there, transfer.arrived)
+    return _report(transfer, there, "all")
 
 
-def _receive(transfer: Transfer, source: Holding, folder: Path, part: Part, remedy: str) -> TransferReport:
+def _receive(
+    transfer: Transfer, source: Holding, folder: Path, part: Part, remedy: str, *, repair: bool = False
+) -> TransferReport:
     """Copy a part of a cache into a local folder."""
     with disk_errors(folder):
-        transfer.arrived += _adopt(source, folder)
+        transfer.arrived += adopt(source, folder)
+        restore(transfer, source, Place(str(folder)), partial(fetch_units, source, folder, (DESCRIPTION,), {}))
         sweep_stale(folder)
-        there = _present(Place(str(folder)))
-        fetch = partial(fetch_units, source, folder, there.files)
+        faults = faulty_names(verify_cache(folder)) if repair else faulty_tables(folder)
+        there = present(Place(str(folder)), faults)
+        there.require_own_layout()
+        source.require_readable(source.spec.arrays if part == "teacher" else source.arrays)
+        sums: dict[str, bytes] = {}
+        fetch = partial(fetch_units, source, folder, there.replaceable, sums)
         has_targets = part != "teacher" and source.has_current_targets
         there.require_fit(source, remedy, with_targets=has_targets)
+        transfer.run([identity_units(source, there)], source, fetch)
         if has_targets:
             transfer.run(projection_units(source, there, part), source, fetch)
-            _present(there.place).require_fit(source, remedy, with_targets=True)
-        with _claimed(source, there, part) as shards:
+            present(there.place, faults).require_fit(source, remedy, with_targets=True)
+        with _claimed(source, there, part, faults) as shards:
             targets = target_units(source, there, part) if has_targets else []
-            transfer.run([shards, targets], source, fetch)
+            transfer.run([[*list_units(source, there), *shards], targets], source, fetch)
+            confirm_received(source, present(there.place), sums)
         if part == "all":
-            transfer.run([marker_units(source, _present(there.place))], source, fetch)
+            whole = present(there.place, {COMPLETE_NAME} & {*faults})
+            transfer.run([marker_units(source, whole)], source, fetch)
+        for name in {TEACHER_NOTE, LOCK_NAME} & {*faults}:  # nobody has another, and nobody needs it
+            make_way(folder / name)
+        if left := sorted(name for name in {*faults} - {*transfer.arrived} if os.path.lexists(folder / name)):
+            raise there.damaged(left[0], f"it is at fault, and {source.place.url} has no other")
         with suppress(OSError):  # a complete copy may be one that nobody can write; readers then look for the arrays
             consolidate(folder)
-        return _report(transfer, _present(there.place), part)
+        return _report(transfer, present(there.place), part)
 
 
 def _source(place: Place) -> Holding:
@@ -182,14 +217,15 @@ def _source(place: Place) -> Holding:
     Raises:
         CacheNotFoundError: there is none.
         CacheIncompleteError: the first push to it was stopped at its very start.
+        CacheCorruptError: the description of an array is damaged.
     """
     found = Holding.at(place)
     if found is None:
-        parent = place.url.rpartition("/")[0] if "/" in place.root else place.url
-        around = parent if place.path is None else place.path.parent
         raise CacheNotFoundError(
-            f"there is no teacher cache at {place.url}; see what is there with: mocha-pipe cache ls {around}"
+            f"there is no teacher cache at {place.url}; see what is there with: mocha-pipe cache ls "
+            f"{quoted(place.above)}"
         )
+    found.require_readable(found.spec.arrays)
     if lacking := [name for name in found.identity if name not in found.files]:
         raise CacheIncompleteError(
             f"{place.url} lacks {', '.join(lacking)}, which every cache has; push it again from where it was made"
@@ -197,42 +233,8 @@ def _source(place: Place) -> Holding:
     return found
 
 
-def _present(place: Place) -> Holding:
-    """What is at a place now that was a cache a moment ago."""
-    found = Holding.at(place)
-    if found is None:
-        raise CacheNotFoundError(f"the teacher cache at {place.url} went away; run the same command again")
-    return found
-
-
-def _claim(transfer: Transfer, source: Holding, place: Place) -> Holding:
-    """Send the description to an empty place, which makes the place a cache, unless somebody else is faster."""
-    files, folders = place.entries()
-    if DESCRIPTION not in files:
-        if visible := sorted(name for name in (*files, *folders) if not name.startswith(".")):
-            raise CacheFormatError(
-                f"a cache is pushed to a folder of its own; {place.url} holds something else ({visible[0]}); "
-                f"push to a new one, such as {place.url}/cache"
-            )
-        transfer.run([[Unit((DESCRIPTION,))]], source, partial(send_units, source, place, ()))
-    return _present(place)
-
-
-def _adopt(source: Holding, folder: Path) -> list[str]:
-    """Make an empty local folder a cache: its description and table appear at once. Returns the names that arrived."""
-    if (folder / DESCRIPTION).exists():
-        RegionCache.open(folder)
-        return []
-    if not is_vacant(folder):
-        raise CacheFormatError(f"{folder} holds something else than a teacher cache; name another folder")
-    with temporary_folder(folder) as temporary:
-        for name in source.identity:
-            fetch_checked(source, [name], temporary)
-        return list(source.identity) if publish(temporary, folder) else []
-
-
 @contextmanager
-def _claimed(source: Holding, there: Holding, part: Part) -> Iterator[list[Unit]]:
+def _claimed(source: Holding, there: Holding, part: Part, faults: Collection[str]) -> Iterator[list[Unit]]:
     """The teacher's shards to fetch. Those that a build in the same folder works on are left out; builds leave ours."""
     lacking = [] if part == "targets" else [unit.shard for unit in teacher_units(source, there)]
     if not lacking:
@@ -241,7 +243,7 @@ def _claimed(source: Holding, there: Holding, part: Part) -> Iterator[list[Unit]
     assert there.place.path is not None
     with ShardClaims(there.place.path) as claims:
         mine = {shard for shard in lacking if shard is not None and _take(claims, shard)}
-        yield [unit for unit in teacher_units(source, _present(there.place)) if unit.shard in mine]
+        yield [unit for unit in teacher_units(source, present(there.place, faults)) if unit.shard in mine]
 
 
 def _take(claims: ShardClaims, shard: int) -> bool:

@@ -5,32 +5,35 @@ stay there, and no name from outside leads out of the folder.
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from mocha_pipe.data.errors import MochaError
 from mocha_pipe.data.files import bytes_digest
-from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
+from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, read_list
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
 from mocha_pipe.teacher_cache.sharing.archived import as_cache
+from mocha_pipe.teacher_cache.sharing.cache_files import CacheFiles, shard_name
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.store.array_layout import (
+    DESCRIPTION,
+    ArrayLayout,
+    judge_array,
+    require_own_layout,
+)
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache, parse_attributes
 from mocha_pipe.teacher_cache.store.differences import table_differences
-from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_bytes
-from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
+from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_size
+from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER, SetAside, rows_in_words
 
-DESCRIPTION = "zarr.json"
 TARGETS_DESCRIPTION = f"targets/{DESCRIPTION}"
-COMPLETE_NAME = "complete.json"
 TABLE = (IMAGES_FILE, REGIONS_FILE)
-
-
-def shard_name(array: str, shard: int) -> str:
-    """Name of a shard's file within a cache."""
-    return f"{array}/c.{shard}.0"
 
 
 def list_name(shard: int) -> str:
@@ -38,16 +41,24 @@ def list_name(shard: int) -> str:
     return f"{QUARANTINE_FOLDER}/shard-{shard}.json"
 
 
-class Holding:
-    """The state of a cache at a place, when it was read. After a change it is read again."""
+class Holding(CacheFiles):
+    """The state of a cache at a place, when it was read. After a change it is read again.
 
-    def __init__(self, place: Place) -> None:
+    Arrays that another program laid out anew are shown, and read, as if they lay in the layout of mocha-pipe.
+    """
+
+    def __init__(self, place: Place, *, description: bytes | None = None, distrusted: Collection[str] = ()) -> None:
         """Use `at`."""
-        description = place.read(DESCRIPTION)
+        listed = place.entries()[0]
+        if description is None:
+            description = place.read(DESCRIPTION) if DESCRIPTION in listed or REGIONS_FILE not in listed else b""
         self.place = as_cache(place, description)
-        self.description = description if self.place is place else self.place.read(DESCRIPTION)
-        place = self.place
-        attributes = parse_attributes(self.description, place.url)
+        if self.place is not place:
+            place = self.place
+            description = place.read(DESCRIPTION)
+            listed = place.entries()[0]
+        self.description = description
+        attributes = parse_attributes(description, place.url, has_table=REGIONS_FILE in listed)
         self.spec = TeacherSpec.from_json(attributes["teacher"])
         self.arrays = (*self.spec.arrays, "targets")
         """The arrays of this cache, whether they are there yet or not."""
@@ -56,21 +67,36 @@ class Holding:
         self.table_digest: str = attributes["table_digest"]
         self.table_files: dict[str, str] = attributes["table_files"]
         self.plan = ShardPlan(attributes["rows"], attributes["rows_per_shard"])
-        listed = place.entries()[0]
-        for folder in (*self.arrays, QUARANTINE_FOLDER):
-            listed |= {f"{folder}/{name}": size for name, size in place.entries(folder)[0].items()}
-        self.files = {name: listed[name] for name in self._known_names() if name in listed}
+        beside = {folder: place.entries(folder) for folder in (*self.arrays, QUARANTINE_FOLDER)}
+        for folder, (files, _) in beside.items():
+            listed |= {f"{folder}/{name}": size for name, size in files.items()}
+        known = {name: listed[name] for name in self._known_names() if name in listed}
+        self.replaceable = frozenset(known) | frozenset(distrusted)
+        """Names that something has, sound or not."""
+        self.files = {name: size for name, size in known.items() if name not in distrusted}
         """Size in bytes of each file of the cache that is there, by name."""
-        self.dims = self.spec.arrays
+        self.layouts: dict[str, ArrayLayout] = {}
+        """Of each array that has a description."""
+        for array, (files, folders) in beside.items():
+            if array in self.arrays and f"{array}/{DESCRIPTION}" in self.files:
+                self.layouts[array] = self._judge(array, {**files, **dict.fromkeys(folders, 0)})
+        self.dims = {**self.spec.arrays}
         """Width of each array; `targets` is among them from its first file on."""
-        self.targets_description = b""
-        self._projection_of_targets: str | None = None
-        if TARGETS_DESCRIPTION in self.files:
-            self._read_targets_description()
+        if (layout := self.layouts.get("targets")) and layout.kind != "unreadable":
+            self.dims["targets"] = layout.dim
+        for array, layout in self.layouts.items():
+            if layout.kind == "unreadable":
+                del self.files[f"{array}/{DESCRIPTION}"]
+            elif not layout.is_ours:
+                self._show_as_ours(array, layout)
 
     @classmethod
-    def at(cls, place: Place) -> "Holding | None":
+    def at(cls, place: Place, distrusted: Collection[str] = ()) -> "Holding | None":
         """What is at a place; None where there is no cache.
+
+        Args:
+            place: where to look.
+            distrusted: names of files that are known to be at fault: as if they were not there.
 
         Raises:
             CacheFormatError: something else is there under a cache's name, or a cache of another version.
@@ -78,15 +104,50 @@ class Holding:
             TransferError: the place cannot be reached.
         """
         try:
-            return cls(place)
+            return cls(place, distrusted=distrusted)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
+    def set_aside(self, shard: int) -> tuple[SetAside, ...]:
+        """The regions of a shard that were set aside.
+
+        Raises:
+            CacheCorruptError: the list is damaged.
+        """
+        name = list_name(shard)
+        if name not in self.files:
+            return ()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.parent.mkdir()
+            path.write_bytes(self.place.read(name))
+            try:
+                return read_list(path, self.plan, shard)
+            except CacheCorruptError as error:
+                raise self.damaged(name, error.finding) from error
+
+    def require_readable(self, arrays: Iterable[str]) -> None:
+        """Refuse arrays whose description is damaged.
+
+        Raises:
+            CacheCorruptError: there is one.
+        """
+        for array in arrays:
+            if array in self.layouts and self.layouts[array].kind == "unreadable":
+                raise self.damaged(f"{array}/{DESCRIPTION}", self.layouts[array].finding)
+
+    def require_own_layout(self) -> None:
+        """Refuse to write where another program laid an array out anew.
+
+        Raises:
+            CacheFormatError: there is one.
+        """
+        for array, layout in self.layouts.items():
+            require_own_layout(self.place.url, array, layout)
+
     def has_shard(self, array: str, shard: int) -> bool:
         """Whether a shard's file is there in its full size."""
-        start, stop = self.plan.span(shard)
-        size = shard_bytes(ShardPlan(stop - start, self.plan.rows_per_shard), self.dims[array])
-        return self.files.get(shard_name(array, shard)) == size
+        return self.files.get(shard_name(array, shard)) == shard_size(self.plan, shard, self.dims[array])
 
     def has_teacher_shard(self, shard: int) -> bool:
         """Whether a shard is done: in every array that the teacher gives."""
@@ -115,9 +176,11 @@ class Holding:
     @cached_property
     def projection_digest(self) -> str | None:
         """Digest of the projection that its targets belong to, or would; None where there is none yet."""
-        if self._projection_of_targets is None and PROJECTION_NAME in self.files:
+        if (layout := self.layouts.get("targets")) and layout.kind != "unreadable":
+            return str(layout.attributes.get("projection_digest"))
+        if PROJECTION_NAME in self.files:
             return bytes_digest(self.place.read(PROJECTION_NAME))
-        return self._projection_of_targets
+        return None
 
     @cached_property
     def has_current_targets(self) -> bool:
@@ -159,15 +222,39 @@ class Holding:
             )
         for shard in range(len(self.plan)):
             name = list_name(shard)
-            if (name in self.files or name in source.files) and self._settled(shard) and source._settled(shard):
-                lists = [side.place.read(name) if name in side.files else b"" for side in (self, source)]
-                if lists[0] != lists[1]:
-                    raise CacheMismatchError(
-                        f"{self.place.url} sets aside other regions in shard {shard} than {source.place.url}: one of "
-                        f"them tried again what had failed; {remedy}"
-                    )
+            if (name in self.files or name in source.files) and self.is_settled(shard) and source.is_settled(shard):
+                self._require_same_list(source, shard, remedy)
 
-    def _settled(self, shard: int) -> bool:
+    def _require_same_list(self, source: "Holding", shard: int, remedy: str) -> None:
+        mine, theirs = ({found.row: found.key for found in side.set_aside(shard)} for side in (self, source))
+        if mine == theirs:
+            return
+        for side, listed in ((source, theirs), (self, mine)):
+            unlisted = side._empty_rows(shard) - listed.keys()
+            if side is self and unlisted == theirs.keys() - mine.keys() and list_name(shard) not in self.files:
+                return  # our list got lost, and comes back
+            if unlisted:
+                lost = "it is missing, and " if list_name(shard) not in side.files else ""
+                words = rows_in_words(np.array(sorted(unlisted)))
+                raise side.damaged(list_name(shard), f"{lost}{words} not finite and not set aside")
+        raise CacheMismatchError(
+            f"{self.place.url} sets aside other regions in shard {shard} than {source.place.url}: one of them tried "
+            f"again what had failed; {remedy}"
+        )
+
+    def _empty_rows(self, shard: int) -> set[int]:
+        """Rows of a shard that is there without numbers."""
+        array = next(array for array in reversed(self.arrays) if array in self.dims and self.has_shard(array, shard))
+        name = shard_name(array, shard)
+        with tempfile.TemporaryDirectory() as folder:
+            self.fetch(name, Path(folder) / "shard")
+            try:
+                rows = self.shard_file(Path(folder) / "shard", name).check()
+            except CacheCorruptError as error:
+                raise self.damaged(name, error.finding) from error
+        return {*(np.flatnonzero(~np.isfinite(rows).all(axis=1)) + self.plan.span(shard)[0]).tolist()}
+
+    def is_settled(self, shard: int) -> bool:
         """Whether it is decided which regions of a shard were set aside."""
         return self.has_teacher_shard(shard) or ("targets" in self.dims and self.has_shard("targets", shard))
 
@@ -177,17 +264,21 @@ class Holding:
             yield list_name(shard)
             yield from (shard_name(array, shard) for array in self.arrays)
 
-    def _read_targets_description(self) -> None:
-        self.targets_description = self.place.read(TARGETS_DESCRIPTION)
-        try:
-            content = parse_json(self.targets_description)
-            self.dims["targets"] = int(content["shape"][1])
-            self._projection_of_targets = str(content["attributes"]["projection_digest"])
-        except (ValueError, LookupError, TypeError) as error:
-            raise CacheCorruptError(
-                f"{self.place.url}/{TARGETS_DESCRIPTION} is damaged; remove the folder `targets` there, then push the "
-                "cache again from a sound copy"
-            ) from error
+    def _judge(self, array: str, beside: dict[str, int]) -> ArrayLayout:
+        description = self.place.read(f"{array}/{DESCRIPTION}")
+        layout = judge_array(description, lambda: beside, self.plan, self.spec.arrays.get(array))
+        if array == "targets" and layout.dim and "projection_digest" not in layout.attributes:
+            return replace(layout, kind="unreadable", finding="it does not name the projection of the targets")
+        return layout
+
+    def _show_as_ours(self, array: str, layout: ArrayLayout) -> None:
+        """List the shards of a foreign array by the names and sizes that they would have in our layout."""
+        there, rows = self.place.find(array), set()
+        for shard in range(len(self.plan)):
+            self.files.pop(shard_name(array, shard), None)
+            rows |= {found.row for found in self.set_aside(shard)}
+        for shard in {*range(len(self.plan))} - {*layout.missing(there.__contains__, rows)}:
+            self.files[shard_name(array, shard)] = shard_size(self.plan, shard, layout.dim)
 
 
 def _table_differences(here: Place, there: Place) -> list[str]:

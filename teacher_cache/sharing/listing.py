@@ -3,10 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mocha_pipe.teacher_cache.errors import CacheFormatError
+from mocha_pipe.data.errors import MochaError
+from mocha_pipe.teacher_cache.errors import (
+    CacheCorruptError,
+    CacheFormatError,
+    CacheNotFoundError,
+    TransferError,
+    quoted,
+)
 from mocha_pipe.teacher_cache.sharing.exchange import open_place
-from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, Holding
+from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,42 +37,66 @@ class CacheListing:
     """Whether a student can be distilled from it."""
     complete: bool
     """Whether everything is there that a build makes."""
+    note: str
+    """What a user should know of it: an array in another layout, or why it cannot be read; empty where all is well."""
 
 
 def list_caches(url: str) -> list[CacheListing]:
-    """Every cache at or below a folder or URL, sorted by place; caches of other format versions are left out.
+    """Every cache at or below a folder or URL, sorted by place, damaged ones and those of other versions with a note.
 
     Raises:
+        CacheNotFoundError: there is nothing at all.
         TransferError: the place cannot be reached.
     """
-    listings = [
-        CacheListing(
-            place=holding.place.url,
-            teacher=holding.spec.model,
-            mode=holding.spec.mode,
-            regions=holding.plan.rows,
-            shards=len(holding.plan),
-            done={array: holding.num_done(array) for array in holding.arrays},
-            dim=holding.dims.get("targets"),
-            bytes=holding.bytes,
-            usable=holding.has_all_targets,
-            complete=holding.is_complete,
+    place = open_place(url)
+    if not any(place.entries()) and not (place.path and place.path.is_dir()):
+        raise CacheNotFoundError(
+            f"there is nothing at {place.url}; name a folder or URL that holds caches, such as: "
+            f"mocha-pipe cache ls {quoted(place.above)}"
         )
-        for holding in _holdings(open_place(url))
-    ]
-    return sorted(listings, key=lambda listing: listing.place)
+    return sorted(_listings(place), key=lambda listing: listing.place)
 
 
-def _holdings(place: Place) -> Iterator[Holding]:
-    files, folders = place.entries()
-    if DESCRIPTION in files:
-        try:
-            holding = Holding.at(place)
-        except CacheFormatError:  # another Zarr group
-            holding = None
-        if holding:
-            yield holding
+def _listings(place: Place) -> Iterator[CacheListing]:
+    try:
+        files, folders = place.entries()
+        # The table shows a cache that lost its description.
+        holding = Holding.at(place) if DESCRIPTION in files or set(TABLE) & {*files} else None
+    except CacheFormatError as error:  # another Zarr group, or another version
+        holding = None
+        if "format version" in str(error):
+            yield _unread(place, error)
             return
+    except (CacheCorruptError, TransferError) as error:
+        yield _unread(place, error)
+        return
+    if holding:
+        yield _listing(holding)
+        return
     for folder in folders:
         if not folder.startswith("."):
-            yield from _holdings(place.below(folder))
+            yield from _listings(place.below(folder))
+
+
+def _listing(holding: Holding) -> CacheListing:
+    notes = [f"{array}: {layout.finding}" for array, layout in holding.layouts.items() if not layout.is_ours]
+    return CacheListing(
+        place=holding.place.url,
+        teacher=holding.spec.model,
+        mode=holding.spec.mode,
+        regions=holding.plan.rows,
+        shards=len(holding.plan),
+        done={array: holding.num_done(array) for array in holding.arrays},
+        dim=holding.dims.get("targets"),
+        bytes=holding.bytes,
+        usable=holding.has_all_targets,
+        complete=holding.is_complete,
+        note="; ".join(notes),
+    )
+
+
+def _unread(place: Place, error: MochaError) -> CacheListing:
+    return CacheListing(
+        place=place.url, teacher="", mode="", regions=0, shards=0, done={}, dim=None, bytes=0, usable=False,
+        complete=False, note=str(error),
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from mocha_pipe.data.errors import MochaError, first_line, without_secrets
-from mocha_pipe.teacher_cache.errors import TransferError
+from mocha_pipe.teacher_cache.errors import TransferError, quoted
 from mocha_pipe.teacher_cache.sharing.drivers import find_driver
 
 ATTEMPTS = 4
@@ -60,6 +60,13 @@ class Place:
         self._held: Any = SimpleNamespace() if getattr(self._kind, "async_impl", False) else threading.local()
         self._run = uuid.uuid4().hex[:8]
 
+    @property
+    def above(self) -> str:
+        """The folder or URL that holds this one, as it can be typed."""
+        if self.path is not None:
+            return str(self.path.parent)
+        return self.url.rpartition("/")[0] if "/" in self.root else self.url
+
     def below(self, folder: str) -> "Place":
         """A folder inside this one, over the same connections."""
         place = copy.copy(self)
@@ -81,20 +88,39 @@ class Place:
             return {}, []
         names = [(entry["name"].rstrip("/").rpartition("/")[2], entry) for entry in found]
         sizes = {name: int(entry["size"] or 0) for name, entry in names if entry["type"] != "directory"}
-        return sizes, [name for name, entry in names if entry["type"] == "directory"]
+        folders = [name for name, entry in names if entry["type"] == "directory"]
+        if self.path is None:
+            return sizes, folders
+        # A link is what it leads to, and nothing where that is not on this disk.
+        here = self.path / folder
+        links = [name for name in sizes if (here / name).is_symlink()]
+        folders += [name for name in links if (here / name).is_dir()]
+        gone = {name for name in links if not (here / name).is_file()}
+        return {name: size for name, size in sizes.items() if name not in gone}, folders
 
     def stored(self, sizes: Mapping[str, int]) -> int:
         """Bytes that files of these sizes take here."""
         return sum(sizes.values())
 
-    def read(self, name: str) -> bytes:
-        """Content of a file.
+    def find(self, folder: str) -> dict[str, int]:
+        """Sizes of all files in a folder and the folders in it, by name within the folder."""
+
+        def find_all(files: Any) -> dict[str, dict[str, Any]]:
+            files.invalidate_cache()
+            found: dict[str, dict[str, Any]] = files.find(self._path(folder), detail=True)
+            return found
+
+        found, above = self._retrying(find_all), self._path(folder).lstrip("/")
+        return {name.lstrip("/").removeprefix(f"{above}/"): int(entry["size"] or 0) for name, entry in found.items()}
+
+    def read(self, name: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """Content of a file, or the bytes from `start` to before `stop` of it.
 
         Raises:
             FileNotFoundError: there is none.
             TransferError: the place cannot be reached.
         """
-        content: bytes = self._retrying(lambda files: files.cat_file(self._path(name)))
+        content: bytes = self._retrying(lambda files: files.cat_file(self._path(name), start=start, end=stop))
         return content
 
     def fetch(self, name: str, to: Path) -> None:
@@ -228,6 +254,11 @@ class Place:
                 reraise=True,
             )(attempt)
         except PermissionError as error:
+            if self.path is not None:
+                raise TransferError(
+                    f"{error.filename or self.url} cannot be reached ({error.strerror}); let its owner run "
+                    f"`chmod -R a+rX {quoted(self.url)}`, or name another folder"
+                ) from error
             raise TransferError(
                 f"{self.url} does not let you in ({first_line(error)}); check the credentials of this machine, then "
                 "run the same command again"

@@ -4,25 +4,26 @@ Files that belong together are a unit. All are checked before the first one appe
 their order.
 """
 
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from tqdm import tqdm
 
 from mocha_pipe.data.files import atomic_path, temporary_folder
-from mocha_pipe.teacher_cache.checking.verify import finding_of
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
+from mocha_pipe.teacher_cache.sharing.cache_files import is_shard
 from mocha_pipe.teacher_cache.sharing.checks import check_file
-from mocha_pipe.teacher_cache.sharing.holding import DESCRIPTION, Holding
+from mocha_pipe.teacher_cache.sharing.holding import Holding
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.sharing.units import Unit
+from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
-from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
+from mocha_pipe.teacher_cache.store.disk import make_way
 
 WORKERS = 8
 """Units that travel at once."""
@@ -95,13 +96,20 @@ def send_units(source: Holding, place: Place, there: Collection[str], units: Seq
     """
     assert source.place.path is not None
     folder, names = source.place.path, [name for unit in units for name in unit.names]
-    _check(source, names, folder)
     stale = [name for unit in units for name in unit.stale]
-    return place.send({name: folder / name for name in names}, stale, there)
+    with tempfile.TemporaryDirectory() as staging:
+        anew = [name for name in names if not source.is_as_written(name)]
+        fetch_checked(source, anew, Path(staging))
+        _check(source, [name for name in names if name not in anew], folder)
+        return place.send({name: (Path(staging) if name in anew else folder) / name for name in names}, stale, there)
 
 
-def fetch_units(source: Holding, folder: Path, there: Collection[str], units: Sequence[Unit]) -> Sequence[str]:
+def fetch_units(
+    source: Holding, folder: Path, there: Collection[str], sums: dict[str, bytes], units: Sequence[Unit]
+) -> Sequence[str]:
     """Copy units from a place into a local cache, where only the files in `there` may be replaced.
+
+    The checksums of the chunks of each shard that was sent are noted in `sums`, by name.
 
     Returns:
         The names that arrived, without those of units of which a file appeared in the folder meanwhile.
@@ -116,9 +124,13 @@ def fetch_units(source: Holding, folder: Path, there: Collection[str], units: Se
             fetch_checked(source, unit.names, staging)
             if any(name not in there and (folder / name).exists() for name in unit.names):
                 continue
+            for name in filter(is_shard, unit.names):
+                sums[name] = source.shard_file(staging / name, name).checksums()
             for name in unit.stale:
-                (folder / name).unlink(missing_ok=True)
+                make_way(folder / name)
             for name in unit.names:
+                if (folder / name).is_dir():
+                    make_way(folder / name)
                 with atomic_path(folder / name) as temporary:
                     (staging / name).replace(temporary)
             arrived += unit.names
@@ -132,13 +144,13 @@ def consolidate_remote(there: Holding) -> None:
         TransferError: the place cannot be reached.
     """
     names = [DESCRIPTION, *(name for name in there.files if name.endswith(f"/{DESCRIPTION}"))]
-    with TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         for name in names:
             (Path(folder) / name).parent.mkdir(exist_ok=True)
             there.place.fetch(name, Path(folder) / name)
         consolidate(Path(folder))
         if (Path(folder) / DESCRIPTION).read_bytes() != there.description:
-            there.place.send({DESCRIPTION: Path(folder) / DESCRIPTION}, (), there.files)
+            there.place.send({DESCRIPTION: Path(folder) / DESCRIPTION}, (), there.replaceable)
 
 
 @retry(stop=stop_after_attempt(2), retry=retry_if_exception_type(CacheCorruptError), reraise=True)
@@ -151,7 +163,7 @@ def fetch_checked(source: Holding, names: Sequence[str], folder: Path) -> None:
     """
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        source.place.fetch(name, folder / name)
+        source.fetch(name, folder / name)
     _check(source, names, folder)
 
 
@@ -161,12 +173,4 @@ def _check(source: Holding, names: Sequence[str], folder: Path) -> None:
         try:
             check_file(folder, name, source)
         except CacheCorruptError as error:
-            place = source.place
-            # A shard that lost its list of what was set aside looks damaged too, so the whole shard goes.
-            what = "it and the other files of its shard" if name.startswith(QUARANTINE_FOLDER) else "it"
-            remedy = (
-                f"run `mocha-pipe cache verify {place.path} --repair`"
-                if place.path is not None
-                else f"remove {what} there and push again from a sound copy: `{place.filled_by} FOLDER {place.url}`"
-            )
-            raise CacheCorruptError(f"{place.url}/{name} is damaged: {finding_of(error)}; {remedy}") from error
+            raise source.damaged(name, error.finding) from error

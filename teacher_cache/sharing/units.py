@@ -4,14 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mocha_pipe.teacher_cache.sharing.holding import (
-    COMPLETE_NAME,
-    TABLE,
-    TARGETS_DESCRIPTION,
-    Holding,
-    list_name,
-    shard_name,
-)
+from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME
+from mocha_pipe.teacher_cache.sharing.cache_files import shard_name
+from mocha_pipe.teacher_cache.sharing.holding import TABLE, TARGETS_DESCRIPTION, Holding, list_name
+from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME
 
 Part = Literal["all", "targets", "teacher"]
@@ -29,11 +25,12 @@ class Unit:
     """The shard of the teacher's arrays that this unit completes."""
 
 
-def identity_units(there: Holding) -> list[Unit]:
+def identity_units(source: Holding, there: Holding) -> list[Unit]:
     """Descriptions and region table, as far as the destination lacks them; the files of the table are one unit."""
     units = [Unit((name,)) for name in there.identity if name not in TABLE and name not in there.files]
     if any(name not in there.files for name in TABLE):
-        units.append(Unit(TABLE))
+        # Files of equal regions may differ, as another pyarrow writes them. The description says which they are.
+        units.append(Unit(TABLE if there.table_files == source.table_files else (*TABLE, DESCRIPTION)))
     return units
 
 
@@ -41,7 +38,25 @@ def projection_units(source: Holding, there: Holding, part: Part) -> list[list[U
     """Projection and description of the targets. A copy of the targets alone has no use for the projection."""
     is_wanted = part == "all" or any(map(there.has_teacher_shard, range(len(there.plan))))
     names = [PROJECTION_NAME, TARGETS_DESCRIPTION] if is_wanted else [TARGETS_DESCRIPTION]
-    return [[Unit((name,))] for name in names if name in source.files and name not in there.files]
+    # Without their description nobody knows which projection targets are of.
+    of_unknown = tuple(
+        name for name in there.replaceable if name.startswith("targets/") and name != TARGETS_DESCRIPTION
+    )
+    return [
+        [Unit((name,), of_unknown if name == TARGETS_DESCRIPTION else ())]
+        for name in names
+        if name in source.files and name not in there.files
+    ]
+
+
+def list_units(source: Holding, there: Holding) -> list[Unit]:
+    """The lists of what was set aside in shards that are there, where the destination lost them."""
+    names = {list_name(shard): shard for shard in range(len(source.plan))}
+    return [
+        Unit((name,))
+        for name, shard in names.items()
+        if name in source.files and name not in there.files and there.is_settled(shard)
+    ]
 
 
 def marker_units(source: Holding, there: Holding) -> list[Unit]:
@@ -60,7 +75,7 @@ def teacher_units(source: Holding, there: Holding) -> list[Unit]:
         # A whole file of another owner is replaced first: at no moment do files of two owners make a shard.
         whole = [shard_name(array, shard) for array in source.spec.arrays if there.has_shard(array, shard)]
         rest = [name for name in names if name not in whole]
-        if whole and there.place.read(whole[0]) == source.place.read(whole[0]):
+        if whole and there.read(whole[0]) == source.read(whole[0]):
             whole = []
         units.append(_with_list(source, there, shard, [*whole, *rest], completes=shard))
     return units
@@ -82,8 +97,9 @@ def target_units(source: Holding, there: Holding, part: Part) -> list[Unit]:
 
 
 def _with_list(source: Holding, there: Holding, shard: int, names: Sequence[str], completes: int | None) -> Unit:
-    """A unit with the list of what was set aside before the shard's arrays; a stale list goes."""
+    """A unit with the list of what was set aside before the shard's arrays; what is at fault or stale goes first."""
     name = list_name(shard)
+    stale = [other for other in (name, *names) if other in there.replaceable and other not in there.files]
     if name in source.files:
-        return Unit((name, *names), shard=completes)
-    return Unit(tuple(names), (name,) if name in there.files else (), completes)
+        return Unit((name, *names), tuple(stale), completes)
+    return Unit(tuple(names), (*stale, *([name] if name in there.files else [])), completes)

@@ -1,25 +1,32 @@
 """RegionCache: an existing cache, opened only when it holds what the caller expects."""
 
-import shlex
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mocha_pipe.data.errors import DatasetError, first_line
 from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.parsing import parse_json, shown
-from mocha_pipe.data.regions import RegionTable
+from mocha_pipe.data.regions import REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.errors import (
     CacheCorruptError,
     CacheFormatError,
     CacheIncompleteError,
     CacheMismatchError,
     CacheNotFoundError,
+    DescriptionCorruptError,
     build_command,
+    mend_advice,
+    quoted,
+    relayout_advice,
 )
 from mocha_pipe.teacher_cache.spec import TeacherSpec
+from mocha_pipe.teacher_cache.store.array_layout import require_own_layout
 from mocha_pipe.teacher_cache.store.differences import table_differences
+from mocha_pipe.teacher_cache.store.disk import reading
 from mocha_pipe.teacher_cache.store.layout import (
     ARCHIVE_FORMAT_NAME,
     FORMAT_NAME,
@@ -28,11 +35,12 @@ from mocha_pipe.teacher_cache.store.layout import (
     TEACHER_ARRAYS,
     ShardPlan,
     attributes_digest,
+    has_shard,
     shard_path,
 )
 from mocha_pipe.teacher_cache.store.projection import Projection
-from mocha_pipe.teacher_cache.store.quarantine import SetAside, read_set_aside
-from mocha_pipe.teacher_cache.store.reader import ShardRows, read_metadata
+from mocha_pipe.teacher_cache.store.quarantine import SetAside, read_set_aside, require_listed
+from mocha_pipe.teacher_cache.store.reader import ShardRows
 from mocha_pipe.teacher_cache.store.targets import CachedTargets
 
 PROJECTION_NAME = "projection.safetensors"
@@ -66,22 +74,17 @@ class RegionCache:
         Raises:
             CacheNotFoundError: there is nothing at `path`.
             CacheFormatError: what is there is no cache, or one of another version.
-            CacheCorruptError: its description is damaged, or it lacks the one of an array.
+            CacheCorruptError: its description is damaged.
             CacheMismatchError: teacher or regions are not the expected ones.
         """
         cache = cls(path, _read_attributes(path))
-        for name in cache.spec.arrays:
-            if not cache.has(name):
-                raise CacheCorruptError(
-                    f"{path / name / 'zarr.json'} is missing; restore it, or name another folder with --cache"
-                )
         differences = [] if expect_spec is None else cache.spec.differences(expect_spec)
         if expect_table is not None and expect_table.digest != cache.table_digest:
             differences += table_differences(cache.table, expect_table)
         if differences:
             raise CacheMismatchError(
                 f"cache {path} was made from something else: {'; '.join(differences)}; name another folder with "
-                f"--cache, and copy what is equal from this one with --reuse {path}"
+                f"--cache, and copy what is equal from this one with --reuse {quoted(path)}"
             )
         return cache
 
@@ -92,24 +95,26 @@ class RegionCache:
         Raises:
             CacheCorruptError: its files are not the ones that the cache was made with.
         """
-        table = RegionTable.read(self.path)
+        try:
+            table = RegionTable.read(self.path)
+        except (DatasetError, OSError) as error:
+            what = f"the region table in {self.path}"
+            raise CacheCorruptError.of(what, first_line(error).partition("; ")[0], mend_advice(self.path)) from error
         if table.digest != self.table_digest:
-            raise CacheCorruptError(
-                f"the region table in {self.path} is not the one that the cache was made with (digest {table.digest}, "
-                f"expected {self.table_digest}); restore images.parquet and regions.parquet, "
-                "or name another folder with --cache"
-            )
+            finding = f"it is of other regions (digest {table.digest}, expected {self.table_digest})"
+            raise CacheCorruptError.of(f"the region table in {self.path}", finding, mend_advice(self.path))
         return table
 
     def has(self, name: str) -> bool:
         """Whether an array was created, with or without shards."""
-        return (self.path / name / "zarr.json").is_file()
+        return os.path.lexists(self.path / name / "zarr.json")
 
     def rows(self, name: str) -> ShardRows:
         """Reader of the rows of `hidden`, `visual` or `targets`; keep it, as it remembers what it has checked.
 
         Raises:
             CacheIncompleteError: the array has not been created, or the teacher gives none.
+            CacheCorruptError: its description is damaged or lost.
         """
         assert name in ARRAYS
         if name in TEACHER_ARRAYS and name not in self.spec.arrays:
@@ -117,9 +122,9 @@ class RegionCache:
                 f"the teacher of cache {self.path} gives the array '{' and '.join(self.spec.arrays)}' alone; asked for "
                 f"'{name}'; build another cache with a LLaVA: mocha-pipe cache build --teacher llava-hf/llava-1.5-7b-hf"
             )
-        if not self.has(name):
+        if name == "targets" and not self.has(name):
             raise self._lacks(f"array '{name}'")
-        return ShardRows(self.path / name)
+        return ShardRows(self.path / name, self.plan)
 
     def missing_teacher_shards(self) -> tuple[int, ...]:
         """Shards that lack in an array of the teacher's: its work that is left."""
@@ -128,7 +133,38 @@ class RegionCache:
 
     def has_teacher_shard(self, shard: int) -> bool:
         """Whether a shard is done: present in every array that the teacher gives."""
-        return all(shard_path(self.path / name, shard).exists() for name in self.spec.arrays)
+        return all(has_shard(self.path / name, self.plan, shard, dim) for name, dim in self.spec.arrays.items())
+
+    def require_own_layout(self) -> None:
+        """Refuse to write where another program laid an array out anew.
+
+        Raises:
+            CacheFormatError: an array is in such a layout.
+            CacheCorruptError: the description of one is damaged or lost.
+        """
+        for name in (*self.spec.arrays, "targets"):
+            if name != "targets" or self.has(name):
+                require_own_layout(str(self.path), name, self.rows(name).layout)
+
+    def require_listed(self, name: str) -> None:
+        """Refuse rows without numbers that no list names, as the first number of each row tells.
+
+        Args:
+            name: of an array.
+
+        Raises:
+            CacheCorruptError: there is such a row, or a list is damaged.
+        """
+        reader, set_aside = self.rows(name), {region.row for region in self.quarantine()}
+        for shard in {*range(len(self.plan))} - {*reader.missing()}:
+            start, stop = self.plan.span(shard)
+            require_listed(
+                reader.lookup(np.arange(start, stop))[:, :1],
+                start,
+                set_aside,
+                shard_path(reader.folder, shard),
+                mend_advice(self.path),
+            )
 
     def projection(self) -> Projection:
         """The map from teacher embeddings to targets.
@@ -159,8 +195,7 @@ class RegionCache:
         """
         if not self.has("targets"):
             raise self._lacks("targets of its present projection")
-        attributes = read_metadata(self.path / "targets").get("attributes")
-        return str(attributes.get("projection_digest") if isinstance(attributes, dict) else None)
+        return str(self.rows("targets").layout.attributes.get("projection_digest"))
 
     def has_current_targets(self) -> bool:
         """Whether the array `targets` exists and belongs to the projection beside it; shards may be missing.
@@ -190,24 +225,36 @@ class RegionCache:
         if not self.has_current_targets():
             raise self._lacks("targets of its present projection")
         reader = self.rows("targets")
-        if not reader.is_plain:
+        if not reader.layout.is_ours:
             raise CacheFormatError(
-                f"training maps targets in the layout that mocha-pipe writes; {reader.folder} has another; "
-                f"remove that folder and run `{build_command(self.path)}`"
+                f"training maps targets in the layout that mocha-pipe writes; {reader.folder} is "
+                f"{reader.layout.finding}; {relayout_advice(str(self.path))}, then use that"
             )
-        for shard in range(len(reader.plan)):
-            reader.block(*reader.plan.span(shard))
         set_aside = np.array([region.row for region in self.quarantine()], np.int64)
+        for shard in range(len(reader.plan)):
+            start, stop = reader.plan.span(shard)
+            file, remedy = shard_path(reader.folder, shard), mend_advice(self.path)
+            require_listed(reader.block(start, stop), start, set_aside.tolist(), file, remedy)
         return CachedTargets(reader, set_aside)
 
     def _lacks(self, what: str) -> CacheIncompleteError:
         # No teacher says what was rounded.
-        command = f"mocha-pipe cache pull ARCHIVE {self.path}" if self.spec.rounding else build_command(self.path)
+        command = (
+            f"mocha-pipe cache pull ARCHIVE {quoted(self.path)}" if self.spec.rounding else build_command(self.path)
+        )
         return CacheIncompleteError(f"cache {self.path} has no {what} yet; complete it with `{command}`")
 
     def info(self) -> dict[str, Any]:
-        """What the cache is and how far it has come, as json values."""
+        """What the cache is and how far it has come, as json values.
+
+        Raises:
+            CacheCorruptError: a description or a list is damaged, or a list is lost.
+        """
         projection = self.projection() if (self.path / PROJECTION_NAME).is_file() else None
+        set_aside = self.quarantine()
+        # The projection knows how many rows had numbers. Only where that is another one the rows have to be looked at.
+        if self.has("targets") and (projection is None or projection.rows + len(set_aside) != self.plan.rows):
+            self.require_listed("targets")
         return {
             "path": str(self.path),
             "complete": self.is_complete,
@@ -217,7 +264,7 @@ class RegionCache:
             "bytes": folder_bytes(self.path),
             "dim": self.rows("targets").dim if self.has("targets") else None,
             "explained_variance": projection.explained_variance if projection else None,
-            "set_aside": len(self.quarantine()),
+            "set_aside": len(set_aside),
             "teacher": self.spec.to_json(),
             "teacher_digest": self.teacher_digest,
             "table_digest": self.table_digest,
@@ -225,13 +272,14 @@ class RegionCache:
             "versions": self._attributes["versions"],
         }
 
-    def _array_info(self, name: str) -> dict[str, int]:
+    def _array_info(self, name: str) -> dict[str, Any]:
         reader = self.rows(name)
         return {
             "dim": reader.dim,
             "shards_done": len(reader.plan) - len(reader.missing()),
             "shards_total": len(reader.plan),
             "bytes": folder_bytes(self.path / name),
+            "layout": reader.layout.finding or "ours",
         }
 
 
@@ -243,15 +291,20 @@ def folder_bytes(folder: Path) -> int:
 def _read_attributes(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CacheNotFoundError(f"there is no teacher cache at {path}; make it with `{build_command(path)}`")
-    try:
-        content = (path / "zarr.json").read_bytes()
-    except OSError:
-        content = b""
-    return parse_attributes(content, str(path))
+    content = b""
+    if (path / "zarr.json").is_file():
+        with reading(path / "zarr.json", path):
+            content = (path / "zarr.json").read_bytes()
+    return parse_attributes(content, str(path), has_table=os.path.lexists(path / REGIONS_FILE))
 
 
-def parse_attributes(content: bytes, place: str) -> dict[str, Any]:
+def parse_attributes(content: bytes, place: str, *, has_table: bool = False) -> dict[str, Any]:
     """What the description of a cache, its `zarr.json`, says about it.
+
+    Args:
+        content: of that file; empty where there is none.
+        place: folder or URL of the cache, for messages.
+        has_table: whether the region table of a cache lies beside it, so that it can only be a damaged description.
 
     Raises:
         CacheFormatError: it describes something else, or a cache of another version; `place` names it.
@@ -268,8 +321,16 @@ def parse_attributes(content: bytes, place: str) -> dict[str, Any]:
     if is_archive:
         raise CacheFormatError(
             f"{place} is the compact archive of a teacher cache; bring the cache back in a folder of its own: "
-            f"mocha-pipe cache pull {shlex.quote(place)} FOLDER"
+            f"mocha-pipe cache pull {quoted(place)} FOLDER"
         )
+    remedy = (
+        f"send it again from a sound copy with `mocha-pipe cache push FOLDER {quoted(place)}`"
+        if "://" in place
+        else f"fetch it from a sound copy with `mocha-pipe cache pull SOURCE {quoted(place)}`"
+    )
+    if not is_ours and has_table:
+        finding = "it is not the description that was written" if content else "it is missing or empty"
+        raise DescriptionCorruptError.of(f"{place}/zarr.json", finding, remedy)
     if not is_ours:
         raise CacheFormatError(f"{place} holds something else than a teacher cache; name another folder with --cache")
     if attributes["format_version"] != FORMAT_VERSION:
@@ -279,9 +340,7 @@ def parse_attributes(content: bytes, place: str) -> dict[str, Any]:
             "--cache"
         )
     if attributes.get("digest") != attributes_digest(attributes) or not _can_be_opened(attributes):
-        raise CacheCorruptError(
-            f"{place}/zarr.json is damaged: it is not the description that was written; copy it there from a sound copy"
-        )
+        raise DescriptionCorruptError.of(f"{place}/zarr.json", "it is not the description that was written", remedy)
     return attributes
 
 

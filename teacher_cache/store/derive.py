@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mocha_pipe.data.files import file_digest
-from mocha_pipe.teacher_cache.errors import EmbeddingError
+from mocha_pipe.teacher_cache.errors import EmbeddingError, mend_advice
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
@@ -20,9 +20,11 @@ from mocha_pipe.teacher_cache.store.layout import (
     FLOAT16_MAX,
     create_array_atomically,
     remove_array,
+    shard_path,
     write_shard,
 )
 from mocha_pipe.teacher_cache.store.projection import Projection, default_dim
+from mocha_pipe.teacher_cache.store.quarantine import require_listed
 from mocha_pipe.teacher_cache.store.whitening import Moments, exact_device, fit_projection, joint_embedding, whiten
 
 
@@ -32,12 +34,14 @@ def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, 
     Arguments are those of `build_cache`. Others that have claims on this cache wait while this changes anything.
 
     Raises:
-        CacheCorruptError: a shard is damaged.
+        CacheCorruptError: a shard is damaged, or has rows without numbers that no list names.
+        CacheFormatError: another program laid an array out anew.
         ProjectionError: the embeddings vary in fewer than `dim` directions.
         EmbeddingError: a target is beyond float16.
     """
     if cache.is_complete and dim in (None, cache.rows("targets").dim):
         return
+    cache.require_own_layout()
     with claims.deriving():
         path = cache.path / PROJECTION_NAME
         projection = cache.projection() if path.is_file() else None
@@ -95,10 +99,14 @@ def _teacher_blocks(
 ) -> Iterator[tuple[int, NDArray[np.float16], NDArray[np.float16]]]:
     """Shard number, its rows of `hidden` (of width 0 where there is none) and `visual`; a bar runs over the regions."""
     readers = {name: cache.rows(name) for name in cache.spec.arrays}
+    set_aside = [region.row for region in cache.quarantine()]
     spans = [cache.plan.span(shard) for shard in shards]
     total = sum(stop - start for start, stop in spans)
     with tqdm(total=total, desc=description, unit="region", delay=2, disable=not progress) as bar:
         for shard, (start, stop) in zip(shards, spans, strict=True):
             blocks = {name: reader.block(start, stop) for name, reader in readers.items()}
+            for name, block in blocks.items():
+                file, remedy = shard_path(cache.path / name, shard), mend_advice(cache.path)
+                require_listed(block, start, set_aside, file, remedy)
             yield shard, blocks.get("hidden", np.zeros((stop - start, 0), np.float16)), blocks["visual"]
             bar.update(stop - start)

@@ -8,6 +8,7 @@ import contextlib
 import glob
 import re
 import shutil
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,16 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from mocha_pipe.data.files import atomic_path, file_digest, is_temporary, json_digest, publish, temporary_folder
+from mocha_pipe.data.files import (
+    atomic_path,
+    file_digest,
+    is_temporary,
+    json_digest,
+    publish,
+    temporary_folder,
+    write_json,
+)
+from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.errors import CacheFormatError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
@@ -41,7 +51,7 @@ TEACHER_ARRAYS = ("hidden", "visual")  # what a teacher can give, see `TeacherSp
 MOST = 10**7  # shards of an array, rows of a shard and width of a row; a description that says more is none of ours
 STALE_SECONDS = 3600.0
 
-_SHARD_NAME = re.compile(r"c\.(\d+)\.0")
+SHARD_NAME = re.compile(r"c\.(\d+)\.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +95,34 @@ def shard_path(array_folder: Path, shard: int) -> Path:
 
 def shard_bytes(plan: ShardPlan, dim: int) -> int:
     """Size of all shard files of an array of width D: rows, a checksum per chunk, and an index per shard."""
-    chunks_per_shard = plan.rows_per_shard // CHUNK_ROWS
-    chunks = sum(map(plan.num_chunks, range(len(plan))))
-    return chunks * (CHUNK_ROWS * dim * 2 + 4) + len(plan) * (16 * chunks_per_shard + 4)
+    return sum(shard_size(plan, shard, dim) for shard in range(len(plan)))
+
+
+def shard_size(plan: ShardPlan, shard: int, dim: int) -> int:
+    """Size of one shard's file of an array of width D."""
+    return plan.num_chunks(shard) * (CHUNK_ROWS * dim * 2 + 4) + 16 * (plan.rows_per_shard // CHUNK_ROWS) + 4
 
 
 def done_shards(array_folder: Path) -> set[int]:
     """Shards present in an array, from one listing; temporary files do not count. Empty when there is no array."""
-    with contextlib.suppress(FileNotFoundError):
-        return {int(match[1]) for path in array_folder.iterdir() if (match := _SHARD_NAME.fullmatch(path.name))}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return {int(match[1]) for path in array_folder.iterdir() if (match := SHARD_NAME.fullmatch(path.name))}
     return set()
+
+
+def whole_shards(array_folder: Path, plan: ShardPlan, dim: int) -> set[int]:
+    """Of the shards that are present, those whose files have their full size."""
+    return {
+        shard for shard in done_shards(array_folder) & {*range(len(plan))} if has_shard(array_folder, plan, shard, dim)
+    }
+
+
+def has_shard(array_folder: Path, plan: ShardPlan, shard: int, dim: int) -> bool:
+    """Whether the file of one shard is there in its full size."""
+    with contextlib.suppress(OSError):
+        status = shard_path(array_folder, shard).stat()
+        return stat.S_ISREG(status.st_mode) and status.st_size == shard_size(plan, shard, dim)
+    return False
 
 
 def write_shard(array_folder: Path, plan: ShardPlan, shard: int, values_SD: NDArray[np.float16]) -> None:
@@ -144,7 +172,7 @@ def create_group(folder: Path, *, plan: ShardPlan, spec: TeacherSpec, table: Reg
         for name, dim in spec.arrays.items():
             _create_array(temporary, name, plan, dim, {})
         consolidate(temporary)
-        return publish(temporary, folder)
+        return publish(temporary, folder, last="zarr.json")
 
 
 def create_array_atomically(folder: Path, name: str, plan: ShardPlan, dim: int, attributes: dict[str, Any]) -> None:
@@ -165,6 +193,22 @@ def create_array_atomically(folder: Path, name: str, plan: ShardPlan, dim: int, 
 def dimension_names(array: str) -> tuple[str, str]:
     """Of an array's rows, which all arrays share, and of its width, which is its own: so xarray takes them together."""
     return "row", f"{array}_feature"
+
+
+def write_table_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Let a cache's description name these files of its region table; of equal regions, but perhaps other bytes."""
+    path = folder / "zarr.json"
+    document = parse_json(path.read_bytes())
+    attributes = {**document["attributes"], "table_files": dict(digests)}
+    if attributes != document["attributes"]:
+        write_json(path, {**document, "attributes": {**attributes, "digest": attributes_digest(attributes)}})
+
+
+def describe_array(name: str, plan: ShardPlan, dim: int, attributes: Mapping[str, Any]) -> bytes:
+    """Content of the `zarr.json` of an array in our layout."""
+    files: dict[str, Buffer] = {}
+    _create_array(MemoryStore(store_dict=files), name, plan, dim, attributes)
+    return files[f"{name}/zarr.json"].to_bytes()
 
 
 def attributes_digest(attributes: Mapping[str, Any]) -> str:
@@ -199,7 +243,7 @@ def _create_array(
     name: str,
     plan: ShardPlan,
     dim: int,
-    attributes: dict[str, Any],
+    attributes: Mapping[str, Any],
     dimensions: tuple[str, str] | None = None,
 ) -> zarr.Array[Any]:
     return zarr.create_array(
@@ -212,7 +256,7 @@ def _create_array(
         filters=None,
         compressors=[Crc32cCodec()],  # float16 embeddings do not compress; without this only the index is checked
         fill_value=float("nan"),
-        attributes=attributes,
+        attributes=dict(attributes),
         dimension_names=dimensions or dimension_names(name),
         chunk_key_encoding={"name": "default", "separator": "."},
     )

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mocha_pipe.data.errors import first_line
 from mocha_pipe.data.files import atomic_path
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, build_command
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, mend_advice
+from mocha_pipe.teacher_cache.store.disk import reading
 
 _FORMAT = "mocha-pipe projection 1"
 _TENSORS = ("components", "eigenvalues", "hidden_dim", "mean", "rows")
@@ -68,15 +70,16 @@ class Projection:
 
         Raises:
             CacheCorruptError: the file is damaged or something else.
+            CacheUnreadableError, CacheIncompleteError: as `reading`.
         """
+        with reading(path, path.parent), path.open("rb"):
+            pass  # safetensors does not say why it cannot open a file
         try:
             with safe_open(path, framework="numpy") as file:
                 if (file.metadata() or {}).get("format") != _FORMAT:
                     raise SafetensorError(f"its format is not '{_FORMAT}'")
                 tensors = {name: file.get_tensor(name) for name in _TENSORS}
             hidden_dim, rows = int(tensors.pop("hidden_dim")), int(tensors.pop("rows"))
-        except (SafetensorError, TypeError, ValueError) as error:
-            raise CacheCorruptError(
-                f"{path} is damaged: {error}; delete it and run `{build_command(path.parent)}`"
-            ) from error
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
+            raise CacheCorruptError.of(path, first_line(error), mend_advice(path.parent)) from error
         return cls(**tensors, hidden_dim=hidden_dim, rows=rows)

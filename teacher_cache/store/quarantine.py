@@ -5,14 +5,18 @@ rows hold NaN in every array, and no other row does.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mocha_pipe.data.files import json_digest, write_json
 from mocha_pipe.data.parsing import parse_json
-from mocha_pipe.teacher_cache.errors import CacheCorruptError
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, mend_advice
+from mocha_pipe.teacher_cache.store.disk import reading
 
 QUARANTINE_FOLDER = "quarantine"
 _NAME = re.compile(r"shard-(\d+)\.json")
@@ -59,6 +63,32 @@ def read_set_aside(folder: Path) -> tuple[SetAside, ...]:
     return tuple(sorted(regions, key=lambda region: region.row))
 
 
+def require_listed(
+    values_nD: NDArray[np.float16], first: int, rows: Collection[int], file: object, remedy: str
+) -> None:
+    """Refuse rows without numbers that no list names.
+
+    Args:
+        values_nD: of consecutive rows.
+        first: the first of them.
+        rows: all that were set aside.
+        file: where the rows lie, for the message.
+        remedy: for the message.
+
+    Raises:
+        CacheCorruptError: there is such a row.
+    """
+    is_empty_n = ~np.asarray(np.isfinite(values_nD).all(axis=1))
+    unlisted = np.array(sorted({*(np.flatnonzero(is_empty_n) + first).tolist()} - {*rows}), np.int64)
+    if unlisted.size:
+        raise CacheCorruptError.of(file, f"{rows_in_words(unlisted)} not finite and not set aside", remedy)
+
+
+def rows_in_words(rows: NDArray[np.int64]) -> str:
+    """Which rows, and the verb that follows."""
+    return f"row {rows[0]} is" if len(rows) == 1 else f"{len(rows)} rows (the first is {rows[0]}) are"
+
+
 def read_quarantine_file(path: Path) -> tuple[SetAside, ...]:
     """The list of one shard.
 
@@ -66,15 +96,19 @@ def read_quarantine_file(path: Path) -> tuple[SetAside, ...]:
         CacheCorruptError: the file is damaged.
     """
     try:
-        content: dict[str, Any] = parse_json(path.read_bytes())
+        with reading(path, path.parent.parent):
+            content: dict[str, Any] = parse_json(path.read_bytes())
         entries = content["regions"]
-        names = {field.name for field in fields(SetAside)}
-        is_sound = content["digest"] == json_digest(entries) and all(set(entry) == names for entry in entries)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        is_sound = content["digest"] == json_digest(entries) and all(map(_is_entry, entries))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, CacheCorruptError):
+            raise
         is_sound = False
     if not is_sound:
-        raise CacheCorruptError(
-            f"{path} is damaged: it is not the list that was written; run "
-            f"`mocha-pipe cache verify {path.parent.parent} --repair`"
-        )
+        raise CacheCorruptError.of(path, "it is not the list that was written", mend_advice(path.parent.parent))
     return tuple(SetAside(**entry) for entry in entries)
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    kinds = {field.name: int if field.name == "row" else str for field in fields(SetAside)}
+    return entry.keys() == kinds.keys() and all(type(entry[name]) is kind for name, kind in kinds.items())

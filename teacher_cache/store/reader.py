@@ -6,25 +6,26 @@ Legend: N rows, D width, S rows per shard, n rows asked for.
 """
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from mocha_pipe.data.errors import first_line
-from mocha_pipe.data.parsing import parse_json
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheIncompleteError, build_command
-from mocha_pipe.teacher_cache.store.layout import (
-    CHUNK_ROWS,
-    MOST,
-    ShardPlan,
-    dimension_names,
-    done_shards,
-    shard_path,
+from mocha_pipe.teacher_cache.errors import (
+    CacheCorruptError,
+    CacheIncompleteError,
+    build_command,
+    mend_advice,
 )
+from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, read_layout
+from mocha_pipe.teacher_cache.store.disk import reading
+from mocha_pipe.teacher_cache.store.layout import CHUNK_ROWS, ShardPlan, shard_path, whole_shards
+from mocha_pipe.teacher_cache.store.quarantine import read_set_aside
 from mocha_pipe.teacher_cache.store.shard_file import ShardFile
 
 Read = TypeVar("Read")
@@ -33,34 +34,47 @@ Read = TypeVar("Read")
 class ShardRows:
     """Rows of one array of a cache, as float16. Safe to use from threads, after a fork, and through pickle."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read the array's metadata; shards are opened when they are first asked for.
+    def __init__(self, folder: Path, plan: ShardPlan) -> None:
+        """Read the array's description; shards are opened when they are first asked for.
+
+        Args:
+            folder: of the array.
+            plan: rows and shards of the cache.
 
         Raises:
-            CacheFormatError: the folder is not a two-dimensional float16 Zarr v3 array.
+            CacheCorruptError: the array's description is damaged, missing, or of another array.
         """
-        self.folder = folder
-        metadata = read_metadata(folder)
-        rows, dim = metadata["shape"]
-        self.dim: int = dim
-        self.plan = ShardPlan(rows, metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
-        try:
-            self.is_plain = _is_plain(metadata, dim)
-        except (ValueError, LookupError, TypeError, AttributeError):  # codecs that are none
-            self.is_plain = False
-        """Whether the array is in our own layout, so that files can be read without zarr."""
+        self.folder, self.plan = folder, plan
+        self.layout = read_layout(folder, plan)
+        if self.layout.kind == "unreadable":
+            finding = self.layout.finding
+            raise CacheCorruptError.of(folder / DESCRIPTION, finding, mend_advice(folder.parent))
+        self.dim = self.layout.dim
         self._mapped: dict[int, NDArray[np.float16] | None] = {}
 
     def __len__(self) -> int:
         """N, the number of rows."""
         return self.plan.rows
 
-    def __reduce__(self) -> tuple[type["ShardRows"], tuple[Path]]:
-        return ShardRows, (self.folder,)
+    def __reduce__(self) -> tuple[type["ShardRows"], tuple[Path, ShardPlan]]:
+        return ShardRows, (self.folder, self.plan)
 
     def missing(self) -> tuple[int, ...]:
-        """Shards without a file; always empty for a layout that is not ours, whose gaps show when they are read."""
-        return tuple(sorted({*range(len(self.plan))} - done_shards(self.folder))) if self.is_plain else ()
+        """Shards that lack a file in its full size.
+
+        Raises:
+            CacheIncompleteError: such a file is a link to what is not on this disk.
+        """
+        if not self.layout.is_ours:
+            set_aside = [region.row for region in read_set_aside(self.folder.parent)]
+            return self.layout.missing(lambda name: (self.folder / name).is_file(), set_aside)
+        lacking = tuple(sorted({*range(len(self.plan))} - whole_shards(self.folder, self.plan, self.dim)))
+        for shard in lacking:
+            path = shard_path(self.folder, shard)
+            if path.is_symlink():
+                with reading(path, self.folder.parent):
+                    path.stat()
+        return lacking
 
     def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:  # (n,) -> (n, D)
         """Rows in the order asked for. Checks each shard's size and index once, not the rows' own checksums.
@@ -74,7 +88,7 @@ class ShardRows:
             outside = int(rows[(rows < 0) | (rows >= len(self))][0])
             raise IndexError(f"rows of '{self.folder.name}' run from 0 to {len(self) - 1}; asked for {outside}")
         values_nD = np.empty((len(rows), self.dim), np.float16)
-        for first, last in _runs(rows, CHUNK_ROWS if self.is_plain else self.plan.rows_per_shard):
+        for first, last in _runs(rows, CHUNK_ROWS if self.layout.is_ours else self.plan.rows_per_shard):
             row, count = int(rows[first]), last - first
             shard, row_in_shard = divmod(row, self.plan.rows_per_shard)
             mapped = self.mapped(shard)
@@ -138,30 +152,29 @@ class ShardRows:
         return self._through_zarr(*self.plan.span(shard)) if rows is None else rows
 
     def _from_file(self, shard: int, read: Callable[[ShardFile], Read | None]) -> Read | None:
-        if not self.is_plain:
+        if not self.layout.is_ours:
             return None
         try:
             return read(ShardFile(shard_path(self.folder, shard), self.plan, shard, self.dim))
+        except CacheIncompleteError:  # a link to what is not on this disk
+            raise
         except FileNotFoundError:
             raise self._not_there(shard) from None
 
     def _through_zarr(self, start: int, stop: int) -> NDArray[np.float16]:
-        """Rows start to stop by zarr's own reader, which returns NaN where there is nothing."""
-        first, last = self.plan.span(start // self.plan.rows_per_shard)
+        """Rows start to stop by zarr's own reader, which fills in numbers where a file is not there."""
+        shard = start // self.plan.rows_per_shard
+        if not self.layout.is_ours and shard in self._lacking:
+            raise self._not_there(shard)
         try:
-            array = zarr.open_array(self.folder, mode="r")
-            values = np.asarray(array[start:stop], np.float16)
-            # In another layout no file tells whether a shard is there. A shard without any number counts as absent;
-            # single rows of NaN are regions that were set aside.
-            is_absent = np.isnan(values).all() and not self.is_plain and np.isnan(array[first:last]).all()
-        except Exception as error:  # on a damaged description zarr lets through whatever its parsing meets
-            raise CacheCorruptError(
-                f"array {self.folder} is damaged: {first_line(error)}; restore its files, or name another folder "
-                "with --cache"
-            ) from error
-        if is_absent:
-            raise self._not_there(start // self.plan.rows_per_shard)
-        return values
+            return np.asarray(zarr.open_array(self.folder, mode="r")[start:stop], np.float16)
+        except Exception as error:  # on a damaged file zarr lets through whatever its codecs meet
+            remedy = "restore its files from a sound copy, or name another folder with --cache"
+            raise CacheCorruptError.of(f"array {self.folder}", first_line(error), remedy) from error
+
+    @cached_property
+    def _lacking(self) -> frozenset[int]:
+        return frozenset(self.missing())
 
     def _not_there(self, shard: int) -> CacheIncompleteError:
         first, stop = self.plan.span(shard)
@@ -171,20 +184,6 @@ class ShardRows:
         )
 
 
-def is_described(folder: Path, plan: ShardPlan, dim: int | None = None) -> bool:
-    """Whether an array's `zarr.json` is as layout.py writes it for these rows, these shards and, if given, this D."""
-    try:
-        zarr.open_array(folder, mode="r", zarr_format=3)  # refuses a field that it does not know
-        document = parse_json((folder / "zarr.json").read_bytes())
-        reader = ShardRows(folder)
-    except Exception:  # on a damaged description zarr lets through whatever its parsing meets
-        return False
-    is_ours = reader.is_plain and reader.plan == plan and document.get("fill_value") == "NaN"
-    # Caches of before had one name for the widths of all arrays.
-    is_ours = is_ours and document.get("dimension_names") in (["row", "feature"], [*dimension_names(folder.name)])
-    return is_ours and dim in (None, reader.dim)
-
-
 def _runs(rows: NDArray[np.int64], chunk_rows: int) -> Iterator[tuple[int, int]]:
     """Spans of `rows` that ascend by one and stay in one chunk: what a single read can fetch."""
     if len(rows) == 0:
@@ -192,46 +191,3 @@ def _runs(rows: NDArray[np.int64], chunk_rows: int) -> Iterator[tuple[int, int]]
     breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[1:] % chunk_rows == 0)) + 1
     bounds = [0, *breaks.tolist(), len(rows)]
     yield from pairwise(bounds)
-
-
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """What an array's `zarr.json` says.
-
-    Raises:
-        CacheFormatError: the folder is not a two-dimensional float16 Zarr v3 array.
-    """
-    try:
-        metadata: dict[str, Any] = parse_json((folder / "zarr.json").read_bytes())
-        is_ours = metadata["zarr_format"] == 3 and metadata["data_type"] == "float16" and len(metadata["shape"]) == 2
-        sizes = (*metadata["shape"], *metadata["chunk_grid"]["configuration"]["chunk_shape"])
-        is_ours = is_ours and len(sizes) == 4 and all(type(size) is int and size > 0 for size in sizes)
-        is_ours = is_ours and max(sizes[1:]) <= MOST and sizes[0] <= MOST * sizes[2]
-    except (OSError, ValueError, KeyError, TypeError):
-        is_ours = False
-    if not is_ours:
-        raise CacheFormatError(
-            f"an array of a teacher cache is a two-dimensional float16 Zarr v3 array; {folder} holds something else; "
-            "name another folder with --cache"
-        )
-    return metadata
-
-
-def _is_plain(metadata: dict[str, Any], dim: int) -> bool:
-    """Whether an array is written the way layout.py writes it."""
-    checked = [("bytes", {"endian": "little"}), ("crc32c", {})]
-    [(name, sharding), *more] = [_codec(entry) for entry in metadata["codecs"]]
-    return (
-        not more
-        and name == "sharding_indexed"
-        and _codec(metadata["chunk_key_encoding"]) == ("default", {"separator": "."})
-        and metadata["chunk_grid"]["configuration"]["chunk_shape"][1] == dim
-        and sharding["chunk_shape"] == [CHUNK_ROWS, dim]
-        and [_codec(entry) for entry in sharding["codecs"]] == checked
-        and [_codec(entry) for entry in sharding["index_codecs"]] == checked
-        and sharding.get("index_location", "end") == "end"
-    )
-
-
-def _codec(entry: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and configuration of a Zarr extension, which may be written as its name alone."""
-    return (entry, {}) if isinstance(entry, str) else (entry["name"], entry.get("configuration", {}))

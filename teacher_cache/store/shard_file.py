@@ -5,6 +5,7 @@ Legend: D width, n rows of the shard, C rows per chunk (`CHUNK_ROWS`).
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,8 @@ from numcodecs.checksum32 import CRC32C
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from mocha_pipe.teacher_cache.errors import CacheCorruptError
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, mend_advice
+from mocha_pipe.teacher_cache.store.disk import reading
 from mocha_pipe.teacher_cache.store.layout import CHUNK_ROWS, ShardPlan
 
 _ITEM = 2  # bytes of a float16
@@ -42,7 +44,7 @@ class ShardFile:
             CacheCorruptError: something of the file is damaged.
             FileNotFoundError: there is no such file.
         """
-        with self.path.open("rb") as stream:
+        with self._opened() as stream:
             if not self._has_plain_index(stream):
                 return None
             content = np.fromfile(stream, np.uint8, self._num_chunks * self._chunk_bytes)
@@ -61,7 +63,7 @@ class ShardFile:
             CacheCorruptError: something of the file is damaged; here or while the pieces are taken.
             FileNotFoundError: there is no such file.
         """
-        with self.path.open("rb") as stream:
+        with self._opened() as stream:
             return self._pieces() if self._has_plain_index(stream) else None
 
     def _pieces(self) -> Iterator[NDArray[np.float16]]:
@@ -83,15 +85,36 @@ class ShardFile:
                 raise self._damaged(f"chunk {number} fails its checksum")
         return chunks[:, :-_CHECKSUM].view(np.float16).reshape(-1, CHUNK_ROWS, self.dim)
 
-    def check(self) -> None:
-        """Verify size, index and every chunk's checksum.
+    def check(self) -> NDArray[np.float16]:  # (n, D)
+        """Its rows, when size, index and every chunk's checksum are as they must be.
 
         Raises:
             CacheCorruptError: something of the file is damaged.
             FileNotFoundError: there is no such file.
         """
-        if self.read() is None:
+        rows = self.read()
+        if rows is None:
             raise self._damaged("its size or its index is not that of its shard")
+        return rows
+
+    def checksums(self) -> bytes:
+        """The checksums of all chunks, in their order: files of equal rows have equal ones. Nothing is verified."""
+        with self._opened() as stream:
+            found = []
+            for chunk in range(1, self._num_chunks + 1):
+                stream.seek(chunk * self._chunk_bytes - _CHECKSUM)
+                found.append(stream.read(_CHECKSUM))
+        return b"".join(found)
+
+    def is_plain(self) -> bool:
+        """Whether its index is sound, and says that the chunks lie in their order.
+
+        Raises:
+            CacheCorruptError: the index is damaged.
+            FileNotFoundError: there is no such file.
+        """
+        with self._opened() as stream:
+            return self._has_plain_index(stream)
 
     def map(self) -> NDArray[np.float16] | None:  # (chunks, C, D)
         """Its rows in the system's page cache, read-only, the last chunk filled up; None as in `read`.
@@ -104,9 +127,8 @@ class ShardFile:
         """
         import torch  # imported here since it takes seconds, and most commands on a cache map nothing
 
-        with self.path.open("rb") as stream:
-            if not self._has_plain_index(stream):
-                return None
+        if not self.is_plain():
+            return None
         # Not np.memmap: Python's mmap keeps a descriptor per file, and a large cache has more files than descriptors.
         size = self._num_chunks * self._chunk_bytes
         content = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8).numpy()
@@ -121,6 +143,11 @@ class ShardFile:
     @property
     def _chunk_bytes(self) -> int:
         return CHUNK_ROWS * self.dim * _ITEM + _CHECKSUM
+
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        with reading(self.path, self.path.parent.parent), self.path.open("rb") as stream:
+            yield stream
 
     def _has_plain_index(self, stream: BinaryIO) -> bool:
         """Whether the index, itself verified, says that chunk c lies at c times the bytes of a chunk."""
@@ -139,5 +166,4 @@ class ShardFile:
         return is_whole and index[:-_CHECKSUM] == expected.tobytes()
 
     def _damaged(self, finding: str) -> CacheCorruptError:
-        remedy = f"run `mocha-pipe cache verify {self.path.parent.parent} --repair`"
-        return CacheCorruptError(f"{self.path} is damaged: {finding}; {remedy}")
+        return CacheCorruptError.of(self.path, finding, mend_advice(self.path.parent.parent))

@@ -13,7 +13,8 @@ from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.build import BuildReport
 from mocha_pipe.teacher_cache.checking.audit import audit_cache
-from mocha_pipe.teacher_cache.checking.verify import remove_faults, verify_cache
+from mocha_pipe.teacher_cache.checking.mending import remove_faults
+from mocha_pipe.teacher_cache.checking.verify import verify_cache
 from mocha_pipe.teacher_cache.errors import CacheIncompleteError, CacheMismatchError
 from mocha_pipe.teacher_cache.sharing import list_caches, merge, mirror, pull, push
 from mocha_pipe.teacher_cache.store.cache import RegionCache

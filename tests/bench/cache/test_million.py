@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.cache import million
-from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, done_shards
+from mocha_pipe.teacher_cache.store.layout import TEACHER_ARRAYS, ShardPlan, done_shards
 from mocha_pipe.teacher_cache.store.reader import ShardRows
 
 
@@ -42,5 +42,5 @@ def test_a_mostly_built_cache_lacks_every_tenth_shard(tmp_path: Path) -> None:
         folder = tmp_path / "cache" / name
         assert done_shards(folder) == {shard for shard in shards if shard % 10 != 9}
         full = (folder / "c.0.0").stat()
-        assert full.st_size == 256 * ShardRows(folder).dim * 2 + 8 * 4 + 8 * 16 + 4
+        assert full.st_size == 256 * ShardRows(folder, ShardPlan(len(table), 256)).dim * 2 + 8 * 4 + 8 * 16 + 4
         assert full.st_blocks == 0, "the file takes no room"

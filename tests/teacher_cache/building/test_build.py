@@ -312,13 +312,16 @@ def test_folder_of_somebody_else_is_left_alone(
 
 def test_damaged_shard_stops_the_projection(copied: Path, source: DetectionSource, helpers: SimpleNamespace) -> None:
     path = shard_path(copied / "visual", 1)
-    path.write_bytes(path.read_bytes()[:-1])
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     with pytest.raises(
         CacheCorruptError, match=r"visual/c\.1\.0 is damaged: .*; run `mocha-pipe cache verify .* --repair`"
     ):
         helpers.build(source, copied, None, dim=3)
-    path.unlink()
+    path.write_bytes(content[:-1])
+    assert RegionCache.open(copied).missing_teacher_shards() == (1,), "a file that was cut counts as none"
     assert helpers.build(source, copied, helpers.Teacher(), dim=3).computed_shards == 1
+    assert path.read_bytes() == content
 
 
 def test_old_temporaries_are_swept(copied: Path, source: DetectionSource, helpers: SimpleNamespace) -> None:

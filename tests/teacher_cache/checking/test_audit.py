@@ -57,7 +57,7 @@ def live_rows(source: DetectionSource, helpers: SimpleNamespace) -> dict[str, ND
 
 def rewrite(folder: Path, name: str, change: Callable[[NDArray[np.float16]], None]) -> None:
     """Sound bytes with other values, which verify cannot tell from right ones."""
-    values = ShardRows(folder / name).block(0, 85).copy()
+    values = ShardRows(folder / name, PLAN).block(0, 85).copy()
     change(values)
     for shard in range(3):
         shard_path(folder / name, shard).write_bytes(encode_shard(values[slice(*PLAN.span(shard))], 32))
@@ -82,7 +82,10 @@ def test_figures_equal_a_plain_reference(
     noise = np.random.default_rng(1).normal(size=(85, 24))
     rewrite(copied, "hidden", lambda values: values.__iadd__((0.02 * noise).astype(np.float16)))
     report = audit(copied, rows=ALL)
-    live, cached = live_rows(source, helpers)["hidden"], ShardRows(copied / "hidden").block(0, 85).astype(np.float64)
+    live, cached = (
+        live_rows(source, helpers)["hidden"],
+        ShardRows(copied / "hidden", PLAN).block(0, 85).astype(np.float64),
+    )
     cosines = [float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b))) for a, b in zip(cached, live, strict=True)]
     lengths = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(cached, live, strict=True)]
     found = report.arrays["hidden"]

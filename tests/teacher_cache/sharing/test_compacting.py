@@ -26,7 +26,6 @@ from mocha_pipe.teacher_cache.errors import (
 from mocha_pipe.teacher_cache.sharing import compact, list_caches, merge, mirror, pull, push
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import shard_path
-from mocha_pipe.teacher_cache.store.reader import ShardRows
 from tests.teacher_cache.fakes import another_process
 
 ARRAYS = ("hidden", "visual", "targets")
@@ -81,11 +80,11 @@ def test_an_archive_travels_through_a_bucket(finished: Path, s3: str, tmp_path: 
 def test_other_programs_read_the_arrays(finished: Path, rounded: Path, exact: Path, lossy: Path) -> None:
     for array in ARRAYS:
         values = zarr.open_group(exact, mode="r")[array][:]
-        np.testing.assert_array_equal(values, ShardRows(finished / array).block(0, 85))
+        np.testing.assert_array_equal(values, RegionCache.open(finished).rows(array).block(0, 85))
         group = zarr.open_group(lossy, mode="r")
         steps = group[f"{array}_step"][:]
         values = (group[array][:] - group[array].attrs["offset"]) * steps[:, None]
-        np.testing.assert_array_equal(values.astype(np.float16), ShardRows(rounded / array).block(0, 85))
+        np.testing.assert_array_equal(values.astype(np.float16), RegionCache.open(rounded).rows(array).block(0, 85))
 
 
 def test_rounding_is_told_and_another_cache(finished: Path, rounded: Path, tmp_path: Path) -> None:
@@ -95,7 +94,7 @@ def test_rounding_is_told_and_another_cache(finished: Path, rounded: Path, tmp_p
     assert cache.spec.rounding == RULE
     assert not verify_cache(rounded).findings
     for array in ARRAYS:
-        found = cosines(*(ShardRows(folder / array).block(0, 85) for folder in (finished, rounded)))
+        found = cosines(*(RegionCache.open(folder).rows(array).block(0, 85) for folder in (finished, rounded)))
         assert report.loss[array].least_cosine == found.min() >= LEAST_COSINE
         assert report.loss[array].mean_cosine == pytest.approx(found.mean())
         assert 0.8 < report.loss[array].kept_neighbours <= 1

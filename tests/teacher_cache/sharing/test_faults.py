@@ -169,7 +169,7 @@ DAMAGE = [
     ("quarantine/shard-1.json", 40, "it is not the list that was written"),
     ("projection.safetensors", -9, "it is not the projection that the targets were made with"),
     ("complete.json", 0, "it is no json"),
-    ("hidden/zarr.json", 5, "it does not describe an array of this cache in the layout that mocha-pipe writes"),
+    ("hidden/zarr.json", 5, "it is not the description of an array (it lacks 'shape')"),
 ]
 IT_AND_ITS_SHARD = "it and the other files of its shard"
 
@@ -234,13 +234,17 @@ def test_a_list_in_the_place_of_another_shards_is_damage(full: Path, place: str,
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"shape": [85]}', b'{"shape": [85, "x"], "attributes": {}}'])
-def test_a_description_of_targets_that_is_damaged(finished: Path, place: str, tools: Any, content: bytes) -> None:
+def test_a_description_of_targets_that_is_damaged(
+    finished: Path, place: str, tools: Any, content: bytes, tmp_path: Path
+) -> None:
     push(finished, f"{place}/coco")
     tools.put(f"{place}/coco/targets/zarr.json", content)
     with pytest.raises(
-        CacheCorruptError, match=r"targets/zarr\.json is damaged; remove the folder `targets` there, then"
+        CacheCorruptError, match=r"targets/zarr\.json is damaged: it .*; remove it there and push again"
     ):
-        push(finished, f"{place}/coco")
+        pull(f"{place}/coco", tmp_path / "copy")
+    assert push(finished, f"{place}/coco").files == 4, "nobody knew any more which projection the targets were of"
+    assert tools.remote(f"{place}/coco") == tools.content(finished)
 
 
 def test_a_cut_file_is_fetched_again(finished: Path, tmp_path: Path, tools: Any) -> None:

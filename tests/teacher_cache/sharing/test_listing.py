@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mocha_pipe.data.types import DetectionSource
-from mocha_pipe.teacher_cache.errors import CacheCorruptError
+from mocha_pipe.teacher_cache.errors import CacheNotFoundError
 from mocha_pipe.teacher_cache.sharing import list_caches, pull, push
 from mocha_pipe.teacher_cache.store.layout import shard_path
 
@@ -47,19 +47,46 @@ def test_a_file_of_another_size_does_not_count(finished: Path, tmp_path: Path) -
     assert found.done == {"hidden": 2, "visual": 3, "targets": 3}
 
 
-@pytest.mark.parametrize("url", ["{tmp_path}", "{tmp_path}/nothing", "memory://nothing"])
-def test_a_place_without_caches_lists_none(tmp_path: Path, url: str) -> None:
-    assert list_caches(url.format(tmp_path=tmp_path)) == []
-
-
 def test_hidden_folders_are_passed_over(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / ".cache.0123.partial")
     assert list_caches(str(tmp_path)) == []
 
 
-def test_a_damaged_cache_is_named(finished: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
-    text = (copy / "zarr.json").read_text()
-    (copy / "zarr.json").write_text(text.replace("Describe the", "Describe thy"))
-    with pytest.raises(CacheCorruptError, match=rf"{copy}/zarr\.json is damaged: it is not the description that was"):
-        list_caches(str(tmp_path))
+def test_sound_caches_are_listed_beside_a_damaged_one(finished: Path, place: str, tmp_path: Path, tools: Any) -> None:
+    push(finished, f"{place}/sound")
+    push(finished, f"{place}/damaged")
+    push(finished, f"{place}/lost")
+    tools.put(f"{place}/damaged/zarr.json", b"{")
+    tools.remove(f"{place}/lost/zarr.json")
+    damaged, lost, sound = list_caches(place)
+    assert (sound.place, sound.complete, sound.note) == (f"{place}/sound", True, "")
+    for found, name, finding in (
+        (damaged, "damaged", "it is not the description that was written"),
+        (lost, "lost", "it is missing or empty"),
+    ):
+        assert (found.place, found.complete, found.usable, found.done) == (f"{place}/{name}", False, False, {})
+        assert found.note == (
+            f"{place}/{name}/zarr.json is damaged: {finding}; send it again from a sound copy with "
+            f"`mocha-pipe cache push FOLDER {place}/{name}`"
+        )
+
+
+def test_a_cache_of_another_version_is_listed_with_a_note(finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "later"))
+    path = folder / "zarr.json"
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 90'))
+    [found] = list_caches(str(tmp_path))
+    assert found.note.startswith("this mocha-pipe reads caches of format version ")
+
+
+@pytest.mark.parametrize("form", ["{place}/nowhere", "{folder}/no where"])
+def test_a_place_that_is_not_there(place: str, tmp_path: Path, form: str) -> None:
+    url = form.format(place=place, folder=tmp_path)
+    above = place if "memory" in url else str(tmp_path)
+    with pytest.raises(CacheNotFoundError) as refused:
+        list_caches(url)
+    assert str(refused.value) == (
+        f"there is nothing at {url}; name a folder or URL that holds caches, such as: mocha-pipe cache ls {above}"
+    )
+    (tmp_path / "empty").mkdir()
+    assert list_caches(str(tmp_path / "empty")) == []

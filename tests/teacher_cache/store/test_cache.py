@@ -117,8 +117,10 @@ def test_newer_format(copied: Path) -> None:
 def test_array_without_description(copied: Path) -> None:
     (copied / "visual" / "zarr.json").unlink()
     with pytest.raises(CacheCorruptError) as caught:
-        RegionCache.open(copied)
-    assert str(caught.value) == f"{copied}/visual/zarr.json is missing; restore it, or name another folder with --cache"
+        RegionCache.open(copied).missing_teacher_shards()
+    assert str(caught.value) == (
+        f"{copied}/visual/zarr.json is damaged: it is missing; run `mocha-pipe cache verify {copied} --repair`"
+    )
 
 
 def test_another_teacher(finished: Path, helpers: SimpleNamespace) -> None:
@@ -165,8 +167,8 @@ def test_table_of_another_cache(copied: Path, helpers: SimpleNamespace, tmp_path
     with pytest.raises(CacheCorruptError) as caught:
         _ = RegionCache.open(copied).table
     assert str(caught.value) == (
-        f"the region table in {copied} is not the one that the cache was made with (digest {other.digest}, "
-        f"expected {digest}); restore images.parquet and regions.parquet, or name another folder with --cache"
+        f"the region table in {copied} is damaged: it is of other regions (digest {other.digest}, expected {digest}); "
+        f"run `mocha-pipe cache verify {copied} --repair`"
     )
 
 
@@ -245,9 +247,9 @@ def test_info(finished: Path, helpers: SimpleNamespace, table: RegionTable, sour
         "rows": 85,
         "rows_per_shard": 32,
         "arrays": {
-            "hidden": {"dim": 24, "shards_done": 3, "shards_total": 3},
-            "visual": {"dim": 8, "shards_done": 3, "shards_total": 3},
-            "targets": {"dim": 8, "shards_done": 3, "shards_total": 3},
+            "hidden": {"dim": 24, "shards_done": 3, "shards_total": 3, "layout": "ours"},
+            "visual": {"dim": 8, "shards_done": 3, "shards_total": 3, "layout": "ours"},
+            "targets": {"dim": 8, "shards_done": 3, "shards_total": 3, "layout": "ours"},
         },
         "dim": 8,
         "teacher": helpers.spec.to_json(),

@@ -9,7 +9,8 @@ import zarr
 
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
-from mocha_pipe.teacher_cache.checking.verify import remove_faults, verify_cache
+from mocha_pipe.teacher_cache.checking.mending import remove_faults
+from mocha_pipe.teacher_cache.checking.verify import verify_cache
 from mocha_pipe.teacher_cache.sharing import pull, push
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache, parse_attributes
 from mocha_pipe.teacher_cache.store.consolidated import consolidate, is_consolidated

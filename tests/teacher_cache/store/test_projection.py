@@ -208,12 +208,12 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CacheCorruptError) as caught:
         Projection.load(path)
     assert str(caught.value).startswith(f"{path} is damaged: ")
-    assert str(caught.value).endswith(f"; delete it and run `mocha-pipe cache build --cache {tmp_path}`")
+    assert str(caught.value).endswith(f"; run `mocha-pipe cache verify {tmp_path} --repair`")
 
 
 def test_other_safetensors_file_is_refused(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file({"mean": np.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(CacheCorruptError, match=r"is damaged: its format is not 'mocha-pipe projection 1'; delete it"):
+    with pytest.raises(CacheCorruptError, match=r"is damaged: its format is not 'mocha-pipe projection 1'; run "):
         Projection.load(tmp_path / "other.safetensors")

@@ -3,6 +3,7 @@ import os
 import pickle
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from numcodecs.checksum32 import CRC32C
 from numpy.typing import NDArray
 
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheIncompleteError
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheIncompleteError
+from mocha_pipe.teacher_cache.store import reader as reader_module
+from mocha_pipe.teacher_cache.store.array_layout import read_layout
 from mocha_pipe.teacher_cache.store.layout import (
     ShardPlan,
     create_array_atomically,
@@ -21,7 +24,7 @@ from mocha_pipe.teacher_cache.store.layout import (
     shard_path,
     write_shard,
 )
-from mocha_pipe.teacher_cache.store.reader import ShardRows, is_described
+from mocha_pipe.teacher_cache.store.reader import ShardRows
 from mocha_pipe.teacher_cache.store.shard_file import ShardFile
 
 ROWS, DIM = 200, 5
@@ -44,7 +47,7 @@ def array(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> ShardRows:
     """Read only."""
-    return ShardRows(write_array(tmp_path_factory.mktemp("module")))
+    return ShardRows(write_array(tmp_path_factory.mktemp("module")), PLAN)
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def zarr_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("zarr was asked")
 
-    monkeypatch.setattr(zarr, "open_array", refuse)
+    monkeypatch.setattr(reader_module, "zarr", SimpleNamespace(open_array=refuse))
 
 
 def indices(*rows: int) -> NDArray[np.int64]:
@@ -79,7 +82,7 @@ def test_blocks(reader: ShardRows, start: int, count: int) -> None:
 
 @pytest.mark.usefixtures("zarr_refuses")
 def test_our_layout_is_read_without_zarr(array: Path) -> None:
-    reader = ShardRows(array)
+    reader = ShardRows(array, PLAN)
     np.testing.assert_array_equal(reader.lookup(np.arange(ROWS)), VALUES)
     np.testing.assert_array_equal(reader.block(0, ROWS), VALUES)
 
@@ -96,7 +99,7 @@ def test_row_outside(reader: ShardRows, row: int) -> None:
 
 def test_missing_shard_is_named_with_the_command(array: Path) -> None:
     shard_path(array, 1).unlink()
-    reader = ShardRows(array)
+    reader = ShardRows(array, PLAN)
     assert reader.missing() == (1,)
     np.testing.assert_array_equal(reader.lookup(indices(0, 130)), VALUES[[0, 130]])
     message = (
@@ -120,7 +123,7 @@ def test_truncated_shard_is_named(array: Path, size: int) -> None:
     path = shard_path(array, 2)
     os.truncate(path, size if size >= 0 else path.stat().st_size + size)
     finding = f"{size} bytes are too few to hold its index" if 0 <= size < 36 else "its index fails the checksum"
-    for read in (lambda: ShardRows(array).lookup(indices(130)), lambda: ShardRows(array).block(128, 192)):
+    for read in (lambda: ShardRows(array, PLAN).lookup(indices(130)), lambda: ShardRows(array, PLAN).block(128, 192)):
         with pytest.raises(CacheCorruptError) as caught:
             read()
         assert str(caught.value) == (
@@ -132,21 +135,21 @@ def test_appended_bytes_are_noticed(array: Path) -> None:
     with shard_path(array, 0).open("ab") as file:
         file.write(b"12345678")
     with pytest.raises(CacheCorruptError, match="its index fails the checksum"):
-        ShardRows(array).lookup(indices(0))
+        ShardRows(array, PLAN).lookup(indices(0))
 
 
 @pytest.mark.parametrize("from_end", range(1, 37, 5))
 def test_flipped_bit_in_the_index_is_noticed(array: Path, from_end: int) -> None:
     damage(shard_path(array, 0), -from_end)
     with pytest.raises(CacheCorruptError, match=r"c\.0\.0 is damaged: its index fails the checksum"):
-        ShardRows(array).lookup(indices(0))
+        ShardRows(array, PLAN).lookup(indices(0))
 
 
 def test_flipped_bit_in_a_chunk_is_noticed_by_block(array: Path) -> None:
     damage(shard_path(array, 1), 400)
     message = rf"{shard_path(array, 1)} is damaged: chunk 1 fails its checksum; run `mocha-pipe cache verify"
     with pytest.raises(CacheCorruptError, match=message):
-        ShardRows(array).block(0, ROWS)
+        ShardRows(array, PLAN).block(0, ROWS)
 
 
 def test_shard_is_checked_once(array: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +158,7 @@ def test_shard_is_checked_once(array: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         ShardFile, "_has_plain_index", lambda self, stream: checked.append(self.shard) or check(self, stream)
     )
-    reader = ShardRows(array)
+    reader = ShardRows(array, PLAN)
     for _ in range(3):
         np.testing.assert_array_equal(reader.lookup(indices(0, 70, 199)), VALUES[[0, 70, 199]])
     assert checked == [0, 1, 3]
@@ -168,7 +171,7 @@ def count_open_files() -> int:
 def test_holds_no_descriptors(array: Path) -> None:
     """A cache may have more shards than a process may have open files."""
     before = count_open_files()
-    reader = ShardRows(array)
+    reader = ShardRows(array, PLAN)
     reader.lookup(np.arange(ROWS))
     reader.block(0, ROWS)
     assert count_open_files() == before
@@ -176,7 +179,7 @@ def test_holds_no_descriptors(array: Path) -> None:
 
 def test_failed_check_leaves_no_descriptor(array: Path) -> None:
     damage(shard_path(array, 0), -1)
-    reader, before = ShardRows(array), count_open_files()
+    reader, before = ShardRows(array, PLAN), count_open_files()
     with pytest.raises(CacheCorruptError):
         reader.lookup(indices(0))
     assert count_open_files() == before
@@ -189,7 +192,7 @@ def test_pickles_without_its_files(reader: ShardRows) -> None:
 
 
 def test_threads_share_a_reader(array: Path) -> None:
-    reader, right = ShardRows(array), []
+    reader, right = ShardRows(array, PLAN), []
 
     def read(seed: int) -> None:
         generator = np.random.default_rng(seed)
@@ -226,7 +229,7 @@ def test_other_layouts_are_read_through_zarr(tmp_path: Path, options: dict[str, 
         **options,
     )
     array[:128] = VALUES[:128]
-    reader = ShardRows(tmp_path / "hidden")
+    reader = ShardRows(tmp_path / "hidden", PLAN)
     rows = indices(127, 3, 4, 5, 3, 64, 100)
     np.testing.assert_array_equal(reader.lookup(rows), VALUES[rows])
     np.testing.assert_array_equal(reader.block(10, 128), VALUES[10:128])
@@ -242,13 +245,13 @@ def test_shard_with_other_offsets_is_read_through_zarr(array: Path) -> None:
     index = np.array([[size, size], [0, size]], "<u8").tobytes()
     checked = CRC32C(location="end").encode(index).tobytes()
     path.write_bytes(content[size : 2 * size] + content[:size] + checked)
-    reader = ShardRows(array)
+    reader = ShardRows(array, PLAN)
     np.testing.assert_array_equal(reader.lookup(np.arange(ROWS)), VALUES)
     np.testing.assert_array_equal(reader.block(0, ROWS), VALUES)
     damage(path, 3)
     with pytest.raises(
         CacheCorruptError,
-        match=r"^array .*hidden is damaged: .*checksum.*; restore its files, or name another folder with --cache$",
+        match=r"^array .*hidden is damaged: .*checksum.*; restore its files from a sound copy, or name another",
     ):
         reader.lookup(np.arange(64))
 
@@ -263,17 +266,17 @@ def test_rows_that_were_set_aside_are_not_missing(tmp_path: Path, array: Path) -
     foreign[:192] = values[:192]
     for shard in range(len(PLAN)):
         write_shard(array, PLAN, shard, values[slice(*PLAN.span(shard))])
-    for reader in (ShardRows(array), ShardRows(tmp_path / "foreign")):
+    for reader in (ShardRows(array, PLAN), ShardRows(tmp_path / "foreign", PLAN)):
         np.testing.assert_array_equal(reader.lookup(indices(5)), values[[5]])
         np.testing.assert_array_equal(reader.lookup(indices(130, 6, 7)), values[[130, 6, 7]])
         np.testing.assert_array_equal(reader.block(0, 192), values[:192])
     with pytest.raises(CacheIncompleteError, match=r"^shard 3 of 'foreign' \(rows 192 to 199\) is not in the cache"):
-        ShardRows(tmp_path / "foreign").lookup(indices(195))
+        ShardRows(tmp_path / "foreign", PLAN).lookup(indices(195))
 
 
 def test_a_shard_of_nothing_but_rows_set_aside_is_there(array: Path) -> None:
     write_shard(array, PLAN, 3, np.full((8, DIM), np.nan, np.float16))
-    reader = ShardRows(array)
+    reader = ShardRows(array, PLAN)
     assert reader.missing() == ()
     assert np.isnan(reader.lookup(indices(193, 199))).all()
     assert np.isnan(reader.block(192, 200)).all()
@@ -283,10 +286,10 @@ def test_a_shard_of_nothing_but_rows_set_aside_is_there(array: Path) -> None:
 
 
 def test_a_sound_array_passes_every_check(array: Path) -> None:
-    reader = ShardRows(array)
-    assert reader.is_plain
-    assert is_described(array, PLAN)
-    assert is_described(array, PLAN, DIM)
+    reader = ShardRows(array, PLAN)
+    assert reader.layout.is_ours
+    assert read_layout(array, PLAN).is_ours
+    assert read_layout(array, PLAN, DIM).is_ours
     for shard in range(len(PLAN)):
         ShardFile(shard_path(array, shard), PLAN, shard, DIM).check()
 
@@ -326,17 +329,17 @@ def test_a_sound_file_of_another_shard_or_width_is_told(array: Path) -> None:
 
 
 def test_the_description_of_another_array_is_told(array: Path, tmp_path: Path) -> None:
-    assert not is_described(array, ShardPlan(ROWS + 1, 64))
-    assert not is_described(array, ShardPlan(ROWS, 32))
-    assert not is_described(array, PLAN, DIM + 1)
-    assert not is_described(tmp_path / "nothing", PLAN)
+    assert not read_layout(array, ShardPlan(ROWS + 1, 64)).is_ours
+    assert not read_layout(array, ShardPlan(ROWS, 32)).is_ours
+    assert not read_layout(array, PLAN, DIM + 1).is_ours
+    assert not read_layout(tmp_path / "nothing", PLAN).is_ours
 
 
 @pytest.mark.parametrize("options", FOREIGN.values(), ids=FOREIGN.keys())
 def test_other_layouts_are_told(tmp_path: Path, options: dict[str, object]) -> None:
     options = dict(options)
     keys = {"name": "default", "separator": options.pop("separator", ".")}
-    zarr.create_array(
+    array = zarr.create_array(
         tmp_path / "hidden",
         shape=VALUES.shape,
         dtype="float16",
@@ -345,16 +348,17 @@ def test_other_layouts_are_told(tmp_path: Path, options: dict[str, object]) -> N
         chunk_key_encoding=keys,
         **options,
     )
-    assert not ShardRows(tmp_path / "hidden").is_plain
-    assert not is_described(tmp_path / "hidden", PLAN)
+    assert read_layout(tmp_path / "hidden", PLAN).kind == "unreadable", "not a single file is of it"
+    array[:1] = VALUES[:1]
+    found = read_layout(tmp_path / "hidden", PLAN)
+    assert found.kind == "foreign"
+    assert found.finding.startswith("laid out anew by another program: ")
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ('"NaN"', "0.0"),
-        ('"hidden_feature"', '"hidden_features"'),
-        ('"hidden_feature"', '"visual_feature"'),
         ('"float16"', '"float32"'),
         ('"index_location": "end"', '"index_location": "start"'),
         ('"array"', '"group"'),
@@ -368,23 +372,23 @@ def test_a_changed_description_is_told(array: Path, old: str, new: str) -> None:
     content = path.read_text()
     assert old in content
     path.write_text(content.replace(old, new, 1))
-    assert not is_described(array, PLAN, DIM)
+    assert not read_layout(array, PLAN, DIM).is_ours
 
 
 def test_attributes_may_be_added(array: Path) -> None:
     path = array / "zarr.json"
     path.write_text(path.read_text().replace('"attributes": {}', '"attributes": {"note": "ours"}'))
-    assert is_described(array, PLAN, DIM)
+    assert read_layout(array, PLAN, DIM).is_ours
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "image", shape=(3, 4), dtype="float32", chunks=(3, 4))
-    for name in ("image", "nothing"):
-        with pytest.raises(CacheFormatError) as caught:
-            ShardRows(tmp_path / name)
+    other = "it is not the description of a two-dimensional float16 Zarr v3 array (found 'float32' in 2 dimensions)"
+    for name, finding in (("image", other), ("nothing", "it is missing")):
+        with pytest.raises(CacheCorruptError) as caught:
+            ShardRows(tmp_path / name, PLAN)
         assert str(caught.value) == (
-            "an array of a teacher cache is a two-dimensional float16 Zarr v3 array; "
-            f"{tmp_path / name} holds something else; name another folder with --cache"
+            f"{tmp_path / name}/zarr.json is damaged: {finding}; run `mocha-pipe cache verify {tmp_path} --repair`"
         )
 
 
@@ -397,11 +401,11 @@ def test_file_that_shrinks_under_the_reader(array: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(np, "fromfile", shrinks)
     with pytest.raises(CacheCorruptError, match="it became shorter while it was read"):
-        ShardRows(array).block(0, 64)
+        ShardRows(array, PLAN).block(0, 64)
 
 
 def test_other_system_errors_stay_what_they_are(array: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = ShardRows(array)
+    reader = ShardRows(array, PLAN)
 
     def fail(*_: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")

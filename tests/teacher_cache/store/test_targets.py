@@ -45,11 +45,11 @@ def test_rows_equal_those_of_every_other_reader(tmp_path_factory: pytest.TempPat
     values = np.random.default_rng(count).normal(size=(count, dim)).astype(np.float16)
     folder = write_targets(tmp_path_factory.mktemp("cache"), plan, values)
     rows = np.array(data.draw(st.lists(st.integers(0, count - 1), max_size=60), "asked for"), np.int64)
-    targets = CachedTargets(ShardRows(folder), NOTHING)
+    targets = CachedTargets(ShardRows(folder, plan), NOTHING)
     found = targets.lookup(rows)
     assert (found.dtype, found.shape, len(targets), targets.dim) == (np.float32, (len(rows), dim), count, dim)
     np.testing.assert_array_equal(found, values[rows])
-    np.testing.assert_array_equal(found, ShardRows(folder).lookup(rows))
+    np.testing.assert_array_equal(found, ShardRows(folder, plan).lookup(rows))
     np.testing.assert_array_equal(found, np.asarray(zarr.open_array(folder, mode="r")[:])[rows])
     np.testing.assert_array_equal(targets.lookup(np.arange(count)), values)
     shutil.rmtree(folder.parent)
@@ -117,7 +117,7 @@ def test_pickles_as_the_names_of_its_files(tmp_path: Path) -> None:
     """Whatever their size: 4 MB of targets travel in less than a kilobyte."""
     plan = ShardPlan(8192, 4096)
     values = np.random.default_rng(0).normal(size=(8192, 256)).astype(np.float16)
-    targets = CachedTargets(ShardRows(write_targets(tmp_path, plan, values)), NOTHING)
+    targets = CachedTargets(ShardRows(write_targets(tmp_path, plan, values), plan), NOTHING)
     content = pickle.dumps(targets)
     assert len(content) < 1000
     rows = np.array([8191, 0, 4096, 17])
@@ -212,8 +212,10 @@ def test_targets_in_another_layout_are_refused(copied: Path) -> None:
     with pytest.raises(CacheFormatError) as caught:
         RegionCache.open(copied).targets()
     assert str(caught.value) == (
-        f"training maps targets in the layout that mocha-pipe writes; {copied}/targets has another; "
-        f"remove that folder and run `mocha-pipe cache build --cache {copied}`"
+        f"training maps targets in the layout that mocha-pipe writes; {copied}/targets is laid out anew by another "
+        "program: files 16 x 8 (ours: 32 x 8); names default separator=/ (ours: default separator=.); fill 0.0 (ours: "
+        "NaN); codecs bytes little, zstd checksum=False level=0 (ours: sharding_indexed); copy it into the layout of "
+        f"mocha-pipe with `mocha-pipe cache pull {copied} {copied}-2`, then use that"
     )
 
 
