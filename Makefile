@@ -66,7 +66,7 @@ bench-gpu: $(STAMP) ## both phases on a CUDA GPU, with random weights; leaves wo
 bench-rivals: demo ## accuracy, speed and size beside rivals [YOLOE=weights.pt]; runs the demo first; leaves work/rivals.json
 	$(BIN)/python -m bench.rivals $(YOLOE_FLAG)
 
-soak: $(STAMP) ## kill 200 real builds at random moments; leaves work/soak.json
+soak: $(STAMP) ## kill 500 real builds and transfers at random moments; leaves work/soak.json
 	$(BIN)/python -m bench.soak
 
 study: $(STAMP) ## what distillation brings on the miniature benchmark, 3 seeds x 5 recipes; leaves work/study.json

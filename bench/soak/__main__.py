@@ -3,6 +3,8 @@
 The builds of a cache are killed with SIGKILL until one of them gets through. Then a new cache is begun. Now and then
 two builds work on one cache, and one or both of them are killed. After every kill, each file that has its final name is
 compared with the file of an undisturbed build, row by row. A finished cache is compared byte by byte.
+
+Between caches, the undisturbed one travels: `push`, `pull` and `merge` are killed in the same way (travel.py).
 """
 
 import shutil
@@ -20,11 +22,15 @@ import typer
 from tqdm import tqdm
 
 from bench.figures import Figure, exit_code, keep, show
+from bench.soak import travel
 from bench.soak.damage import Damage, Watch, regions_by_name
-from bench.soak.killing import DEADLINE, MOMENTS, errors_of, make_world, phase_of, start_build, strike
+from bench.soak.killing import DEADLINE, MOMENTS, World, errors_of, make_world, phase_of, start_build, strike
+from bench.soak.travel import OPERATIONS
 from bench.synthetic import read_log
 
-KILLS, SCENES = 200, 500
+KILLS, SCENES = 500, 500
+JOURNEYS, STRIKES = 4, 3
+"""Transfers after each finished cache, and how often one of them is killed at most."""
 SHARE_OF_PAIRS = 0.3
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -41,17 +47,26 @@ class SoakReport:
     """Times that two builds worked on one cache."""
     phases: Counter[str] = field(default_factory=Counter)
     """Kills by how far the build had come."""
+    journeys: Counter[str] = field(default_factory=Counter)
+    """Kills of transfers by what they did."""
+    refused: int = 0
+    """Times that a transfer refused a foreign layout."""
     damage: Damage = field(default_factory=Damage)
 
     def figures(self, wanted: int) -> dict[str, Figure]:
         """The targets are: as many kills as were wanted, and no damage."""
         where = ", ".join(f"{self.phases[moment]} {moment}" for moment in MOMENTS if self.phases[moment])
-        note = f"of real builds by SIGKILL ({where}); {self.pairs} pairs; {self.caches} caches finished"
+        carried = ", ".join(f"{self.journeys[operation]} {operation}" for operation in OPERATIONS)
+        note = (
+            f"by SIGKILL, of real builds ({where}) and transfers ({carried}); {self.pairs} pairs of builds; "
+            f"{self.caches} caches finished; {self.refused} foreign layouts refused"
+        )
         notes = {
             "lost": "rows of committed shards that went, or that a finished cache lacks",
             "duplicated": "rows with another region's numbers",
             "torn": "rows that an undisturbed build did not write so",
             "recomputed_committed": "rows of committed shards embedded or written again",
+            "destroyed": "KiB of files that changed at a source, or in a foreign layout",
         }
         zero = {
             name: Figure(value=value, target=0, better="lower", note=notes[name])
@@ -85,7 +100,41 @@ def run_soak(root: Path, *, kills: int, scenes: int = SCENES, seed: int = 0) -> 
             watch.finish(read_log(log), regions, died)
             report.caches += 1
             shutil.rmtree(cache)
+            for _ in range(JOURNEYS):
+                if report.kills < kills:
+                    _journey(folder / "journey", world, folder / "reference", report, generator)
+                    bar.update(report.kills - bar.n)
     return report
+
+
+def _journey(root: Path, world: World, reference: Path, report: SoakReport, generator: np.random.Generator) -> None:
+    """Let a cache travel under kills until it has arrived, or its destination was refused.
+
+    Raises:
+        RuntimeError: a transfer that was not killed failed, or a foreign layout was not refused.
+    """
+    root.mkdir()
+    journey, log = travel.prepare(root, reference, generator), root / "log"
+    before = travel.watched(journey)
+    watch = Watch(world, journey.folder, reference, report.damage)
+    for strikes in range(STRIKES + 1):
+        process = travel.start(journey, log)
+        if strikes < STRIKES and travel.strike(process, journey, generator):
+            report.kills += 1
+            report.journeys[journey.operation] += 1
+        process.join(DEADLINE)
+        if not journey.is_foreign and (journey.folder / "zarr.json").exists():
+            watch.look()
+        report.damage.destroyed += travel.destroyed(before)
+        if process.exitcode == -9:
+            continue
+        if process.exitcode != (travel.REFUSED if journey.is_foreign else 0):
+            raise RuntimeError(f"{journey} ended with {process.exitcode}:\n{errors_of(log).read_text()}")
+        break
+    report.refused += journey.is_foreign
+    if not journey.is_foreign:
+        travel.arrived(journey, world, reference, report.damage)
+    shutil.rmtree(root)
 
 
 def _attempt(

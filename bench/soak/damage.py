@@ -28,6 +28,8 @@ class Damage:
     """Rows of a file with its final name that hold anything else than an undisturbed build wrote."""
     recomputed_committed: int = 0
     """Rows of committed shards that were embedded or written again, or that two builds embedded side by side."""
+    destroyed: int = 0
+    """KiB of files that a transfer changed where it only had to read, or to refuse."""
 
 
 def regions_by_name(world: World) -> dict[str, int]:
@@ -80,11 +82,11 @@ class Watch:
             return
         start, stop = self.world.plan.span(shard)
         try:
-            found = ShardRows(self.folder / name).block(start, stop)
+            found = ShardRows(self.folder / name, self.world.plan).block(start, stop)
         except CacheCorruptError:
             self.damage.torn += stop - start
             return
-        expected = ShardRows(self.reference / name).block(0, self.world.plan.rows)
+        expected = ShardRows(self.reference / name, self.world.plan).block(0, self.world.plan.rows)
         wrong = [row for row in range(start, stop) if found[row - start].tobytes() != expected[row].tobytes()]
         if wrong:
             known = {row.tobytes() for row in expected}

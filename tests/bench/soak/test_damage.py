@@ -81,7 +81,7 @@ def test_a_shard_that_a_finished_cache_lacks_is_lost(watch: Watch) -> None:
 
 
 def rewrite(watch: Watch, name: str, shard: int, change: Callable[[np.ndarray], None]) -> None:
-    rows = ShardRows(watch.folder / name)
+    rows = ShardRows(watch.folder / name, watch.world.plan)
     values = np.array(rows.block(*watch.world.plan.span(shard)))
     change(values)
     write_shard(watch.folder / name, watch.world.plan, shard, values)

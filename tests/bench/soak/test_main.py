@@ -24,7 +24,7 @@ def test_three_kills_leave_no_damage(tmp_path: Path) -> None:
     figures = json.loads(out.read_text())["figures"]
     found = {name: (figure["value"], figure["target"], figure["better"]) for name, figure in figures.items()}
     assert found.pop("kills")[1:] == (3, "higher")
-    assert found == dict.fromkeys(("lost", "duplicated", "torn", "recomputed_committed"), (0, 0, "lower"))
+    assert found == dict.fromkeys(("lost", "duplicated", "torn", "recomputed_committed", "destroyed"), (0, 0, "lower"))
     assert figures["kills"]["value"] >= 3
     assert [path.name for path in tmp_path.iterdir()] == ["soak.json"]
 
