@@ -137,7 +137,7 @@ def test_an_unreadable_image_gives_the_reason_for_each_of_its_boxes(
     broken.write_bytes(b"no picture")
     with CropFeed(source, table, helpers.spec) as crops:
         found = [crop for window in crops.windows(all_rows(table), 4) for crop in window]
-    reason = f"{broken}: cannot be read as an image (no known image format); replace or remove the file"
+    reason = f"{broken.name}: cannot be read as an image (no known image format); replace or remove the file"
     assert [(crop.row, crop.reason) for crop in found if crop.pixels is None] == [(row, reason) for row in range(6, 10)]
     assert all(crop.reason == "" for crop in found if crop.pixels is not None)
     with pytest.raises(DatasetError) as caught:

@@ -1,5 +1,6 @@
 """Several builds of one cache: real processes at once, one of them killed, and builds that each do a part."""
 
+import os
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from mocha_pipe.teacher_cache.building.build import open_or_create
 from mocha_pipe.teacher_cache.building.shard_order import claimed_shards, earlier_shards
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
-from mocha_pipe.teacher_cache.store.layout import done_shards
+from mocha_pipe.teacher_cache.store.layout import done_shards, shard_path, shard_size
 from tests.teacher_cache.fakes import FakeTeacher, another_process, build
 
 DELAY = 0.04  # a call of the teacher; four calls a shard
@@ -164,7 +165,10 @@ class Claims:
 
 def finish(folder: Path, shard: int) -> None:
     for name in ("hidden", "visual"):
-        (folder / name / f"c.{shard}.0").touch()
+        path = shard_path(folder / name, shard)
+        path.touch()
+        cache = RegionCache.open(folder)
+        os.truncate(path, shard_size(cache.plan, shard, cache.spec.arrays[name]))  # which takes no room
 
 
 @pytest.fixture
