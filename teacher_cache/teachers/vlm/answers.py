@@ -7,7 +7,7 @@ processors of scores that a checkpoint's settings may ask for, some remember how
 Letters: N regions, L tokens of a padded prompt, T steps of the longest answer.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -65,7 +65,8 @@ def _of_rows(model: Any, state: dict[str, Any], going: Tensor, count: int) -> di
     kept = {}
     for name, value in state.items():
         if isinstance(value, Cache):
-            value.reorder_cache(going)  # every kind of layer has this, for beams; it may as well take fewer rows
+            # Every kind of layer has this, for beams; it may as well take fewer rows.
+            value.reorder_cache(cast("torch.LongTensor", going))
         elif name == "position_ids" and value is not None:
             value = value.index_select(value.ndim - 2, going)  # in some families (3, N, L)
         elif isinstance(value, Tensor) and value.ndim and len(value) == count:
