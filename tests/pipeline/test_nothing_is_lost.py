@@ -50,10 +50,12 @@ def photo_album(folder: Path, world: Path, built: Path) -> None:
 
 
 def damaged_cache(folder: Path, world: Path, built: Path) -> None:
-    """A cache whose description and marker are no json any more."""
+    """A cache whose description and marker are no json any more; by its shards it is no copy of another either."""
     shutil.copytree(built, folder)
     for name in ("zarr.json", "complete.json"):
         (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+    for shard in folder.glob("*/c.*.0"):
+        shard.write_bytes(b"other" + shard.read_bytes()[5:])
     write(folder, {"hidden/.c.0.0.partial": "another program's", f".zarr.7-{'0f' * 4}.partial.json": ""})
 
 
