@@ -25,7 +25,7 @@ from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches, send
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava.describe import TeacherDescription, describe
-from mocha_pipe.teacher_cache.teachers.llava.greedy import greedy_answers, is_plain_greedy
+from mocha_pipe.teacher_cache.teachers.llava.greedy import greedy_answers
 from mocha_pipe.teacher_cache.teachers.pixels import PixelScaler
 from mocha_pipe.teacher_cache.teachers.pooling import (
     answer_lengths,
@@ -40,6 +40,7 @@ from mocha_pipe.teacher_cache.teachers.pooling import (
 )
 from mocha_pipe.teacher_cache.teachers.search import is_one_at_a_time, searched_states
 from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder, mean_patch
+from mocha_pipe.teacher_cache.teachers.vlm.answers import is_plain_greedy
 from mocha_pipe.teacher_cache.teachers.weights import load_weights
 
 

@@ -11,7 +11,30 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, GenerationConfig
+
+_NEUTRAL = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "bad_words_ids": None,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "sequence_bias": None,
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": 1.0,
+}
+"""Settings that change a greedy search unless they have this value or none."""
+
+
+def is_plain_greedy(config: GenerationConfig) -> bool:
+    """Whether a checkpoint's generation settings leave a greedy search alone: the next token is the likeliest one."""
+    return all(getattr(config, name, None) in (None, neutral) for name, neutral in _NEUTRAL.items())
 
 
 class LeavingRows:

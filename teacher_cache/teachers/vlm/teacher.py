@@ -26,7 +26,6 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 from mocha_pipe.teacher_cache.teachers.batches import by_length, check_regions, embed_batches
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
-from mocha_pipe.teacher_cache.teachers.llava.greedy import is_plain_greedy
 from mocha_pipe.teacher_cache.teachers.pooling import (
     Marks,
     answer_lengths,
@@ -39,7 +38,7 @@ from mocha_pipe.teacher_cache.teachers.pooling import (
 )
 from mocha_pipe.teacher_cache.teachers.search import is_one_at_a_time, searched_states
 from mocha_pipe.teacher_cache.teachers.visual import ClipEncoder
-from mocha_pipe.teacher_cache.teachers.vlm.answers import LeavingRows
+from mocha_pipe.teacher_cache.teachers.vlm.answers import LeavingRows, is_plain_greedy
 from mocha_pipe.teacher_cache.teachers.vlm.describe import VlmDescription, describe_vlm
 from mocha_pipe.teacher_cache.teachers.vlm.questions import FAULTS, to_device
 from mocha_pipe.teacher_cache.teachers.weights import load_weights

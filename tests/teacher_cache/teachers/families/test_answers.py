@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from transformers import GenerationConfig
 
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.vlm.answers import is_plain_greedy
 from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher
 from tests.teacher_cache.teachers.families.grids import save_qwen2_5_vl
 from tests.teacher_cache.teachers.families.others import save_idefics3, save_mistral3
@@ -62,3 +64,12 @@ def test_the_checkpoint_s_own_settings_and_another_layer_count(penalty: float, t
         states = [step[1][0, -1] for step in output.hidden_states]
         expected = torch.stack(states[1:-1] if len(states) >= 3 else states).mean(dim=0)
         torch.testing.assert_close(torch.from_numpy(row), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "plain"),
+    [({}, True), ({"repetition_penalty": 1.0}, True), ({"repetition_penalty": 1.2}, False), ({"min_length": 3}, False),
+     ({"no_repeat_ngram_size": 2}, False), ({"suppress_tokens": [5]}, False)],
+)  # fmt: skip
+def test_settings_that_change_a_greedy_search(options: dict[str, Any], plain: bool) -> None:
+    assert is_plain_greedy(GenerationConfig(**options)) is plain

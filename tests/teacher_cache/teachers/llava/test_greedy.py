@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import GenerationConfig
 
 from mocha_pipe.teacher_cache.teachers.llava import teacher as llava_module
-from mocha_pipe.teacher_cache.teachers.llava.greedy import greedy_answers, is_plain_greedy
+from mocha_pipe.teacher_cache.teachers.llava.greedy import greedy_answers
 from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 from mocha_pipe.teacher_cache.teachers.pooling import end_tokens
 
@@ -52,15 +51,6 @@ def test_tokens_are_those_of_transformers(
     assert sizes == [sum(length > step for length in lengths) for step in range(max(lengths))]
     if limit == 12:
         assert len(set(lengths)) > 1, "answers of one length prove nothing about dropped rows"
-
-
-@pytest.mark.parametrize(
-    ("options", "plain"),
-    [({}, True), ({"repetition_penalty": 1.0}, True), ({"repetition_penalty": 1.2}, False), ({"min_length": 3}, False),
-     ({"no_repeat_ngram_size": 2}, False), ({"suppress_tokens": [5]}, False)],
-)  # fmt: skip
-def test_settings_that_change_a_greedy_search(options: dict[str, Any], plain: bool) -> None:
-    assert is_plain_greedy(GenerationConfig(**options)) is plain
 
 
 def test_such_settings_are_left_to_transformers(
