@@ -106,6 +106,24 @@ def test_a_drawn_box_is_learnt_as_by_personalize(
     assert_same(saved_results(page, tmp_path / "r.json"), student, tmp_path / "page.safetensors", pictures[0])
 
 
+def test_before_the_first_picture_there_is_nothing_to_draw_on(browser: Any, address: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    waiting: list[Any] = []
+    page.route("**/*.onnx", lambda route: waiting.append(route))  # the student is still on its way
+    with page.expect_request("**/*.onnx"):
+        page.goto(address)
+    draw(page, (20, 20, 120, 100), (300, 300))
+    assert page.locator("#teach").is_hidden()
+    for route in waiting:
+        route.continue_()
+    ready(page)
+    context.close()
+    assert errors == []
+
+
 def test_objects_are_found_renamed_forgotten_and_remembered(page: Any, pictures: list[Path], tmp_path: Path) -> None:
     look(page, pictures[1])
     before = found(page)
