@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,18 +114,16 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_an_empty_folder_below_one_where_we_may_not_write(tmp_path: Path) -> None:
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    target = tmp_path / "parent" / "target"
-    target.mkdir(parents=True)
-    target.chmod(0o777)
-    target.parent.chmod(0o555)
-    try:
+def test_an_empty_folder_below_one_where_we_may_not_write() -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders let nobody else through
+        Path(name).chmod(0o755)
+        target = Path(name) / "parent" / "target"
+        target.mkdir(parents=True)
+        target.chmod(0o777)
+        target.parent.chmod(0o555)
         with as_nobody():
             assert fill(target)
             assert names(target) == {"a", "last", "z", "array"}
             with pytest.raises(PermissionError):
                 fill(target.parent / "other")
-    finally:
         target.parent.chmod(0o755)
