@@ -1,6 +1,7 @@
 """Errors that a user can mend. Each text is one line: the rule, what was found, and what mends it."""
 
 import re
+import shlex
 
 _UNSEEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")  # but line breaks
 _SECRETS = (  # of two slashes one is left where a URL was taken for a path
@@ -47,6 +48,11 @@ def printable(text: object) -> str:
 def in_print(text: object) -> str:
     r"""`printable`, and nothing in it steers a terminal: control codes and marks of direction become `\x1b`."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), printable(text))
+
+
+def quoted(word: object) -> str:
+    """A path, URL or flag's value as it can be typed into a shell."""
+    return shlex.quote(str(word))
 
 
 def first_line(error: BaseException) -> str:

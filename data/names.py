@@ -1,11 +1,10 @@
 """Names that people give to things: one spelling for what looks alike, and parts of paths that lead nowhere else."""
 
 import re
-import shlex
 import unicodedata
 from collections.abc import Iterable
 
-from mocha_pipe.data.errors import printable
+from mocha_pipe.data.errors import printable, quoted
 from mocha_pipe.data.files import bytes_digest
 
 _JOINERS = {"\u200c", "\u200d"}  # Persian, Sinhala and emoji are spelt with them
@@ -51,7 +50,7 @@ def one_line(text: object) -> str:
 
 def as_typed(name: str) -> str:
     """A name as the last words of a command line hold it, quoted; after `--` where it would be read as an option."""
-    return f"-- {shlex.quote(name)}" if name.startswith("-") else shlex.quote(name)
+    return f"-- {quoted(name)}" if name.startswith("-") else quoted(name)
 
 
 def file_part(name: str) -> str:

@@ -1,11 +1,10 @@
 """Opens a data set: a YOLO data.yaml, a COCO .json or packed shards, one split at a time."""
 
 import re
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError
+from mocha_pipe.data.errors import DatasetError, DatasetNotFoundError, quoted
 from mocha_pipe.data.readers.coco import read_coco
 from mocha_pipe.data.readers.coco_pictures import split_of_coco_file
 from mocha_pipe.data.readers.layout import load_layout
@@ -61,7 +60,7 @@ def without_errors(
     if errors:
         line = f"{errors[0].where}: {errors[0].message}"
         if len(errors) > 1:
-            listed = f"; list all: mocha-pipe data check {shlex.quote(str(data))}" if data is not None else ""
+            listed = f"; list all: mocha-pipe data check {quoted(data)}" if data is not None else ""
             line += f" (and {len(errors) - 1} more{listed})"
         raise DatasetError(line)
     return replace(source, problems=problems)

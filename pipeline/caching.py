@@ -9,14 +9,14 @@ from mocha_pipe.pipeline.errors import ConfigError
 from mocha_pipe.pipeline.markers import COMPLETE, is_complete
 from mocha_pipe.pipeline.run.datasets import named, training_regions
 from mocha_pipe.pipeline.run.devices import torch_device
-from mocha_pipe.pipeline.run.inputs import TEACHER_NOTE, WORLD, teacher_config, teacher_of_cache
+from mocha_pipe.pipeline.run.inputs import WORLD, teacher_config, teacher_of_cache
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache
 from mocha_pipe.teacher_cache.building.plan import BuildPlan, plan_build
 from mocha_pipe.teacher_cache.errors import naming_data
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.disk import make_way
-from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.config import TEACHER_NOTE, TeacherConfig
 
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.markers import Completion

@@ -6,14 +6,13 @@ holds anything else is somebody else's: it is refused, and nothing in it changes
 """
 
 import json
-import shlex
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.errors import DatasetError, quoted
 from mocha_pipe.data.files import LOCK_NAME, appearing_folder, exclusive, is_temporary, write_json
 from mocha_pipe.pipeline.errors import StageBusyError, StageMismatchError
 from mocha_pipe.pipeline.markers import (
@@ -148,7 +147,7 @@ def _require_alike(folder: Path, verb: str, marker: Mapping[str, Any], wanted: M
     if marker and (phrases := differences(marker, wanted)):
         raise StageMismatchError(
             f"{folder} was {verb} with other settings ({'; '.join(phrases)}): name another folder with {flag}, "
-            f"or delete this one with: rm -r {shlex.quote(str(folder))}"
+            f"or delete this one with: rm -r {quoted(folder)}"
         )
 
 

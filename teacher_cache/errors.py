@@ -1,13 +1,12 @@
 """Errors of phase 1 that a user can mend. Each text is one line: the rule, what was found, and the remedy to type."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.errors import MochaError, quoted
 
 
 class CacheNotFoundError(MochaError, FileNotFoundError):
@@ -94,8 +93,3 @@ def relayout_advice(place: str) -> str:
     """How a cache that another program laid out anew gets the layout of mocha-pipe, for the end of a message."""
     copy = f"{place}-2" if "://" not in place else f"{place.rpartition('/')[2]}-2"
     return f"copy it into the layout of mocha-pipe with `mocha-pipe cache pull {quoted(place)} {quoted(copy)}`"
-
-
-def quoted(word: object) -> str:
-    """A path, URL or flag's value as it can be typed into a shell."""
-    return shlex.quote(str(word))

@@ -38,6 +38,8 @@ export function writeProfile({ student, learner, names, classNames, prototypes, 
     values,
     shape: columns === undefined ? [values.length] : [columns ? values.length / columns : 0, columns],
   });
+  /** @template Row @param {Row[]} rows @param {(row: Row) => number} value */
+  const whole = (rows, value) => tensor("I64", rows.map(value));
   return writeSafetensors(
     { [KEY]: pythonJson(about) },
     {
@@ -46,31 +48,13 @@ export function writeProfile({ student, learner, names, classNames, prototypes, 
         prototypes.flatMap(({ vector }) => [...vector]),
         width,
       ),
-      coarse: tensor(
-        "I64",
-        prototypes.map((row) => row.coarse),
-      ),
-      personal: tensor(
-        "I64",
-        prototypes.map((row) => row.personal),
-      ),
-      counts: tensor(
-        "I64",
-        prototypes.map((row) => row.count),
-      ),
+      coarse: whole(prototypes, (row) => row.coarse),
+      personal: whole(prototypes, (row) => row.personal),
+      counts: whole(prototypes, (row) => row.count),
       photo_vectors: tensor("F16", shares, width),
-      photo_coarse: tensor(
-        "I64",
-        lessons.map((row) => row.coarse),
-      ),
-      photo_personal: tensor(
-        "I64",
-        lessons.map((row) => row.personal),
-      ),
-      photo_counts: tensor(
-        "I64",
-        lessons.map((row) => row.count),
-      ),
+      photo_coarse: whole(lessons, (row) => row.coarse),
+      photo_personal: whole(lessons, (row) => row.personal),
+      photo_counts: whole(lessons, (row) => row.count),
       photo_boxes: tensor(
         "F32",
         lessons.flatMap((row) => row.box),

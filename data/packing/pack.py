@@ -4,14 +4,13 @@ Images go in byte for byte and in the order of the region table, so that a teach
 and the other way round. Equal data gives equal bytes. A killed pack goes on, and writes only what is not there.
 """
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.errors import DatasetError, quoted
 from mocha_pipe.data.files import LOCK_NAME, exclusive, is_temporary
 from mocha_pipe.data.packing.plan import PackPlan
 from mocha_pipe.data.regions import RegionTable
@@ -137,7 +136,7 @@ def _claim(out: Path, plan: PackPlan, recipe: str | None) -> layout.Manifest:
     Raises:
         DatasetError: The folder holds another packing.
     """
-    another = f"name another folder with --out, or delete it with: rm -r {shlex.quote(str(out))}"
+    another = f"name another folder with --out, or delete it with: rm -r {quoted(out)}"
     if not (out / layout.MANIFEST).exists():
         manifest = layout.Manifest(class_names=plan.table.class_names, splits={}, recipe=recipe)
         manifest.write(out)

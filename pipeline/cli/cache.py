@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mocha_pipe.data.errors import quoted
 from mocha_pipe.pipeline.cli.console import print_either, print_json
 from mocha_pipe.pipeline.cli.flags import takes_settings
 from mocha_pipe.pipeline.cli.options import GROUP, Json
@@ -195,7 +196,6 @@ def _of(config: RunConfig, folder: Path) -> RunConfig:
 
 def _report_set_aside(folder: Path) -> None:
     """Say on stderr which regions have no embedding, and what to do."""
-    from mocha_pipe.teacher_cache.errors import quoted
     from mocha_pipe.teacher_cache.store.quarantine import read_set_aside
 
     regions = read_set_aside(folder)

@@ -1,13 +1,12 @@
 """The `mocha-pipe data` commands: look at a data set, import, pack or make one."""
 
-import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mocha_pipe.data.errors import DatasetError
+from mocha_pipe.data.errors import DatasetError, quoted
 from mocha_pipe.pipeline.cli.console import print_json, print_table, print_values
 from mocha_pipe.pipeline.cli.flags import takes_settings
 from mocha_pipe.pipeline.cli.options import GROUP, Json
@@ -91,4 +90,4 @@ def _print_splits(parts: list[dict[str, Any]], next_step: str, place: Path, as_j
     for part in parts:
         counts = {key: value for key, value in part.items() if key not in ("split", "pattern")}
         print_values(f"split {part['split']}", counts)
-    typer.echo(f"{next_step} {shlex.quote(str(place))}")
+    typer.echo(f"{next_step} {quoted(place)}")

@@ -1,13 +1,12 @@
 """The `mocha-pipe personalize` command: learn an object from photos."""
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mocha_pipe.data.errors import first_line, in_print
+from mocha_pipe.data.errors import first_line, in_print, quoted
 from mocha_pipe.pipeline.cli import options
 from mocha_pipe.pipeline.cli.console import print_json, print_table
 from mocha_pipe.pipeline.report.tables import photos_table
@@ -82,8 +81,8 @@ def personalize(
             if "picture" in row:
                 typer.echo(f"look at it: {row['picture']}")
         typer.echo(f"{name}: learnt from {count} photo{'s' * (count > 1)}, in {path}")
-        where = f" --student {shlex.quote(str(student))}" if student else ""
-        typer.echo(f"find it: mocha-pipe detect IMAGE --profile {shlex.quote(str(path))}{where}")
+        where = f" --student {quoted(student)}" if student else ""
+        typer.echo(f"find it: mocha-pipe detect IMAGE --profile {quoted(path)}{where}")
     if not_drawn:
         raise PersonalizeError(
             f"{save}: a picture cannot be written there ({not_drawn}), but {name} was learnt and is in {path}; to see "

@@ -1,11 +1,11 @@
 """The `mocha-pipe data regions` command: a data set of pictures that nobody labelled."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mocha_pipe.data.errors import quoted
 from mocha_pipe.pipeline.cli.console import print_json, print_values
 from mocha_pipe.pipeline.cli.options import DetectionConfidence, Device, Json
 
@@ -55,9 +55,7 @@ def data_regions(
         print_json({"data": str(done.path("data")), "already_complete": done.skipped, **_without_data(done)})
     else:
         print_values(f"regions {done.folder}", {**_shown(done), "already_complete": done.skipped})
-        typer.echo(
-            f"see what the teacher would cost: mocha-pipe cache plan --data {shlex.quote(str(done.path('data')))}"
-        )
+        typer.echo(f"see what the teacher would cost: mocha-pipe cache plan --data {quoted(done.path('data'))}")
     unreadable = done.outputs["unreadable"]
     for found in unreadable:
         typer.echo(f"left out: {found['picture']}: {found['reason']}", err=True)

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mocha_pipe.data.errors import quoted
 from mocha_pipe.data.images import read_image
 from mocha_pipe.data.names import as_typed, file_part
 from mocha_pipe.pipeline.markers import read_completion
@@ -61,7 +61,7 @@ class Learnt:
         if profile.learner.by_class and own not in said:
             return (
                 f"{photo.photo}: the detector says {' or '.join(said)} there, and {self.name} is looked for where it "
-                f"says {own}; learn it with --class {shlex.quote(said[0])}, or in another profile with --learner "
+                f"says {own}; learn it with --class {quoted(said[0])}, or in another profile with --learner "
                 "simpleshot, to which the class does not matter"
             )
         embeddings = np.stack([seen.embedding for seen in photo.seen])

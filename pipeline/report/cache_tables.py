@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich import filesize
 from rich.table import Table
 
-from mocha_pipe.data.errors import without_secrets
+from mocha_pipe.data.errors import quoted, without_secrets
 from mocha_pipe.pipeline.report.tables import plain_table, values_table
-from mocha_pipe.teacher_cache.errors import quoted
 
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.markers import Completion

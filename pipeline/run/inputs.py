@@ -13,7 +13,7 @@ from mocha_pipe.pipeline.errors import ConfigError, StageMismatchError, StageMis
 from mocha_pipe.pipeline.markers import COMPLETE, read_json
 from mocha_pipe.pipeline.run.devices import torch_device, trainer_device
 from mocha_pipe.pipeline.settings.sections import TrainingConfig
-from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from mocha_pipe.teacher_cache.teachers.config import TEACHER_NOTE, TeacherConfig
 
 if TYPE_CHECKING:
     from mocha_pipe.teacher_cache.store.cache import RegionCache
@@ -22,7 +22,6 @@ WORLD, CACHE, BASE, DISTILL, FEWSHOT = "miniature", "cache", "base", "distill", 
 VALIDATION, EVALUATION, SWEEP = "validation", "evaluation", "sweep"
 """Names of the stages, and of their folders."""
 MINIATURE_TEACHER = "miniature"
-TEACHER_NOTE = "teacher.json"
 LAST_DISTILL = "last-distill.json"
 """Says, below a root, which distillation completed last: what `fewshot` and `personalize` take if none is named."""
 DISTILL_COMMAND = "mocha-pipe distill"

@@ -6,7 +6,6 @@ The tensors are those of a learner (fewshot/learner.py), which a device reads, a
 """
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mocha_pipe.data.errors import MochaError, first_line
+from mocha_pipe.data.errors import MochaError, first_line, quoted
 from mocha_pipe.data.files import atomic_path, exclusive, lock_beside
 from mocha_pipe.data.names import is_shown
 from mocha_pipe.student.choices import LearnerName
@@ -122,8 +121,7 @@ def _content(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
     except FileNotFoundError:
         raise ProfileError(
-            f"{path}: no such profile; learn an object: mocha-pipe personalize 'my mug' PHOTO "
-            f"--profile {shlex.quote(str(path))}"
+            f"{path}: no such profile; learn an object: mocha-pipe personalize 'my mug' PHOTO --profile {quoted(path)}"
         ) from None
     except Exception as error:  # a damaged header shows in many kinds of errors
         raise _unusable(path, "file", "be a safetensors file", first_line(error)) from error
@@ -171,5 +169,5 @@ def _unusable(path: Path, what: str, rule: str, found: object) -> ProfileError:
     said = said if len(said) <= 60 else f"{said[:57]}..."
     return ProfileError(
         f"{path}: {what} of a profile must {rule}, found {said}; bring back a whole copy, or move the file away and "
-        f"learn the objects again: mocha-pipe personalize 'my mug' PHOTO --profile {shlex.quote(str(path))}"
+        f"learn the objects again: mocha-pipe personalize 'my mug' PHOTO --profile {quoted(path)}"
     )

@@ -29,7 +29,7 @@ from mocha_pipe.teacher_cache.archive.rounding import OFFSET, RULE, restore_rows
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, parse_attributes
-from mocha_pipe.teacher_cache.store.layout import ARCHIVE_FORMAT_NAME, ShardPlan, attributes_digest
+from mocha_pipe.teacher_cache.store.layout import ARCHIVE_FORMAT_NAME, ShardPlan, attributes_digest, shard_name
 
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer
@@ -116,7 +116,7 @@ class ArchiveForm:
     def names(self, array: str, shard: int) -> tuple[str, ...]:
         """Files of one shard of an array, as they are written; the last has its name in the cache."""
         steps = (f"{_steps(array)}/c.{shard}",) if self.is_lossy else ()
-        return (*steps, f"{array}/c.{shard}.0")
+        return (*steps, shard_name(array, shard))
 
     def metadata(self) -> dict[str, bytes]:
         """The archive's own `zarr.json` files, by name; the group's comes first."""

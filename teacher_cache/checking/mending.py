@@ -4,10 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from mocha_pipe.data.errors import quoted
 from mocha_pipe.data.files import atomic_path, bytes_digest
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.checking.verify import VerifyReport
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError, quoted
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, read_layout, require_own_layout
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
@@ -16,7 +17,7 @@ from mocha_pipe.teacher_cache.store.layout import (
     TEACHER_ARRAYS,
     describe_array,
     done_shards,
-    shard_path,
+    shard_name,
     write_table_files,
 )
 from mocha_pipe.teacher_cache.store.quarantine import quarantine_path
@@ -52,7 +53,7 @@ def remove_faults(folder: Path, report: VerifyReport) -> list[Path]:
     require_mendable(folder)
     names = faulty_names(report)
     if f"targets/{DESCRIPTION}" in names:  # nobody knows any more which projection they are of
-        names |= {f"targets/{shard_path(Path(), shard).name}" for shard in done_shards(folder / "targets")}
+        names |= {shard_name("targets", shard) for shard in done_shards(folder / "targets")}
     given = {IMAGES_FILE, REGIONS_FILE, *(f"{name}/{DESCRIPTION}" for name in TEACHER_ARRAYS)}
     removed = sorted(folder / name for name in names - given if os.path.lexists(folder / name))
     for path in removed:
@@ -102,7 +103,7 @@ def faulty_names(report: VerifyReport) -> set[str]:
             continue
         names.add(finding.file)
         if finding.shard is not None and finding.array != "targets":
-            names |= {f"{name}/{shard_path(Path(), finding.shard).name}" for name in ARRAYS}
+            names |= {shard_name(name, finding.shard) for name in ARRAYS}
             names.add(quarantine_path(Path(), finding.shard).as_posix())
     return names
 

@@ -32,15 +32,16 @@ from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, read_layout
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache, folder_bytes
 from mocha_pipe.teacher_cache.store.claims import LOCK_NAME
 from mocha_pipe.teacher_cache.store.consolidated import is_consolidated
-from mocha_pipe.teacher_cache.store.layout import ShardPlan, done_shards, shard_path
+from mocha_pipe.teacher_cache.store.layout import ShardPlan, done_shards, shard_name, shard_path
 from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_quarantine_file, rows_in_words
+from mocha_pipe.teacher_cache.teachers.config import TEACHER_NOTE
 
 SIZE_SPREAD = 100.0
 """The largest number of a row must lie within this factor of its array's median."""
 
-COMPLETE_NAME, TEACHER_NOTE = "complete.json", "teacher.json"
-"""What the pipeline writes beside a cache: that a build ended, and where the teacher lies on this machine."""
+COMPLETE_NAME = "complete.json"
+"""What the pipeline writes beside a cache when a build has ended."""
 
 Kind = Literal["missing", "damaged", "suspect", "stale", "elsewhere", "unreadable"]
 
@@ -139,8 +140,7 @@ def _array(cache: RegionCache, name: str, is_aside_N: NDArray[np.bool_], bar: "t
     sizes_N = np.full(cache.plan.rows, np.nan, np.float32)
 
     def found(kind: Kind, shard: int, message: str) -> Finding:
-        file = f"{name}/{shard_path(Path(), shard).name}"
-        return Finding(kind=kind, file=file, message=message, array=name, shard=shard)
+        return Finding(kind=kind, file=shard_name(name, shard), message=message, array=name, shard=shard)
 
     def look(shard: int) -> RowFacts | MochaError:
         try:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mocha_pipe.data.errors import first_line
+from mocha_pipe.data.errors import first_line, quoted
 from mocha_pipe.teacher_cache.archive.form import ArchiveForm
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, quoted
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, encode_shard, shard_bytes
 

@@ -7,18 +7,13 @@ they are encoded again.
 from contextlib import suppress
 from pathlib import Path
 
-from mocha_pipe.data.errors import MochaError, first_line
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, mend_advice, quoted
+from mocha_pipe.data.errors import MochaError, first_line, quoted
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, mend_advice
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, ArrayLayout, rows_through_zarr
 from mocha_pipe.teacher_cache.store.layout import SHARD_NAME, ShardPlan, describe_array, encode_shard, shard_path
 from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
 from mocha_pipe.teacher_cache.store.shard_file import ShardFile
-
-
-def shard_name(array: str, shard: int) -> str:
-    """Name of a shard's file within a cache."""
-    return f"{array}/c.{shard}.0"
 
 
 def is_shard(name: str) -> bool:

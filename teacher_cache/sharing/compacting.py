@@ -26,7 +26,6 @@ from mocha_pipe.teacher_cache.errors import (
     build_command,
     mend_advice,
 )
-from mocha_pipe.teacher_cache.sharing.cache_files import shard_name
 from mocha_pipe.teacher_cache.sharing.checks import check_file
 from mocha_pipe.teacher_cache.sharing.exchange import open_place
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding, list_name
@@ -36,7 +35,7 @@ from mocha_pipe.teacher_cache.sharing.units import Unit
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
 from mocha_pipe.teacher_cache.store.disk import disk_errors
-from mocha_pipe.teacher_cache.store.layout import sweep_stale
+from mocha_pipe.teacher_cache.store.layout import shard_name, sweep_stale
 from mocha_pipe.teacher_cache.store.quarantine import require_listed
 
 _SAMPLE = 4096  # rows whose neighbours are looked for

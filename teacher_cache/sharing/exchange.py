@@ -12,14 +12,10 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from mocha_pipe.data.errors import quoted
 from mocha_pipe.teacher_cache.checking.mending import faulty_names
-from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, TEACHER_NOTE, faulty_tables, verify_cache
-from mocha_pipe.teacher_cache.errors import (
-    CacheIncompleteError,
-    CacheNotFoundError,
-    CacheWriteError,
-    quoted,
-)
+from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, faulty_tables, verify_cache
+from mocha_pipe.teacher_cache.errors import CacheIncompleteError, CacheNotFoundError, CacheWriteError
 from mocha_pipe.teacher_cache.sharing.confirm import confirm_received, confirm_sent
 from mocha_pipe.teacher_cache.sharing.founding import adopt, claim, present, restore
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
@@ -47,6 +43,7 @@ from mocha_pipe.teacher_cache.store.claims import LOCK_NAME, ShardClaims
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
 from mocha_pipe.teacher_cache.store.disk import disk_errors, make_way
 from mocha_pipe.teacher_cache.store.layout import sweep_stale
+from mocha_pipe.teacher_cache.teachers.config import TEACHER_NOTE
 
 
 def open_place(url: str) -> Place:

@@ -4,19 +4,15 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
+from mocha_pipe.data.errors import quoted
 from mocha_pipe.data.files import bytes_digest, finish_filling, is_dropping, is_vacant, publish, temporary_folder
-from mocha_pipe.teacher_cache.errors import (
-    CacheFormatError,
-    CacheNotFoundError,
-    DescriptionCorruptError,
-    quoted,
-)
-from mocha_pipe.teacher_cache.sharing.cache_files import shard_name
+from mocha_pipe.teacher_cache.errors import CacheFormatError, CacheNotFoundError, DescriptionCorruptError
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.sharing.transfer import Carry, Transfer, fetch_checked, send_units
 from mocha_pipe.teacher_cache.sharing.units import Unit
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
+from mocha_pipe.teacher_cache.store.layout import shard_name
 
 
 def present(place: Place, distrusted: Collection[str] = ()) -> Holding:

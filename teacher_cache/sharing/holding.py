@@ -18,7 +18,7 @@ from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, read_list
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
 from mocha_pipe.teacher_cache.sharing.archived import as_cache
-from mocha_pipe.teacher_cache.sharing.cache_files import CacheFiles, shard_name
+from mocha_pipe.teacher_cache.sharing.cache_files import CacheFiles
 from mocha_pipe.teacher_cache.sharing.place import Place
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.array_layout import (
@@ -29,7 +29,7 @@ from mocha_pipe.teacher_cache.store.array_layout import (
 )
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache, parse_attributes
 from mocha_pipe.teacher_cache.store.differences import table_differences
-from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_size
+from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_name, shard_size
 from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER, SetAside, rows_in_words
 
 TARGETS_DESCRIPTION = f"targets/{DESCRIPTION}"

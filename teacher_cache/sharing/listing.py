@@ -3,14 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mocha_pipe.data.errors import MochaError
-from mocha_pipe.teacher_cache.errors import (
-    CacheCorruptError,
-    CacheFormatError,
-    CacheNotFoundError,
-    TransferError,
-    quoted,
-)
+from mocha_pipe.data.errors import MochaError, quoted
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheNotFoundError, TransferError
 from mocha_pipe.teacher_cache.sharing.exchange import open_place
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.place import Place

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from mocha_pipe.data.errors import MochaError, first_line, without_secrets
-from mocha_pipe.teacher_cache.errors import TransferError, quoted
+from mocha_pipe.data.errors import MochaError, first_line, quoted, without_secrets
+from mocha_pipe.teacher_cache.errors import TransferError
 from mocha_pipe.teacher_cache.sharing.drivers import find_driver
 
 ATTEMPTS = 4

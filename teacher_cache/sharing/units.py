@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME
-from mocha_pipe.teacher_cache.sharing.cache_files import shard_name
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, TARGETS_DESCRIPTION, Holding, list_name
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME
+from mocha_pipe.teacher_cache.store.layout import shard_name
 
 Part = Literal["all", "targets", "teacher"]
 """`all` of a cache; `targets`, which distillation needs; `teacher`, the arrays that the teacher gives."""

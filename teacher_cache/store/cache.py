@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mocha_pipe.data.errors import DatasetError, first_line
+from mocha_pipe.data.errors import DatasetError, first_line, quoted
 from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.parsing import parse_json, shown
 from mocha_pipe.data.regions import REGIONS_FILE, RegionTable
@@ -20,7 +20,6 @@ from mocha_pipe.teacher_cache.errors import (
     DescriptionCorruptError,
     build_command,
     mend_advice,
-    quoted,
     relayout_advice,
 )
 from mocha_pipe.teacher_cache.spec import TeacherSpec

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.errors import MochaError, quoted
 from mocha_pipe.teacher_cache.errors import (
     CacheCorruptError,
     CacheIncompleteError,
     CacheUnreadableError,
     CacheWriteError,
     mend_advice,
-    quoted,
 )
 
 _REMEDIES = {

@@ -93,6 +93,11 @@ def shard_path(array_folder: Path, shard: int) -> Path:
     return array_folder / f"c.{shard}.0"
 
 
+def shard_name(array: str, shard: int) -> str:
+    """Name of a shard's file within a cache."""
+    return shard_path(Path(array), shard).as_posix()
+
+
 def shard_bytes(plan: ShardPlan, dim: int) -> int:
     """Size of all shard files of an array of width D: rows, a checksum per chunk, and an index per shard."""
     return sum(shard_size(plan, shard, dim) for shard in range(len(plan)))

@@ -8,6 +8,8 @@ from pydantic.dataclasses import dataclass
 from mocha_pipe.data.config import SETTINGS, AtLeastOne, DeviceName, NotNegative
 from mocha_pipe.teacher_cache.spec import EmbeddingMode
 
+TEACHER_NOTE = "teacher.json"
+"""A file beside a cache: where its teacher lies on this machine. It does not travel."""
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 LABEL_FIELD = "{label}"

@@ -3,7 +3,8 @@
 Letters: N regions, L tokens of a padded prompt, T steps of a padded answer, D width of a hidden state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +37,26 @@ def states_of(output: Any, layer: int | None) -> Tensor:  # (N, L, D)
     """Hidden states of a layer in what a model returned; None is the last one, after the final norm."""
     states: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
     return states
+
+
+@contextmanager
+def answer_states(model: Any, layer: int | None) -> Iterator[list[Tensor]]:
+    """A list that gets, within the block, the states of each step of `generate` that choose the next token.
+
+    Args:
+        model: any that generates; what it wraps as `model.model` returns the states.
+        layer: as for `states_of`.
+    """
+    steps: list[Tensor] = []  # each (N, D) float32, one row for each beam
+
+    def keep(_module: Any, _arguments: Any, output: Any) -> None:
+        steps.append(states_of(output, layer)[:, -1].to(torch.float32))
+
+    hook = model.model.register_forward_hook(keep)
+    try:
+        yield steps
+    finally:
+        hook.remove()
 
 
 def pad_rows(

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
 from mocha_pipe.teacher_cache.spec import TeacherSpec
-from mocha_pipe.teacher_cache.teachers.pooling import states_of
+from mocha_pipe.teacher_cache.teachers.pooling import answer_states
 
 
 def is_one_at_a_time(spec: TeacherSpec) -> bool:
@@ -48,34 +48,28 @@ def searched_states(
         layer: index of the hidden state that is pooled; None is the last one, after the final norm.
         pad_id: token that fills up shorter beams.
     """
-    steps: list[Tensor] = []  # each (B, D)
-
-    def keep(_module: Any, _arguments: Any, output: Any) -> None:
-        steps.append(states_of(output, layer)[:, -1].to(torch.float32))
-
     processors = LogitsProcessorList()
     if spec.no_repeat_ngram:
         unseen_1L = ids_1L if "inputs_embeds" in inputs else ids_1L[:, :0]
         processors.append(_NoRepeats(spec.no_repeat_ngram, unseen_1L))
     device = model.device
-    hook = model.model.register_forward_hook(keep)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            if spec.sampling_seed is not None:
-                torch.manual_seed(region_seed(spec.sampling_seed, crop, ids_1L))
-            found = model.generate(
-                **inputs,
-                do_sample=spec.sampling_seed is not None,
-                num_beams=spec.num_beams,
-                max_new_tokens=spec.max_new_tokens,
-                logits_processor=processors,
-                pad_token_id=pad_id,
-                return_dict_in_generate=True,
-                output_hidden_states=layer is not None,
-                disable_compile=True,
-            )
-    finally:
-        hook.remove()
+    with (
+        answer_states(model, layer) as steps,  # each (B, D)
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
+        if spec.sampling_seed is not None:
+            torch.manual_seed(region_seed(spec.sampling_seed, crop, ids_1L))
+        found = model.generate(
+            **inputs,
+            do_sample=spec.sampling_seed is not None,
+            num_beams=spec.num_beams,
+            max_new_tokens=spec.max_new_tokens,
+            logits_processor=processors,
+            pad_token_id=pad_id,
+            return_dict_in_generate=True,
+            output_hidden_states=layer is not None,
+            disable_compile=True,
+        )
     if not spec.all_beams:
         beams = found.beam_indices[0].tolist() if spec.num_beams > 1 else [0] * len(steps)
         steps = [step[beam : beam + 1] for step, beam in zip(steps, beams, strict=False) if beam >= 0]

@@ -2,14 +2,12 @@
 
 import errno
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mocha_pipe.data.files import finish_filling, is_vacant, publish, temporary_folder
+from tests.shared import as_nobody
 
 
 def fill(target: Path, *, last: str = "last") -> bool:
@@ -101,29 +99,16 @@ def test_what_a_desktop_leaves_does_not_count(tmp_path: Path, dropping: str) -> 
     assert not is_vacant(tmp_path / "other")
 
 
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Root may write everywhere, so root is somebody else for a moment."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
+def test_an_empty_folder_below_one_where_we_may_not_write(tmp_path: Path) -> None:
+    target = tmp_path / "parent" / "target"
+    target.mkdir(parents=True)
+    target.chmod(0o777)
+    target.parent.chmod(0o555)
     try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def test_an_empty_folder_below_one_where_we_may_not_write() -> None:
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders let nobody else through
-        Path(name).chmod(0o755)
-        target = Path(name) / "parent" / "target"
-        target.mkdir(parents=True)
-        target.chmod(0o777)
-        target.parent.chmod(0o555)
-        with as_nobody():
+        with as_nobody(tmp_path):
             assert fill(target)
             assert names(target) == {"a", "last", "z", "array"}
             with pytest.raises(PermissionError):
                 fill(target.parent / "other")
+    finally:
         target.parent.chmod(0o755)

@@ -29,6 +29,7 @@ from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.pooling import (
     Marks,
     answer_lengths,
+    answer_states,
     answer_steps,
     end_tokens,
     masked_mean,
@@ -78,11 +79,8 @@ class VlmTeacher:
             compiled: compile the layers of the language model.
         """
         self.spec = described.spec
-        self._model, self._questions, self._batch = (
-            model,
-            described.questions,
-            1 if is_one_at_a_time(described.spec) else batch,
-        )
+        self._model, self._questions = model, described.questions
+        self._batch = 1 if is_one_at_a_time(described.spec) else batch
         self._layer = pooled_layer(self.spec.layer, model.config.get_text_config().num_hidden_layers)
         self._decoder = model.model.get_decoder()
         self._clip = None
@@ -183,15 +181,10 @@ class VlmTeacher:
                 self._model, inputs, inputs["input_ids"], batch.crops[0], self.spec, layer=layer,
                 pad_id=self._questions.pad_id,
             )  # fmt: skip
-        steps: list[Tensor] = []
         # Beams change places, and what changes scores (a penalty) may remember how many rows there were.
         leaving = None if has_beams or not is_plain_greedy(self._model.generation_config) else LeavingRows()
 
-        def keep(_module: Any, _arguments: Any, output: Any) -> None:
-            steps.append(states_of(output, layer)[:, -1].to(torch.float32))
-
-        hook = self._model.model.register_forward_hook(keep)
-        try:
+        with answer_states(self._model, layer) as steps:
             found = self._model.generate(
                 **inputs,
                 do_sample=False,
@@ -203,8 +196,6 @@ class VlmTeacher:
                 disable_compile=True,
                 custom_generate=leaving,
             )
-        finally:
-            hook.remove()
         sequences = found if leaving else found.sequences
         answers_NT = sequences[:, inputs["input_ids"].shape[1] :]
         lengths_N, length = answer_lengths(answers_NT, end_tokens(self._model.generation_config)), answers_NT.shape[1]

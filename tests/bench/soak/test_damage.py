@@ -10,28 +10,10 @@ import numpy as np
 import pytest
 
 from bench.soak.damage import Damage, Watch, regions_by_name
-from bench.soak.killing import DIM, ROWS_PER_SHARD, World, committed, make_world, phase_of
-from bench.synthetic import CheapTeacher, Look, read_log
-from mocha_pipe.teacher_cache.building.build import build_cache
+from bench.soak.killing import ROWS_PER_SHARD, World, committed, phase_of
+from bench.synthetic import Look, read_log
 from mocha_pipe.teacher_cache.store.layout import shard_path, write_shard
 from mocha_pipe.teacher_cache.store.reader import ShardRows
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world") / "world", 44)
-
-
-@pytest.fixture(scope="module")
-def reference(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed build, with its log beside it."""
-    folder = tmp_path_factory.mktemp("reference") / "cache"
-    teacher = CheapTeacher(world.spec, folder.parent / "log")
-    build_cache(
-        world.source, world.table, folder, spec=world.spec, load_teacher=lambda: teacher, dim=DIM, batch=2,
-        rows_per_shard=ROWS_PER_SHARD,
-    )  # fmt: skip
-    return folder
 
 
 @pytest.fixture

@@ -9,24 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from mocha_pipe.pipeline.cli.main import app
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import shard_path
 
 Command = Callable[..., Result]
 pytestmark = pytest.mark.usefixtures("one_teacher")
-
-
-@pytest.fixture(scope="module")
-def built(one_teacher: None, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of the world, 8 wide."""
-    from typer.testing import CliRunner
-
-    folder = tmp_path_factory.mktemp("built") / "cache"
-    arguments = ["cache", "build", "--data", world / "data.yaml", "--teacher", "miniature", "--cache", folder]
-    result = CliRunner().invoke(app, [*map(str, arguments), "--dim", "8"])
-    assert result.exit_code == 0, result.stderr
-    return folder
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """The `cache` commands where people keep folders, and what they say of files that they may not read."""
 
-import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,34 +11,10 @@ from typer.testing import CliRunner, Result
 from mocha_pipe.pipeline.cli.main import app
 from mocha_pipe.teacher_cache.checking.verify import verify_cache
 from mocha_pipe.teacher_cache.store.cache import RegionCache
+from tests.shared import as_nobody
 
 Command = Callable[..., Result]
 pytestmark = pytest.mark.usefixtures("one_teacher")
-
-
-@pytest.fixture(scope="module")
-def built(one_teacher: None, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of the world, 8 wide."""
-    folder = tmp_path_factory.mktemp("built") / "cache"
-    arguments = ["cache", "build", "--data", world / "data.yaml", "--teacher", "miniature", "--cache", folder]
-    result = CliRunner().invoke(app, [*map(str, arguments), "--dim", "8"])
-    assert result.exit_code == 0, result.stderr
-    return folder
-
-
-@contextmanager
-def as_nobody(folder: Path) -> Iterator[None]:
-    """Root may read everything, so root is somebody else for a moment, who gets as far as this folder."""
-    for path in (folder, *folder.parents[:3]):
-        path.chmod(0o755)
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.mark.parametrize("file", ["hidden/c.0.0", "hidden/zarr.json", "projection.safetensors", "zarr.json"])
