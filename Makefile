@@ -27,7 +27,7 @@ DETECTOR_FLAG = $(if $(DETECTOR),--detector '$(DETECTOR)')
 COCO_FLAG    = $(if $(COCO),--coco '$(COCO)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study study-photos test test-newest test-families mutants browser lint format coverage miniature-teacher clean
+.PHONY: help install demo cache-teacher distill fewshot bench bench-gpu bench-rivals soak study study-photos test test-newest test-families test-gpu mutants browser lint format coverage miniature-teacher clean
 
 # ---- Getting started ------------------------------------------------------------------------------------------------
 
@@ -89,6 +89,9 @@ test-newest: ## run the suite with the newest release of every dependency, in wo
 
 test-families: $(STAMP) ## the contract of teachers for all families of vision-language models; counts them into work/bench.json
 	$(BIN)/python -m bench families
+
+test-gpu: $(STAMP) ## the tests of teachers and students, computed on a CUDA GPU
+	MOCHA_PIPE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile tests/teacher_cache/teachers tests/student
 
 mutants: $(STAMP) ## break twenty-five places of the product, one by one: the tests must go red for each
 	$(BIN)/python -m bench.mutants

@@ -40,6 +40,8 @@ def in_a_process(name: str, work: Callable[..., Result], *arguments: object) -> 
 
 def _work(sender: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # hides ultralytics' table of epochs
+    # A spawned process spawns its own, each of which imports torch again; the loader of a user's training does not.
+    multiprocessing.set_start_method(None, force=True)
     sender.send(work(*arguments))
 
 

@@ -36,8 +36,8 @@ from mocha_pipe.pipeline.settings.sections import DistillConfig, RunConfig
 from mocha_pipe.pipeline.stages import build_teacher_cache, distill_inputs, evaluate_fewshot
 from mocha_pipe.student.fewshot.bootstrap import Interval
 from mocha_pipe.teacher_cache.crops import cut_crop
+from mocha_pipe.teacher_cache.projecting.whitening import whiten
 from mocha_pipe.teacher_cache.store.projection import Projection
-from mocha_pipe.teacher_cache.store.whitening import whiten
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 

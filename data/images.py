@@ -202,6 +202,8 @@ def _too_large() -> str:
 @contextmanager
 def _errors_in_words(path: ImageFile) -> Iterator[None]:
     """Turn whatever a file's reading raises into an error of ours, which says whether disk or content is at fault."""
+    if isinstance(path, Path) and not path.is_file() and path.exists():  # reading a pipe would wait for ever
+        raise DatasetError(f"{path}: is no file but a folder, pipe or device; replace or remove it")
     try:
         yield
     except MochaError:

@@ -113,9 +113,9 @@ def merge_caches(into: Path, sources: Sequence[str], dim: int | None) -> "Transf
 
     A cache that is complete keeps its targets, of whatever width, and nothing is written to it.
     """
+    from mocha_pipe.teacher_cache.projecting.derive import derive_targets
     from mocha_pipe.teacher_cache.sharing import merge
     from mocha_pipe.teacher_cache.store.claims import ShardClaims
-    from mocha_pipe.teacher_cache.store.derive import derive_targets
 
     report = merge(into, sources, progress=True)
     cache = RegionCache.open(into)

@@ -1,10 +1,16 @@
 """Fixtures for all tests: nothing is read from or written to the home or the folder that the tests run in."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+
+from tests.shared import DEVICE
+
+if DEVICE == "cpu":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # figures that are compared to the bit come from the same device
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from pathlib import Path
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
+DEVICE = os.environ.get("MOCHA_PIPE_TEST_DEVICE", "cpu")
+"""What teachers and students of the tests compute on; `make test-gpu` names a GPU. Without it no test sees one."""
 _KEPT = ROOT / ".pytest_cache" / "made"
 _UNUSED_SECONDS = 24 * 3600
 _PRODUCT = ("data", "teacher_cache", "student", "pipeline")
@@ -63,7 +65,7 @@ def as_nobody(folder: Path) -> Iterator[None]:
 
 
 def _digest(maker: str) -> str:
-    digest = hashlib.blake2b(_product_digest(), digest_size=8)
+    digest = hashlib.blake2b(_product_digest() + DEVICE.encode(), digest_size=8)
     digest.update(Path(maker).read_bytes())
     return digest.hexdigest()
 

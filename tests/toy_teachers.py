@@ -25,7 +25,7 @@ from transformers import (
 
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
-from tests.shared import made_once
+from tests.shared import DEVICE, made_once
 
 RELEASED_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
@@ -159,7 +159,7 @@ def make_teacher() -> Callable[..., LlavaTeacher]:
     def make(folder: Path, **options: object) -> LlavaTeacher:
         key = (("model", folder), *sorted(options.items()))
         if key not in loaded:
-            config = TeacherConfig(model=str(folder), **{"device": "cpu", "dtype": "float32", **options})
+            config = TeacherConfig(model=str(folder), **{"device": DEVICE, "dtype": "float32", **options})
             loaded[key] = LlavaTeacher.load(config)
         return loaded[key]
 

@@ -40,7 +40,7 @@ MUTANTS = (
     Mutant(
         name="whitening",
         breaks="targets are divided by variances, not by standard deviations: their covariance is not the identity",
-        file="teacher_cache/store/whitening.py",
+        file="teacher_cache/projecting/whitening.py",
         old="scores_nd / np.sqrt(projection.eigenvalues[: projection.dim])",
         new="scores_nd / projection.eigenvalues[: projection.dim]",
         tests=("tests/teacher_cache/store/test_projection.py",),

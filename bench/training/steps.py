@@ -26,8 +26,8 @@ from mocha_pipe.data.images import read_image
 from mocha_pipe.data.types import RegionTargets
 from mocha_pipe.teacher_cache.building.build import build_cache
 from mocha_pipe.teacher_cache.crops import cut_crop
+from mocha_pipe.teacher_cache.projecting.whitening import whiten
 from mocha_pipe.teacher_cache.store.cache import RegionCache
-from mocha_pipe.teacher_cache.store.whitening import whiten
 
 Kind = Literal["plain", "cached", "live"]
 MODEL, IMAGE_SIZE, BATCH = "yolov8n.yaml", 160, 16

@@ -102,6 +102,9 @@ def _unread(data: Path, split: str, refused: MochaError) -> DetectionSource:
 def _of_all_splits(data: Path, reports: Sequence[SplitReport], seen: Repeats) -> list[Problem]:
     """What shows over all splits together, or in the one that a teacher learns from."""
     problems = []
+    if "val" not in {report.split for report in reports} and find_data(data).suffix.lower() in {".yaml", ".yml"}:
+        found = "there is no split 'val', which a training is measured on"
+        problems.append(warning(data, f"{found}; add 'val: images/val', or name another: distill --val OTHER.json"))
     first, *others = reports[0].regions_per_class or [""]
     sound = all(problem.severity == "warning" for report in reports for problem in report.problems)
     used = {name for report in reports for name, count in report.regions_per_class.items() if count}

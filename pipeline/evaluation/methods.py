@@ -28,9 +28,9 @@ from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.pool_pass import PoolPass
 from mocha_pipe.student.network.student_files import DETECTOR_FILE, Student, load_student, student_features
 from mocha_pipe.teacher_cache.crops import cut_crop
+from mocha_pipe.teacher_cache.projecting.whitening import whiten
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.cache import RegionCache
-from mocha_pipe.teacher_cache.store.whitening import whiten
 from mocha_pipe.teacher_cache.teachers.loading import load_teacher
 
 _HISTOGRAM_SIDE = 64  # pixels; the histogram of a crop hardly depends on it

@@ -31,12 +31,12 @@ from mocha_pipe.teacher_cache.building.shard_order import (
     rows_to_embed,
 )
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, ProjectionError, TeacherError
+from mocha_pipe.teacher_cache.projecting.derive import derive_targets
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
 from mocha_pipe.teacher_cache.store.cache import RegionCache, folder_bytes
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
-from mocha_pipe.teacher_cache.store.derive import derive_targets
 from mocha_pipe.teacher_cache.store.disk import disk_errors
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_group, sweep_stale
 from mocha_pipe.teacher_cache.store.quarantine import SetAside

@@ -16,10 +16,10 @@ from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.feed import BATCHES_AHEAD, CropFeed, RegionCrop
 from mocha_pipe.teacher_cache.building.forecast import SAMPLE_WINDOWS, Forecast
 from mocha_pipe.teacher_cache.building.shard_order import check_regions, rows_to_embed
+from mocha_pipe.teacher_cache.projecting.whitening import Moments, exact_device
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_bytes
 from mocha_pipe.teacher_cache.store.projection import default_dim
-from mocha_pipe.teacher_cache.store.whitening import Moments, exact_device
 from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.loading import describe_teacher, load_teacher

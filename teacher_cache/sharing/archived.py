@@ -9,7 +9,7 @@ from typing import NoReturn
 from mocha_pipe.data.errors import first_line, quoted
 from mocha_pipe.teacher_cache.archive.form import ArchiveForm
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, encode_shard, shard_bytes
 
 _DECODING = threading.BoundedSemaphore(2)

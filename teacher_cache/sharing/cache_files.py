@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mocha_pipe.data.errors import MochaError, first_line, quoted
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, mend_advice
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, ArrayLayout, rows_through_zarr
 from mocha_pipe.teacher_cache.store.layout import SHARD_NAME, ShardPlan, describe_array, encode_shard, shard_path
 from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER

@@ -28,8 +28,9 @@ from mocha_pipe.teacher_cache.errors import (
 )
 from mocha_pipe.teacher_cache.sharing.checks import check_file
 from mocha_pipe.teacher_cache.sharing.exchange import open_place
+from mocha_pipe.teacher_cache.sharing.founding import is_founded
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding, list_name
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.sharing.transfer import Transfer
 from mocha_pipe.teacher_cache.sharing.units import Unit
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
@@ -163,13 +164,7 @@ class _Compacting:
 
     def _claim(self, own: Mapping[str, bytes]) -> None:
         """Make an empty place this archive, or find that it is."""
-        files, folders = self._place.entries()
-        if DESCRIPTION not in files:
-            if visible := sorted(name for name in (*files, *folders) if not name.startswith(".")):
-                raise CacheFormatError(
-                    f"an archive has a folder of its own; {self._place.url} holds something else ({visible[0]}); name "
-                    f"a new one, such as {self._place.url}/archive"
-                )
+        if not is_founded(self._place, "an archive"):
             self._send([(DESCRIPTION, own[DESCRIPTION])])
         there = ArchiveForm.parse(self._place.read(DESCRIPTION), self._place.url)
         if there is None:

@@ -19,8 +19,8 @@ from mocha_pipe.teacher_cache.errors import CacheIncompleteError, CacheNotFoundE
 from mocha_pipe.teacher_cache.sharing.confirm import confirm_received, confirm_sent
 from mocha_pipe.teacher_cache.sharing.founding import adopt, claim, present, restore
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
-from mocha_pipe.teacher_cache.sharing.hub import HubPlace
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.hub import HubPlace
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.sharing.transfer import (
     Transfer,
     TransferReport,

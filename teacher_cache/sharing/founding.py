@@ -8,7 +8,7 @@ from mocha_pipe.data.errors import quoted
 from mocha_pipe.data.files import bytes_digest, finish_filling, is_dropping, is_vacant, publish, temporary_folder
 from mocha_pipe.teacher_cache.errors import CacheFormatError, CacheNotFoundError, DescriptionCorruptError
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.sharing.transfer import Carry, Transfer, fetch_checked, send_units
 from mocha_pipe.teacher_cache.sharing.units import Unit
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
@@ -23,15 +23,30 @@ def present(place: Place, distrusted: Collection[str] = ()) -> Holding:
     return found
 
 
+def is_founded(place: Place, kind: str) -> bool:
+    """Whether a description is at a place.
+
+    Args:
+        place: where a cache is, or is to be.
+        kind: `a cache` or `an archive`, for the message.
+
+    Raises:
+        CacheFormatError: there is none, and something else is.
+    """
+    files, folders = place.entries()
+    if DESCRIPTION in files:
+        return True
+    if visible := sorted(name for name in (*files, *folders) if not name.startswith(".") and not is_dropping(name)):
+        raise CacheFormatError(
+            f"{kind} has a folder of its own; {place.url} holds something else ({visible[0]}); name a new one, such as "
+            f"{place.url}/{kind.split()[-1]}"
+        )
+    return False
+
+
 def claim(transfer: Transfer, source: Holding, place: Place) -> Holding:
     """Send the description to an empty place, which makes the place a cache, unless somebody else is faster."""
-    files, folders = place.entries()
-    if DESCRIPTION not in files:
-        if visible := sorted(name for name in (*files, *folders) if not name.startswith(".") and not is_dropping(name)):
-            raise CacheFormatError(
-                f"a cache is pushed to a folder of its own; {place.url} holds something else ({visible[0]}); "
-                f"push to a new one, such as {place.url}/cache"
-            )
+    if not is_founded(place, "a cache"):
         transfer.run([[Unit((DESCRIPTION,))]], source, partial(send_units, source, place, ()))
     return present(place)
 

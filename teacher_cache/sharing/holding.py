@@ -19,7 +19,7 @@ from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, read_list
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
 from mocha_pipe.teacher_cache.sharing.archived import as_cache
 from mocha_pipe.teacher_cache.sharing.cache_files import CacheFiles
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.array_layout import (
     DESCRIPTION,

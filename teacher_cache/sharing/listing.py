@@ -7,7 +7,7 @@ from mocha_pipe.data.errors import MochaError, quoted
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheNotFoundError, TransferError
 from mocha_pipe.teacher_cache.sharing.exchange import open_place
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
 
 

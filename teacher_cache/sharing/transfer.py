@@ -19,7 +19,7 @@ from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.sharing.cache_files import is_shard
 from mocha_pipe.teacher_cache.sharing.checks import check_file
 from mocha_pipe.teacher_cache.sharing.holding import Holding
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.sharing.units import Unit
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION
 from mocha_pipe.teacher_cache.store.consolidated import consolidate

@@ -44,18 +44,25 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def enough_memory(regions: int) -> Iterator[None]:
-    """Says in one line that so many regions at once do not fit.
+def forward_pass(regions: int) -> Iterator[None]:
+    """Around a pass of a model over so many regions: float32 is float32, and what does not fit is said in one line.
+
+    Convolutions in float32 otherwise round their inputs to TF32's 10 bits, where cuDNN chooses a kernel that does. The
+    choice hangs on the size of the batch, and so would the embeddings.
 
     Raises:
         TeacherError: the device ran out of memory.
     """
+    cudnn = torch.backends.cudnn
+    allowed, cudnn.allow_tf32 = cudnn.allow_tf32, False
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise TeacherError(
             f"a batch must fit into the device's memory; {regions} regions do not; pass --batch {max(regions // 2, 1)}"
         ) from error
+    finally:
+        cudnn.allow_tf32 = allowed
 
 
 def embed_batches(
@@ -69,7 +76,7 @@ def embed_batches(
     hidden, visual = torch.empty(count, spec.hidden_dim), torch.empty(count, spec.visual_dim)
     done = []
     for batch in batches:
-        with enough_memory(len(batch.picks)):
+        with forward_pass(len(batch.picks)):
             done.append((batch.picks, *forward(batch)))
     # A copy waits for the GPU. All batches are queued before the first copy, so that the GPU never idles.
     for picks, hidden_ND, visual_ND in done:

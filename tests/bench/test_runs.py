@@ -1,6 +1,7 @@
 """Work in a process of its own."""
 
 import math
+import multiprocessing
 import os
 
 import pytest
@@ -12,6 +13,11 @@ def test_work_runs_in_another_process_and_its_result_comes_back() -> None:
     found = in_a_process("own", os.getpid)
     assert isinstance(found, int)
     assert found != os.getpid()
+
+
+def test_its_own_children_begin_as_those_of_any_process() -> None:
+    method = in_a_process("own", eval, "__import__('multiprocessing').get_start_method()")
+    assert method == multiprocessing.get_start_method()
 
 
 def test_work_that_fails_is_named() -> None:

@@ -5,7 +5,7 @@ import pytest
 from mocha_pipe.data.errors import DatasetNotFoundError, without_secrets
 from mocha_pipe.data.packing.remote import attempts_at
 from mocha_pipe.data.types import error, warning
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 
 SIGNED = "https://bucket.example.com/a/train-000000.tar?X-Amz-Credential=AKIA%2F1&X-Amz-Signature=5ec7e7"
 

@@ -1,4 +1,5 @@
 import errno
+import os
 import struct
 import subprocess
 import sys
@@ -294,6 +295,19 @@ def test_header_that_leads_nowhere_is_the_content_s_fault(tmp_path: Path) -> Non
         read_image(path)
     _, (problem,) = inspect_image(path)
     assert problem.unreadable
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.jpg"
+    make = {"pipe": os.mkfifo, "folder": Path.mkdir, "link to a device": lambda link: link.symlink_to("/dev/zero")}
+    make[kind](path)
+    said = "is no file but a folder, pipe or device; replace or remove it"
+    with pytest.raises(DatasetError) as refused:
+        read_image(path)
+    assert str(refused.value) == f"{path}: {said}"
+    size, [problem] = inspect_image(path)
+    assert (size, problem.message, problem.severity) == (None, said, "error")
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"])

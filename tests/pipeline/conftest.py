@@ -21,7 +21,7 @@ from mocha_pipe.pipeline.settings.recipes import demo
 from mocha_pipe.pipeline.settings.sections import RunConfig
 from mocha_pipe.pipeline.stages import run_demo
 from mocha_pipe.student.network.pool_pass import PoolPass
-from tests.shared import made_once
+from tests.shared import DEVICE, made_once
 
 
 @pytest.fixture(scope="session")
@@ -170,11 +170,11 @@ def toy(root: Path) -> RunConfig:
             config.miniature,
             size=WorldSize(train_scenes=16, val_scenes=4, objects_per_shape=2, scenes_per_object=3),
         ),
-        pretrain=replace(config.pretrain, model=str(root / "tiny.yaml"), epochs=1, image_size=64, device="cpu"),
+        pretrain=replace(config.pretrain, model=str(root / "tiny.yaml"), epochs=1, image_size=64, device=DEVICE),
         cache=replace(config.cache, dim=None),  # so few regions vary in fewer directions than the demo keeps
-        distill=replace(config.distill, epochs=1, image_size=64, device="cpu"),
+        distill=replace(config.distill, epochs=1, image_size=64, device=DEVICE),
         # Nothing is learned in one epoch: every detection counts, so that every method has some to name.
-        fewshot=replace(config.fewshot, shots=(1, 2), episodes=2, confidence=0.0001, device="cpu"),
+        fewshot=replace(config.fewshot, shots=(1, 2), episodes=2, confidence=0.0001, device=DEVICE),
     ).resolved()
 
 

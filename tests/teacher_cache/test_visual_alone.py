@@ -16,12 +16,13 @@ from mocha_pipe.teacher_cache.checking.audit import audit_cache
 from mocha_pipe.teacher_cache.checking.mending import remove_faults
 from mocha_pipe.teacher_cache.checking.verify import verify_cache
 from mocha_pipe.teacher_cache.errors import CacheIncompleteError, CacheMismatchError
+from mocha_pipe.teacher_cache.projecting.derive import derive_targets
 from mocha_pipe.teacher_cache.sharing import list_caches, merge, mirror, pull, push
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
-from mocha_pipe.teacher_cache.store.derive import derive_targets
 from mocha_pipe.teacher_cache.store.layout import shard_path
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
+from tests.shared import DEVICE
 
 Build = Callable[..., BuildReport]
 
@@ -172,7 +173,7 @@ def test_parts_merge(
     report = merge(tmp_path / "whole", [str(tmp_path / "part0"), str(tmp_path / "part1")])
     assert report.shards_missing == 0
     with ShardClaims(tmp_path / "whole") as claims:
-        derive_targets(RegionCache.open(tmp_path / "whole"), claims, 6, device="cpu", progress=False)
+        derive_targets(RegionCache.open(tmp_path / "whole"), claims, 6, device=DEVICE, progress=False)
     assert shards_of(tmp_path / "whole") == shards_of(made)
 
 

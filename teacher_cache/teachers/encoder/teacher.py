@@ -17,7 +17,7 @@ from mocha_pipe.data.errors import first_line
 from mocha_pipe.teacher_cache.errors import TeacherError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
-from mocha_pipe.teacher_cache.teachers.batches import check_regions, enough_memory
+from mocha_pipe.teacher_cache.teachers.batches import check_regions, forward_pass
 from mocha_pipe.teacher_cache.teachers.checkpoint import Checkpoint, find_checkpoint
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.encoder.pooled import blank_model, pool
@@ -135,7 +135,7 @@ class EncoderTeacher:
         done = [torch.empty(0, self.spec.visual_dim)]
         for start in range(0, len(crops), self._batch):
             pixels = to_pixels(self._processor, crops[start : start + self._batch])
-            with enough_memory(len(pixels)):
+            with forward_pass(len(pixels)):
                 done.append(pool(self._model, pixels.to(self._model.device, self._model.dtype))[0])
         # A copy waits for the GPU, which works on one batch while the next one is made ready.
         visual = torch.cat([part.cpu() for part in done]).numpy()

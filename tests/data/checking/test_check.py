@@ -139,6 +139,18 @@ def test_no_box_of_the_first_class_is_a_warning(make_yolo: Make) -> None:
     assert warnings(check_dataset(data)) == []
 
 
+def test_a_data_yaml_without_val_is_told(make_yolo: Make) -> None:
+    data = make_yolo({"train/a.jpg": "0 0.5 0.5 0.5 0.5\n1 0.2 0.2 0.1 0.1\n"}, {})
+    data.write_text("\n".join(line for line in data.read_text().splitlines() if not line.startswith("val:")))
+    assert warnings(check_dataset(data)) == [
+        (
+            str(data),
+            "there is no split 'val', which a training is measured on; add 'val: images/val', or name another: distill "
+            "--val OTHER.json",
+        )
+    ]
+
+
 def test_one_region_is_too_few(make_yolo: Make) -> None:
     data = make_yolo({"train/a.jpg": "0 0.5 0.5 0.5 0.5\n", "val/b.jpg": ""}, {"val": "images/val"})
     message = (str(data), "a teacher cache needs 2 or more different regions, train has 1; draw more boxes")

@@ -26,6 +26,7 @@ from mocha_pipe.pipeline.settings.loading import load_config
 from mocha_pipe.pipeline.settings.sections import FewshotConfig
 from mocha_pipe.student.network.student_files import Student, load_detector, load_student
 from mocha_pipe.student.training import head_tuning
+from tests.shared import DEVICE
 
 Command = Callable[..., Result]
 SIDE = 64
@@ -67,7 +68,7 @@ def detectors(run: Path) -> dict[str, tuple[Student, Path]]:
 
 def settings(folder: Path, **changes: Any) -> FewshotConfig:
     return FewshotConfig(
-        benchmark=Path("icubworld"), benchmark_data=folder, folder=Path("out"), device="cpu", **changes
+        benchmark=Path("icubworld"), benchmark_data=folder, folder=Path("out"), device=DEVICE, **changes
     )
 
 

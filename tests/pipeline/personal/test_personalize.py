@@ -31,6 +31,7 @@ from mocha_pipe.student.network.embedder import RegionEmbedder
 from mocha_pipe.student.network.pool_pass import PoolPass
 from mocha_pipe.student.network.student_files import Student, load_student, save_student
 from mocha_pipe.student.personal.profile import Profile, student_digest
+from tests.shared import DEVICE
 
 Command = Callable[..., Result]
 Detections = dict[str, list[tuple[tuple[int, int, int, int], float, int]]]
@@ -313,7 +314,7 @@ def test_a_box_where_nothing_tells_its_class(
 def refused_box(student: Student, photo: Path, box: str) -> str:
     """What is said of a box; the command gives each mistake a line of its own."""
     with pytest.raises(PersonalizeError) as error:
-        find_object(student, [photo], boxes=[box], class_name="mug", confidence=0.25, device="cpu")
+        find_object(student, [photo], boxes=[box], class_name="mug", confidence=0.25, device=DEVICE)
     return str(error.value)
 
 

@@ -10,6 +10,7 @@ import mocha_pipe.pipeline.run.inputs as inputs
 from mocha_pipe.pipeline.errors import ConfigError, StageMismatchError
 from mocha_pipe.pipeline.run.inputs import is_first_rank, teacher_config, teacher_of_cache
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
+from tests.shared import DEVICE
 
 
 def test_each_process_of_a_job_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +48,7 @@ def test_a_teacher_that_no_version_could_ask_for_is_one_line(tmp_path: Path) -> 
         "mocha-pipe that wrote the cache"
     )
     spec.dtype = "float16"
-    assert teacher_of_cache(cache, None, device="cpu").max_new_tokens == 1
+    assert teacher_of_cache(cache, None, device=DEVICE).max_new_tokens == 1
 
 
 @pytest.mark.parametrize("content", ["{}", '{"run of": "another program"}', "[]", "text"])

@@ -20,6 +20,7 @@ from mocha_pipe.student.network.deep import keep_statistics
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS
 from mocha_pipe.student.training.resumable import train_to_end
+from tests.shared import DEVICE
 from tests.student.conftest import first_rows, random_targets
 from tests.student.watched import Watched, changed
 
@@ -221,7 +222,7 @@ def test_a_run_that_was_stopped_twice_ends_like_an_uninterrupted_one(
 def test_a_run_that_is_too_short_says_so(
     setup: Setup, tiny_models: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = {"model": tiny_models["v8"], "project": str(tmp_path), "name": "train", "epochs": 1, "device": "cpu"}
+    place = {"model": tiny_models["v8"], "project": str(tmp_path), "name": "train", "epochs": 1, "device": DEVICE}
     DistillTrainer(setup("alternate"), place).run_callbacks("on_train_start")
     assert [line for line in caplog.messages if line.endswith(NEVER.format(1))]
 

@@ -17,6 +17,7 @@ from mocha_pipe.student.distil.trainer import DistillTrainer, distill
 from mocha_pipe.student.network.distill_model import DistillModel
 from mocha_pipe.student.network.student_files import class_names, load_detector, save_student
 from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS
+from tests.shared import DEVICE
 from tests.student.conftest import first_rows, random_targets
 
 FINE_LAYER = 2
@@ -40,7 +41,7 @@ def test_every_scale_is_as_wide_as_its_layers_say(family: str, scale: str, monke
 # --- a trainer before its first batch ---------------------------------------------------------------------------------
 
 GIVEN = {
-    "epochs": 7, "imgsz": 96, "batch": 5, "nbs": 10, "seed": 11, "device": "cpu", "optimizer": "RMSprop", "lr0": 3e-4,
+    "epochs": 7, "imgsz": 96, "batch": 5, "nbs": 10, "seed": 11, "device": DEVICE, "optimizer": "RMSprop", "lr0": 3e-4,
     "lrf": 0.2, "momentum": 0.8, "weight_decay": 1e-3, "cos_lr": True, "warmup_epochs": 1.5, "warmup_bias_lr": 0.05,
     "patience": 3, "freeze": [0], "amp": False, "cache": "ram", "close_mosaic": 2, "mosaic": 0.3, "mixup": 0.15,
     "cutmix": 0.1, "degrees": 7.5, "shear": 2.0, "perspective": 1e-4, "translate": 0.2, "scale": 0.3, "fliplr": 0.1,

@@ -14,6 +14,7 @@ from mocha_pipe.student.distil.target_scale import ReferenceTargets, reference_d
 from mocha_pipe.student.distil.trainer import DistillTrainer, distill
 from mocha_pipe.student.network.student_files import load_student
 from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS
+from tests.shared import DEVICE
 from tests.student.conftest import ArrayTargets, first_rows, random_targets
 
 
@@ -48,7 +49,7 @@ def trainer_of(
         train=train, val=val, targets=random_targets(train), first_row=first_rows(train), settings=settings
     )
     arguments = {
-        **DEFAULT_TRAIN_ARGUMENTS, "imgsz": 64, "batch": 8, "nbs": 8, "plots": False, "val": False, "device": "cpu",
+        **DEFAULT_TRAIN_ARGUMENTS, "imgsz": 64, "batch": 8, "nbs": 8, "plots": False, "val": False, "device": DEVICE,
         "model": model, "project": str(folder), "name": "train", **more,
     }  # fmt: skip
     return DistillTrainer(setup, arguments)
@@ -91,7 +92,7 @@ def test_a_student_of_the_reference_is_trained_and_read(
     settings = DistillSettings(
         features="reference", schedule="alternate", average=False, warmup_steps=2, detector_rate=0.1,
         train_arguments={
-            "epochs": 4, "imgsz": 64, "batch": 8, "plots": False, "device": "cpu", "fraction": 16, "optimizer": "Adam",
+            "epochs": 4, "imgsz": 64, "batch": 8, "plots": False, "device": DEVICE, "fraction": 16, "optimizer": "Adam",
             "val": False,
         },
     )  # fmt: skip

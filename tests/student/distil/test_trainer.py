@@ -28,6 +28,7 @@ from mocha_pipe.student.training.arguments import DEFAULT_TRAIN_ARGUMENTS
 from mocha_pipe.student.training.dataset import SourceDataset
 from mocha_pipe.student.training.pretrain import pretrain
 from mocha_pipe.student.training.resumable import ResumableTrainer, amp_is_sound, read_metrics
+from tests.shared import DEVICE
 from tests.student import conftest
 from tests.student.conftest import first_rows, random_targets
 
@@ -69,7 +70,7 @@ def test_the_distillation_losses_fall(
         settings=DistillSettings(),
     )  # fmt: skip
     still = dict.fromkeys(("mosaic", "scale", "translate", "fliplr", "hsv_h", "hsv_s", "hsv_v", "warmup_epochs"), 0.0)
-    place = {"model": tiny_models["v8"], "project": str(tmp_path), "name": "train", "device": "cpu"}
+    place = {"model": tiny_models["v8"], "project": str(tmp_path), "name": "train", "device": DEVICE}
     arguments = {**DEFAULT_TRAIN_ARGUMENTS, **QUICK, **still, "epochs": 20, "lr0": 1e-2, "nbs": 8, "fraction": 8}
     DistillTrainer(setup, {**arguments, **place, "val": False, "save": False}).train()
     losses = [float(row["train/dist_loss"]) for row in read_results(tmp_path)]
@@ -163,7 +164,7 @@ def test_pretraining_is_what_ultralytics_does_with_the_same_data(
     tiny_models: dict[str, str], data_yaml: Path, tmp_path: Path
 ) -> None:
     """Of boxes that were read twice, as shares of float32 and as pixels."""
-    arguments = QUICK | {"epochs": 1, "workers": 0, "mosaic": 0.7, "nbs": 8, "device": "cpu"}
+    arguments = QUICK | {"epochs": 1, "workers": 0, "mosaic": 0.7, "nbs": 8, "device": DEVICE}
     sources = open_source(data_yaml, "train"), open_source(data_yaml, "val")
     ours = load_checkpoint(pretrain(tiny_models["v8"], sources, tmp_path / "base", arguments).weights)["model"]
     place = {"model": tiny_models["v8"], "project": str(tmp_path), "name": "plain", "data": str(data_yaml)}

@@ -14,11 +14,12 @@ from mocha_pipe.student.errors import TrainArgumentError
 from mocha_pipe.student.network.student_files import load_detector
 from mocha_pipe.student.training.head_tuning import tune_classification
 from mocha_pipe.student.training.source_trainer import SourceTrainer
+from tests.shared import DEVICE
 from tests.student.conftest import CLASS_NAMES, SIDE
 
 BRANCHES = ("cv3.", "one2one_cv3.")
 ARGUMENTS = {
-    "imgsz": SIDE, "batch": 8, "device": "cpu", "workers": 0, "seed": 3, "nbs": 8, "warmup_epochs": 0, "lr0": 0.02,
+    "imgsz": SIDE, "batch": 8, "device": DEVICE, "workers": 0, "seed": 3, "nbs": 8, "warmup_epochs": 0, "lr0": 0.02,
     "save": False,
 }  # fmt: skip
 EPOCHS = {"v8": 12, "26": 1}

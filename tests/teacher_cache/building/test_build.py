@@ -18,7 +18,7 @@ from mocha_pipe.teacher_cache.errors import (
     CacheMismatchError,
     ProjectionError,
 )
-from mocha_pipe.teacher_cache.store import derive
+from mocha_pipe.teacher_cache.projecting import derive
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import done_shards, shard_path
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings

@@ -21,7 +21,7 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from mocha_pipe.data.types import DetectionSource
-from mocha_pipe.teacher_cache.sharing import place as place_module
+from mocha_pipe.teacher_cache.sharing.places import place as place_module
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 
 ENDPOINT = "AWS_ENDPOINT_URL"

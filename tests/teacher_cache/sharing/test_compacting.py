@@ -292,8 +292,12 @@ def test_other_folders_are_left_alone(finished: Path, exact: Path, rival: Path, 
     other = tmp_path / "other"
     other.mkdir()
     (other / "diary.txt").write_text("mine")
-    with pytest.raises(CacheFormatError, match=r"holds something else \(diary\.txt\); name a new one, such as"):
+    with pytest.raises(CacheFormatError) as refused:
         compact(finished, str(other))
+    assert str(refused.value) == (
+        f"an archive has a folder of its own; {other} holds something else (diary.txt); name a new one, such as "
+        f"{other}/archive"
+    )
     with pytest.raises(CacheFormatError, match="holds something else than an archive; name a new folder"):
         compact(finished, str(shutil.copytree(finished, tmp_path / "cache")))
     copy = Path(shutil.copytree(exact, tmp_path / "copy"))
@@ -301,6 +305,15 @@ def test_other_folders_are_left_alone(finished: Path, exact: Path, rival: Path, 
         with pytest.raises(CacheMismatchError, match="copy is the exact archive of a cache, of another one or of this"):
             compact(cache, str(copy), lossy=is_lossy)
     assert tools.content(copy) == tools.content(exact)
+
+
+@pytest.mark.parametrize("dropping", ["Thumbs.db", "desktop.ini", ".DS_Store"])
+def test_what_a_desktop_leaves_in_a_folder_keeps_no_archive_out(finished: Path, tmp_path: Path, dropping: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / dropping).write_bytes(b"a desktop's")
+    compact(finished, str(tmp_path / "out"))
+    pull(str(tmp_path / "out"), tmp_path / "back")
+    assert RegionCache.open(tmp_path / "back").is_complete
 
 
 def test_a_damaged_shard_of_the_cache_is_not_compacted(finished: Path, tmp_path: Path, tools: Any) -> None:

@@ -23,12 +23,12 @@ from mocha_pipe.teacher_cache.errors import (
     CacheNotFoundError,
     CacheWriteError,
 )
+from mocha_pipe.teacher_cache.projecting.derive import derive_targets
 from mocha_pipe.teacher_cache.sharing import list_caches, merge, mirror, pull, push
 from mocha_pipe.teacher_cache.sharing.holding import Holding
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
-from mocha_pipe.teacher_cache.store.derive import derive_targets
 from mocha_pipe.teacher_cache.store.layout import (
     ShardPlan,
     create_array_atomically,
@@ -38,6 +38,7 @@ from mocha_pipe.teacher_cache.store.layout import (
 )
 from mocha_pipe.teacher_cache.store.projection import Projection
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, read_set_aside, write_set_aside
+from tests.shared import DEVICE
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def set_aside(folder: Path, row: int, shard: int) -> None:
 
 def derive(folder: Path) -> None:
     with ShardClaims(folder) as claims:
-        derive_targets(RegionCache.open(folder), claims, None, device="cpu", progress=False)
+        derive_targets(RegionCache.open(folder), claims, None, device=DEVICE, progress=False)
 
 
 def test_a_cache_comes_back_as_it_was(finished: Path, s3: str, tmp_path: Path, tools: Any) -> None:
@@ -342,8 +343,8 @@ def test_push_leaves_other_things_alone(finished: Path, place: str, tools: Any) 
     with pytest.raises(CacheFormatError) as refused:
         push(finished, f"{place}/coco")
     assert str(refused.value) == (
-        f"a cache is pushed to a folder of its own; {place}/coco holds something else (README.md); "
-        f"push to a new one, such as {place}/coco/cache"
+        f"a cache has a folder of its own; {place}/coco holds something else (README.md); name a new one, such as "
+        f"{place}/coco/cache"
     )
 
 

@@ -19,9 +19,9 @@ from mocha_pipe.teacher_cache.errors import (
     CacheMismatchError,
     CacheNotFoundError,
 )
+from mocha_pipe.teacher_cache.projecting.whitening import whiten
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import shard_path
-from mocha_pipe.teacher_cache.store.whitening import whiten
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, ProjectionError
+from mocha_pipe.teacher_cache.projecting.whitening import Moments, fit_projection, joint_embedding, whiten
 from mocha_pipe.teacher_cache.store.projection import Projection, default_dim
-from mocha_pipe.teacher_cache.store.whitening import Moments, fit_projection, joint_embedding, whiten
 
 ROWS, HIDDEN, VISUAL, DIM = 400, 12, 5, 9
 

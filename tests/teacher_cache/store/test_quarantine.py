@@ -16,9 +16,9 @@ from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building import build, embed
 from mocha_pipe.teacher_cache.errors import CacheCorruptError
+from mocha_pipe.teacher_cache.projecting.whitening import whiten
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_set_aside, write_set_aside
-from mocha_pipe.teacher_cache.store.whitening import whiten
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
 
 BROKEN = "image012.png"

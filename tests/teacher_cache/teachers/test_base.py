@@ -10,6 +10,7 @@ import pytest
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 from mocha_pipe.teacher_cache.teachers.loading import describe_teacher
+from tests.shared import DEVICE
 
 LIGHT = [
     "mocha_pipe.teacher_cache.teachers.base",
@@ -41,6 +42,6 @@ def test_describing_equals_loading_and_reads_no_weights(
     loaded = make_teacher(small_llava, **options).spec
     monkeypatch.setattr("transformers.LlavaForConditionalGeneration.from_pretrained", lambda *_, **__: 1 / 0)
     config = TeacherConfig(
-        model=str(small_llava), device="cpu", dtype="float32", visual=str(toy_clip), crop_margin=0.25
+        model=str(small_llava), device=DEVICE, dtype="float32", visual=str(toy_clip), crop_margin=0.25
     )
     assert describe_teacher(config) == loaded

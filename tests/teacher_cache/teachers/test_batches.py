@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from mocha_pipe.teacher_cache.teachers.batches import send
+from mocha_pipe.teacher_cache.errors import TeacherError
+from mocha_pipe.teacher_cache.teachers.batches import forward_pass, send
 from mocha_pipe.teacher_cache.teachers.vlm.questions import to_device
 
 
@@ -38,3 +39,14 @@ def test_numbers_of_pixels_take_the_type_of_the_model_and_ids_keep_theirs() -> N
     assert moved["pixel_values"].dtype == torch.bfloat16
     assert moved["input_ids"].dtype == torch.int64
     assert moved["sizes"] == [[3, 3]]
+
+
+def test_float32_stays_float32_in_convolutions_and_afterwards_all_is_as_it_was() -> None:
+    cudnn = torch.backends.cudnn
+    assert cudnn.allow_tf32, "torch's default"
+    with forward_pass(4):
+        assert not cudnn.allow_tf32
+    assert cudnn.allow_tf32
+    with pytest.raises(TeacherError, match="4 regions do not; pass --batch 2"), forward_pass(4):
+        raise torch.OutOfMemoryError
+    assert cudnn.allow_tf32

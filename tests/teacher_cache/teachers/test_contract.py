@@ -12,6 +12,7 @@ from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings, Teacher
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 from mocha_pipe.teacher_cache.teachers.loading import load_teacher
+from tests.shared import DEVICE
 
 CLASS_NAMES = ["cat", "kitchen & dining room table", "a", "Müll 垃圾", "cat", "scissors", "the can"]
 
@@ -143,7 +144,7 @@ class EncoderContract(TeacherContract):
 
     @pytest.fixture
     def teacher(self, toy_encoder: Callable[[str], Path]) -> Teacher:
-        return load_teacher(TeacherConfig(model=str(toy_encoder(self.kind)), device="cpu", dtype="float32", batch=3))
+        return load_teacher(TeacherConfig(model=str(toy_encoder(self.kind)), device=DEVICE, dtype="float32", batch=3))
 
 
 class TestVit(EncoderContract):
@@ -213,4 +214,4 @@ class TestEncoderBfloat16(EncoderContract):
 
     @pytest.fixture
     def teacher(self, toy_encoder: Callable[[str], Path]) -> Teacher:
-        return load_teacher(TeacherConfig(model=str(toy_encoder("dinov2")), device="cpu", dtype="bfloat16", batch=3))
+        return load_teacher(TeacherConfig(model=str(toy_encoder("dinov2")), device=DEVICE, dtype="bfloat16", batch=3))

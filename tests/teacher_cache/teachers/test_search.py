@@ -15,6 +15,7 @@ from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
 from mocha_pipe.teacher_cache.teachers.search import region_seed
 from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher
+from tests.shared import DEVICE
 from tests.teacher_cache.teachers.families.table import OFTEN
 
 Crops = list[NDArray[np.uint8]]
@@ -66,7 +67,7 @@ def test_a_teacher_of_another_family_answers_as_generate_does_by_hand(
 ) -> None:
     OFTEN["qwen2_vl"](tmp_path)
     search = SEARCHES["reference"]
-    options: dict[str, Any] = {"device": "cpu", "dtype": "float32", "mode": "generate", "max_new_tokens": 9}
+    options: dict[str, Any] = {"device": DEVICE, "dtype": "float32", "mode": "generate", "max_new_tokens": 9}
     teacher = VlmTeacher.load(TeacherConfig(model=str(tmp_path), **options, **search))
     crops = make_crops(2, teacher.spec.crop_size)
     found = teacher.embed(crops, NAMES[:2]).hidden

@@ -20,13 +20,14 @@ from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.checkpoint import folder_digest
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.loading import describe_teacher, load_teacher
+from tests.shared import DEVICE
 
 Crops = list[NDArray[np.uint8]]
 ToyEncoder = Callable[[str], Path]
 
 
 def load(folder: Path, **options: Any) -> Teacher:
-    return load_teacher(TeacherConfig(model=str(folder), **{"device": "cpu", "dtype": "float32", **options}))
+    return load_teacher(TeacherConfig(model=str(folder), **{"device": DEVICE, "dtype": "float32", **options}))
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_describing_tells_the_pooling_and_reads_no_weights(
     folder = toy_encoder(kind)
     loaded = load(folder).spec
     monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", lambda *_, **__: 1 / 0)
-    spec = describe_teacher(TeacherConfig(model=str(folder), device="cpu", dtype="float32"))
+    spec = describe_teacher(TeacherConfig(model=str(folder), device=DEVICE, dtype="float32"))
     assert spec == loaded
     assert (spec.pooling, spec.sees, spec.visual_dim) == (pooling, sees, dim)
 
@@ -135,12 +136,12 @@ def test_what_the_processor_cuts_off_is_not_seen(
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "preprocessor_config.json"])
 def test_every_file_that_counts_is_in_the_digest(file: str, copy: Path) -> None:
-    before = describe_teacher(TeacherConfig(model=str(copy), device="cpu")).digest()
+    before = describe_teacher(TeacherConfig(model=str(copy), device=DEVICE)).digest()
     content = (copy / file).read_bytes()
     (copy / file).write_bytes(
         content[:-1] + bytes([content[-1] ^ 1]) if file == "model.safetensors" else content + b"\n"
     )
-    assert describe_teacher(TeacherConfig(model=str(copy), device="cpu")).digest() != before
+    assert describe_teacher(TeacherConfig(model=str(copy), device=DEVICE)).digest() != before
 
 
 @pytest.mark.parametrize(

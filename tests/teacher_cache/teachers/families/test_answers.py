@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.vlm.answers import is_plain_greedy
 from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher
+from tests.shared import DEVICE
 from tests.teacher_cache.teachers.families.grids import save_qwen2_5_vl
 from tests.teacher_cache.teachers.families.others import save_idefics3, save_mistral3
 
@@ -20,7 +21,7 @@ STEPS = 8
 
 
 def load(folder: Path, **options: Any) -> VlmTeacher:
-    config = {"device": "cpu", "dtype": "float32", "mode": "generate", "max_new_tokens": STEPS, "batch": 8, **options}
+    config = {"device": DEVICE, "dtype": "float32", "mode": "generate", "max_new_tokens": STEPS, "batch": 8, **options}
     return VlmTeacher.load(TeacherConfig(model=str(folder), **config))
 
 

@@ -18,8 +18,9 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
 from mocha_pipe.teacher_cache.teachers.loading import describe_teacher
-from mocha_pipe.teacher_cache.teachers.vlm.questions import TILING
+from mocha_pipe.teacher_cache.teachers.vlm.questions import TILING, to_device
 from mocha_pipe.teacher_cache.teachers.vlm.teacher import VlmTeacher
+from tests.shared import DEVICE
 from tests.teacher_cache.teachers.families.table import OFTEN, SELDOM
 
 NAMES = ["cat", "kitchen & dining room table", "a", "Müll 垃圾"]
@@ -39,7 +40,7 @@ class Family:
         self.teacher = cache(self._teacher)
 
     def _teacher(self, **options: Any) -> VlmTeacher:
-        values = {"device": "cpu", "dtype": "float32", "batch": 3, **options}
+        values = {"device": DEVICE, "dtype": "float32", "batch": 3, **options}
         return VlmTeacher.load(TeacherConfig(model=str(self.folder), **values))
 
     def crops(self, count: int = len(NAMES)) -> Crops:
@@ -121,7 +122,7 @@ def test_padding_on_either_side_says_the_same(family: Family) -> None:
     teacher, crops = family.teacher(), family.crops(2)
     with torch.inference_mode():
         left, right = (teacher._read(teacher._ask([0, 1], crops, NAMES[:2], side)) for side in ("left", "right"))
-    assert difference(left.numpy(), right.numpy()) <= TOLERANCE
+    assert difference(left.cpu().numpy(), right.cpu().numpy()) <= TOLERANCE
 
 
 def test_bfloat16_is_near_float32(family: Family) -> None:
@@ -137,7 +138,7 @@ def test_answers_of_a_batch_are_those_of_generate_alone(family: Family, num_beam
     crops, model = family.crops(3), teacher._model
     found = teacher.embed(crops, NAMES[:3])
     for row, crop, name in zip(range(3), crops, NAMES, strict=False):
-        inputs = teacher._questions.ask([crop], [name])
+        inputs = to_device(teacher._questions.ask([crop], [name]), model.device, model.dtype)
         output = model.generate(
             **inputs, do_sample=False, num_beams=num_beams, max_new_tokens=5, output_hidden_states=True,
             return_dict_in_generate=True,
@@ -146,7 +147,7 @@ def test_answers_of_a_batch_are_those_of_generate_alone(family: Family, num_beam
         beams = output.beam_indices[0].tolist() if num_beams > 1 else [0] * len(answer)
         states = [step[-1][beam, -1] for step, beam in zip(output.hidden_states, beams, strict=False) if beam >= 0]
         kept = states[1:-1] if len(states) >= 3 else states
-        expected = torch.stack(kept).mean(dim=0).detach().numpy()
+        expected = torch.stack(kept).mean(dim=0).detach().cpu().numpy()
         assert difference(found.hidden[row : row + 1], expected[None]) <= TOLERANCE
     prompted = family.teacher().embed(crops, NAMES[:3])
     assert difference(found.visual, prompted.visual) <= TOLERANCE
@@ -167,12 +168,12 @@ def test_the_shorter_way_of_llava_leads_to_the_same(tmp_path: Path) -> None:
     OFTEN["llava"](tmp_path / "llava")
     family = Family(tmp_path / "llava")
     general = family.teacher().embed(family.crops(), NAMES)
-    shorter = LlavaTeacher.load(TeacherConfig(model=str(family.folder), device="cpu", dtype="float32", batch=3))
+    shorter = LlavaTeacher.load(TeacherConfig(model=str(family.folder), device=DEVICE, dtype="float32", batch=3))
     assert difference(shorter.embed(family.crops(), NAMES).hidden, general.hidden) <= TOLERANCE
 
 
 def test_describing_equals_loading(family: Family) -> None:
-    config = TeacherConfig(model=str(family.folder), device="cpu", dtype="float32")
+    config = TeacherConfig(model=str(family.folder), device=DEVICE, dtype="float32")
     if family.folder.name != "llava":  # LLaVA-1.5 goes its own, shorter way
         assert describe_teacher(config) == family.teacher().spec
     assert TeacherSpec.from_json(family.teacher().spec.to_json()) == family.teacher().spec

@@ -14,6 +14,7 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.config import TeacherConfig
 from mocha_pipe.teacher_cache.teachers.loading import describe_teacher
 from mocha_pipe.teacher_cache.teachers.vlm.questions import Questions
+from tests.shared import DEVICE
 from tests.teacher_cache.teachers.families.grids import save_qwen2_vl, save_qwen3_vl
 from tests.teacher_cache.teachers.families.llava import save_internvl, save_llava_siglip
 from tests.teacher_cache.teachers.families.others import save_mistral3
@@ -33,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path
 
 
 def spec(folder: Path, **options: Any) -> TeacherSpec:
-    return describe_teacher(TeacherConfig(model=str(folder), device="cpu", **options))
+    return describe_teacher(TeacherConfig(model=str(folder), device=DEVICE, **options))
 
 
 @pytest.mark.parametrize(

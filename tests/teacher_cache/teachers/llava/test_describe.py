@@ -13,6 +13,7 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.teachers.checkpoint import folder_digest
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava.describe import describe
+from tests.shared import DEVICE
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def copy(small_llava: Path, tmp_path: Path) -> Path:
 
 
 def spec(folder: Path, **options: Any) -> TeacherSpec:
-    return describe(TeacherConfig(model=str(folder), **{"device": "cpu", **options})).spec
+    return describe(TeacherConfig(model=str(folder), **{"device": DEVICE, **options})).spec
 
 
 def edit(path: Path, **values: Any) -> None:

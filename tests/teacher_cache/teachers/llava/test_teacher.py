@@ -17,6 +17,7 @@ from mocha_pipe.teacher_cache.teachers.base import Teacher
 from mocha_pipe.teacher_cache.teachers.config import DEFAULT_PROMPT, TeacherConfig
 from mocha_pipe.teacher_cache.teachers.llava.describe import describe
 from mocha_pipe.teacher_cache.teachers.llava.teacher import LlavaTeacher
+from tests.shared import DEVICE
 
 CLASS_NAMES = ["cat", "kitchen & dining room table", "Müll 垃圾", "a", "the can"]
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -173,7 +174,7 @@ def _first(inputs: tuple[Any, ...], named: dict[str, Any]) -> torch.Tensor:
 @pytest.fixture
 def fresh_teacher(small_llava: Path) -> Callable[..., LlavaTeacher]:
     """A teacher of this test's own, to hang hooks on."""
-    return lambda **options: LlavaTeacher.load(TeacherConfig(model=str(small_llava), device="cpu", **options))
+    return lambda **options: LlavaTeacher.load(TeacherConfig(model=str(small_llava), device=DEVICE, **options))
 
 
 def test_prompt_mode_never_computes_logits(
@@ -271,7 +272,7 @@ def test_a_compiled_teacher_says_the_same(
     compiled = make_teacher(shallow_llava, compile=True)
     assert compiled.spec == make_teacher(shallow_llava).spec, "speed is no part of what an embedding depends on"
     answers = {"mode": "generate", "max_new_tokens": 2}
-    config = TeacherConfig(model=str(shallow_llava), device="cpu", **answers)
+    config = TeacherConfig(model=str(shallow_llava), device=DEVICE, **answers)
     describing = LlavaTeacher(describe(config), compiled._model, batch=config.batch)
     crops = make_crops(len(CLASS_NAMES), 28)
     for teacher, options in ((compiled, {}), (describing, answers)):

@@ -8,7 +8,7 @@ from moto.s3.models import s3_backends
 from bench.synthetic import synthetic_spec, synthetic_table
 from mocha_pipe.teacher_cache.sharing import push
 from mocha_pipe.teacher_cache.sharing.holding import Holding
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_group, encode_shard, write_shard
 
 SHARDS = 1050

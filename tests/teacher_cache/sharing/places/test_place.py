@@ -10,9 +10,9 @@ from fsspec.registry import _registry
 from tenacity import wait_none
 
 from mocha_pipe.teacher_cache.errors import TransferError
-from mocha_pipe.teacher_cache.sharing import place as place_module
 from mocha_pipe.teacher_cache.sharing import pull, push
-from mocha_pipe.teacher_cache.sharing.place import Place
+from mocha_pipe.teacher_cache.sharing.places import place as place_module
+from mocha_pipe.teacher_cache.sharing.places.place import Place
 
 Failing = Callable[..., list[str]]
 
@@ -46,7 +46,7 @@ def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, protocol: str, package: str, extra: str
 ) -> None:
     monkeypatch.delitem(_registry, protocol, raising=False)
-    for module in ("mocha_pipe.teacher_cache.sharing.ssh", "fsspec.implementations.sftp"):
+    for module in ("mocha_pipe.teacher_cache.sharing.places.ssh", "fsspec.implementations.sftp"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(TransferError) as missing:

@@ -18,7 +18,7 @@ def find_driver(protocol: str) -> Any:
     """
     try:
         if protocol in ("ssh", "sftp"):
-            from mocha_pipe.teacher_cache.sharing.ssh import KnownHostsFileSystem
+            from mocha_pipe.teacher_cache.sharing.places.ssh import KnownHostsFileSystem
 
             return KnownHostsFileSystem
         return get_filesystem_class(protocol)

@@ -12,10 +12,11 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Hf
 from tenacity import wait_none
 
 from mocha_pipe.teacher_cache.errors import TransferError
-from mocha_pipe.teacher_cache.sharing import hub, pull, push
-from mocha_pipe.teacher_cache.sharing import place as place_module
+from mocha_pipe.teacher_cache.sharing import pull, push
 from mocha_pipe.teacher_cache.sharing.exchange import open_place
-from mocha_pipe.teacher_cache.sharing.hub import HubPlace
+from mocha_pipe.teacher_cache.sharing.places import hub
+from mocha_pipe.teacher_cache.sharing.places import place as place_module
+from mocha_pipe.teacher_cache.sharing.places.hub import HubPlace
 from mocha_pipe.teacher_cache.store.layout import shard_path
 
 URL = "hf://datasets/team/caches/coco"

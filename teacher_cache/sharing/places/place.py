@@ -15,7 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from mocha_pipe.data.errors import MochaError, first_line, quoted, without_secrets
 from mocha_pipe.teacher_cache.errors import TransferError
-from mocha_pipe.teacher_cache.sharing.drivers import find_driver
+from mocha_pipe.teacher_cache.sharing.places.drivers import find_driver
 
 ATTEMPTS = 4
 _LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.errors import EmbeddingError, ProjectionError
-from mocha_pipe.teacher_cache.store import derive
+from mocha_pipe.teacher_cache.projecting import derive
+from mocha_pipe.teacher_cache.projecting.whitening import Moments, exact_device, fit_projection, joint_embedding, whiten
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
-from mocha_pipe.teacher_cache.store.whitening import Moments, exact_device, fit_projection, joint_embedding, whiten
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
+from tests.shared import DEVICE
 
 ASIDE = (0, 33, 34, 84)
 OTHERS = np.delete(np.arange(85), ASIDE)
@@ -165,8 +166,8 @@ def test_targets_of_an_older_projection_are_replaced(
 def test_a_complete_cache_is_left_without_waiting_for_the_lock(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claims = ShardClaims(finished)
     monkeypatch.setattr(claims, "deriving", None)
-    derive.derive_targets(RegionCache.open(finished), claims, None, device="cpu", progress=False)
-    derive.derive_targets(RegionCache.open(finished), claims, 8, device="cpu", progress=False)
+    derive.derive_targets(RegionCache.open(finished), claims, None, device=DEVICE, progress=False)
+    derive.derive_targets(RegionCache.open(finished), claims, 8, device=DEVICE, progress=False)
 
 
 def test_what_another_build_derived_meanwhile_stays(
@@ -189,7 +190,7 @@ def test_what_another_build_derived_meanwhile_stays(
         yield
 
     monkeypatch.setattr(claims, "deriving", deriving)
-    derive.derive_targets(late, claims, None, device="cpu", progress=False)
+    derive.derive_targets(late, claims, None, device=DEVICE, progress=False)
     assert helpers.file_tree(folder) == helpers.file_tree(finished)
 
 

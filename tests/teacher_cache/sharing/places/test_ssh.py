@@ -124,7 +124,7 @@ def test_a_cache_goes_over_ssh_and_comes_back(finished: Path, ssh: str, tmp_path
 def test_an_upload_that_ends_in_the_middle_shows_no_file(
     finished: Path, ssh: str, tmp_path: Path, tools: Any, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mocha_pipe.teacher_cache.sharing.ssh import KnownHostsFileSystem
+    from mocha_pipe.teacher_cache.sharing.places.ssh import KnownHostsFileSystem
 
     put = KnownHostsFileSystem.put_file
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mocha_pipe.data.files import file_digest
 from mocha_pipe.teacher_cache.errors import EmbeddingError, mend_advice
+from mocha_pipe.teacher_cache.projecting.whitening import Moments, exact_device, fit_projection, joint_embedding, whiten
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
 from mocha_pipe.teacher_cache.store.claims import ShardClaims
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
@@ -25,7 +26,6 @@ from mocha_pipe.teacher_cache.store.layout import (
 )
 from mocha_pipe.teacher_cache.store.projection import Projection, default_dim
 from mocha_pipe.teacher_cache.store.quarantine import require_listed
-from mocha_pipe.teacher_cache.store.whitening import Moments, exact_device, fit_projection, joint_embedding, whiten
 
 
 def derive_targets(cache: RegionCache, claims: ShardClaims, dim: int | None, *, device: str, progress: bool) -> None:

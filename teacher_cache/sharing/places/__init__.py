@@ -1,0 +1,1 @@
+"""Where caches are: a folder, or anything behind a URL that fsspec can reach."""
