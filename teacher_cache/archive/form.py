@@ -28,7 +28,8 @@ from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.teacher_cache.archive.rounding import OFFSET, RULE, restore_rows, round_rows
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
-from mocha_pipe.teacher_cache.store.cache import ARRAYS, parse_attributes
+from mocha_pipe.teacher_cache.store.attributes import parse_attributes
+from mocha_pipe.teacher_cache.store.cache import ARRAYS
 from mocha_pipe.teacher_cache.store.layout import ARCHIVE_FORMAT_NAME, ShardPlan, attributes_digest, shard_name
 
 if TYPE_CHECKING:

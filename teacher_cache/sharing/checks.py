@@ -12,7 +12,8 @@ from mocha_pipe.teacher_cache.errors import CacheCorruptError
 from mocha_pipe.teacher_cache.sharing.cache_files import shard_of
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, judge_array
-from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, parse_attributes
+from mocha_pipe.teacher_cache.store.attributes import parse_attributes
+from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME
 from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER, require_listed
 
 

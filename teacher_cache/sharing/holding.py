@@ -27,7 +27,8 @@ from mocha_pipe.teacher_cache.store.array_layout import (
     judge_array,
     require_own_layout,
 )
-from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache, parse_attributes
+from mocha_pipe.teacher_cache.store.attributes import parse_attributes
+from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
 from mocha_pipe.teacher_cache.store.differences import table_differences
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_name, shard_size
 from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER, SetAside, rows_in_words

@@ -10,7 +10,7 @@ from mocha_pipe.teacher_cache.archive.form import ArchiveForm
 from mocha_pipe.teacher_cache.archive.rounding import RULE
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError
 from mocha_pipe.teacher_cache.spec import TeacherSpec
-from mocha_pipe.teacher_cache.store.cache import parse_attributes
+from mocha_pipe.teacher_cache.store.attributes import parse_attributes
 from mocha_pipe.teacher_cache.store.layout import attributes_digest
 
 VALUES = np.random.default_rng(0).standard_normal((32, 24)).astype(np.float16)

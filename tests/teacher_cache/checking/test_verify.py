@@ -21,7 +21,8 @@ from mocha_pipe.teacher_cache.checking.mending import remove_faults, restore
 from mocha_pipe.teacher_cache.checking.verify import Finding, VerifyReport, verify_cache
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheMismatchError
 from mocha_pipe.teacher_cache.store.array_layout import read_layout
-from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache, parse_attributes
+from mocha_pipe.teacher_cache.store.attributes import parse_attributes
+from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache
 from mocha_pipe.teacher_cache.store.consolidated import is_consolidated
 from mocha_pipe.teacher_cache.store.layout import (
     ShardPlan,

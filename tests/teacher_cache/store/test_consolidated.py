@@ -12,7 +12,8 @@ from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.checking.mending import remove_faults
 from mocha_pipe.teacher_cache.checking.verify import verify_cache
 from mocha_pipe.teacher_cache.sharing import pull, push
-from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache, parse_attributes
+from mocha_pipe.teacher_cache.store.attributes import parse_attributes
+from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache
 from mocha_pipe.teacher_cache.store.consolidated import consolidate, is_consolidated
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, create_group, remove_array
 

@@ -10,7 +10,8 @@ import pytest
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError
 from mocha_pipe.teacher_cache.sharing.holding import Holding
 from mocha_pipe.teacher_cache.sharing.places.place import Place
-from mocha_pipe.teacher_cache.store.cache import RegionCache, parse_attributes
+from mocha_pipe.teacher_cache.store.attributes import parse_attributes
+from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, attributes_digest
 from mocha_pipe.teacher_cache.store.quarantine import read_quarantine_file
 from mocha_pipe.teacher_cache.store.reader import ShardRows
