@@ -83,7 +83,7 @@ class RegionEmbedder:
             image_size: pixels of the square that images are letterboxed to, rounded up to the detector's stride.
             confidence: detections need more than this (the reference uses 0.1, or 0.001 for CORe50 and iCubWorld).
             batch: images per forward pass.
-            device: where to compute; float32 everywhere.
+            device: where to compute, in float32; on CUDA convolutions round to TF32, as torch lets them.
         """
         self.device = torch.device(device)
         self.confidence = confidence
