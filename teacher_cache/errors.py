@@ -86,10 +86,31 @@ def build_command(folder: Path, data: Path | None = None) -> str:
 
 def mend_advice(folder: Path) -> str:
     """How the damage of a cache on this machine is mended, for the end of a message."""
-    return f"run `mocha-pipe cache verify {quoted(folder)} --repair`"
+    return f"run `{repair_command(folder)}`"
+
+
+def repair_command(folder: Path, data: Path | None = None) -> str:
+    """The command line that computes again what is at fault; no cache knows where its pictures lie."""
+    return f"mocha-pipe cache verify {quoted(folder)} --repair --data {quoted(data) if data else 'DATA'}"
+
+
+def away_advice(path: Path) -> str:
+    """How what has the place of a part of a cache gets out of the way, for the end of a message."""
+    return f"move it away with `{away_command(path)}` and run the same command again"
+
+
+def away_command(path: Path) -> str:
+    """The command line that gives another name to what has the place of a part of a cache; nothing is lost."""
+    return f"mv {quoted(path)} {quoted(f'{path}.aside')}"
 
 
 def relayout_advice(place: str) -> str:
     """How a cache that another program laid out anew gets the layout of mocha-pipe, for the end of a message."""
-    copy = f"{place}-2" if "://" not in place else f"{place.rpartition('/')[2]}-2"
-    return f"copy it into the layout of mocha-pipe with `mocha-pipe cache pull {quoted(place)} {quoted(copy)}`"
+    return (
+        f"copy it into the layout of mocha-pipe with `mocha-pipe cache pull {quoted(place)} {quoted(copy_of(place))}`"
+    )
+
+
+def copy_of(place: str) -> str:
+    """A local folder for another copy of the cache at a place."""
+    return f"{place}-2" if "://" not in place else f"{place.rpartition('/')[2]}-2"

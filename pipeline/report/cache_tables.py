@@ -114,15 +114,26 @@ def verify_lines(report: "VerifyReport") -> list[str]:
 
 def verify_remedies(folder: Path, report: "VerifyReport", data: Path | None) -> list[str]:
     """What to type after findings, one line each."""
-    kinds, words = {finding.kind for finding in report.findings}, quoted(folder)
+    from mocha_pipe.teacher_cache.errors import away_command, copy_of, repair_command
+
+    kinds, words, copy = {finding.kind for finding in report.findings}, quoted(folder), quoted(copy_of(str(folder)))
+    in_the_way = report.in_the_way
+    is_mended_here = not in_the_way and not report.is_foreign
     remedies = []
-    if kinds - {"elsewhere", "unreadable"}:
-        repair = f"mocha-pipe cache verify {words} --repair --data {quoted(data) if data else 'DATA'}"
-        remedies.append(f"mend it with the pictures that it was made from: {repair}")
+    if kinds - {"elsewhere", "unreadable"} and is_mended_here and not report.is_rounded:
+        remedies.append(f"mend it with the pictures that it was made from: {repair_command(folder, data)}")
     if "elsewhere" in kinds:
         remedies.append(f"fetch what links lead to with the program that keeps it, such as: git annex get {words}")
-    if kinds - {"unreadable"}:
-        remedies.append(f"or from a sound copy: mocha-pipe cache pull SOURCE {words} --repair")
+    for name in in_the_way:
+        remedies.append(f"move away what has the place of a folder, and verify again: {away_command(folder / name)}")
+    if kinds - {"unreadable"} and not in_the_way:
+        to = f"{words} --repair" if is_mended_here else copy
+        where = "" if is_mended_here else ", in another folder"
+        either = "or from a sound copy" if remedies else "fetch it from a sound copy"
+        remedies.append(f"{either}{where}: mocha-pipe cache pull SOURCE {to}")
+    if report.can_be_laid_out_anew and not in_the_way:
+        remedies.append(f"or copy what is there into the layout of mocha-pipe: mocha-pipe cache pull {words} {copy}")
+        remedies.append(f"and then what that lacks: mocha-pipe cache pull SOURCE {copy}")
     if "unreadable" in kinds:
         remedies.append(f"let the owner of what cannot be read run: chmod -R a+rX {words}")
     return remedies

@@ -7,10 +7,11 @@ from pathlib import Path
 from mocha_pipe.data.errors import quoted
 from mocha_pipe.data.files import atomic_path, bytes_digest
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
-from mocha_pipe.teacher_cache.checking.verify import VerifyReport
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
+from mocha_pipe.teacher_cache.checking.verify import VerifyReport, folder_finding
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError, CacheWriteError, away_advice
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, read_layout, require_own_layout
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache
+from mocha_pipe.teacher_cache.store.claims import LOCK_NAME
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
 from mocha_pipe.teacher_cache.store.disk import make_way
 from mocha_pipe.teacher_cache.store.layout import (
@@ -20,7 +21,8 @@ from mocha_pipe.teacher_cache.store.layout import (
     shard_name,
     write_table_files,
 )
-from mocha_pipe.teacher_cache.store.quarantine import quarantine_path
+from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER, quarantine_path
+from mocha_pipe.teacher_cache.teachers.config import TEACHER_NOTE
 
 
 def require_mendable(folder: Path) -> None:
@@ -29,6 +31,7 @@ def require_mendable(folder: Path) -> None:
     Raises:
         CacheFormatError: another program laid an array out anew; its files have other names and other rows.
         CacheCorruptError: it came from a lossy archive.
+        CacheWriteError: something else has the place of a folder of the cache.
     """
     cache = RegionCache.open(folder)
     if cache.spec.rounding:
@@ -36,6 +39,10 @@ def require_mendable(folder: Path) -> None:
             f"{folder} came from a lossy archive, whose values no teacher says again; fetch what is at fault from "
             f"that: `mocha-pipe cache pull ARCHIVE {quoted(folder)} --repair`"
         )
+    for name in (*cache.spec.arrays, "targets", QUARANTINE_FOLDER):
+        if (finding := folder_finding(cache, name)) and finding.kind in ("blocked", "elsewhere"):
+            path = folder / name
+            raise CacheWriteError(f"{path} is not the folder of a cache: {finding.message}; {away_advice(path)}")
     for name in (*cache.spec.arrays, "targets"):
         require_own_layout(str(folder), name, read_layout(folder / name, cache.plan))
 
@@ -98,8 +105,10 @@ def faulty_names(report: VerifyReport) -> set[str]:
     """The files that cannot be trusted, by name within the cache: those at fault, and the others of their shards."""
     names = set()
     for finding in report.findings:
-        # What we do not see may be sound, and what is stale is only written for others.
-        if finding.kind in ("missing", "elsewhere", "unreadable", "stale"):
+        # What we do not see may be sound, and what is stale is only written for others. Of the notes that no other
+        # copy has, a link to nothing is in the way.
+        is_note = finding.kind == "elsewhere" and finding.file in (TEACHER_NOTE, LOCK_NAME)
+        if finding.kind in ("missing", "elsewhere", "unreadable", "stale", "blocked") and not is_note:
             continue
         names.add(finding.file)
         if finding.shard is not None and finding.array != "targets":

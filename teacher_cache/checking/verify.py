@@ -6,7 +6,7 @@ Legend: N rows of an array, n rows of one shard, D width of an array.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.errors import MochaError, first_line
 from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.regions import REGIONS_FILE, recompute_keys
@@ -29,21 +29,33 @@ from mocha_pipe.teacher_cache.errors import (
     relayout_advice,
 )
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, read_layout
-from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache, folder_bytes
+from mocha_pipe.teacher_cache.store.cache import ARRAYS, PROJECTION_NAME, RegionCache, folder_bytes
 from mocha_pipe.teacher_cache.store.claims import LOCK_NAME
 from mocha_pipe.teacher_cache.store.consolidated import is_consolidated
+from mocha_pipe.teacher_cache.store.disk import reading
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, done_shards, shard_name, shard_path
 from mocha_pipe.teacher_cache.store.projection import Projection
-from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_quarantine_file, rows_in_words
+from mocha_pipe.teacher_cache.store.quarantine import (
+    QUARANTINE_FOLDER,
+    SetAside,
+    quarantine_path,
+    read_quarantine_file,
+    rows_in_words,
+)
 from mocha_pipe.teacher_cache.teachers.config import TEACHER_NOTE
 
 SIZE_SPREAD = 100.0
 """The largest number of a row must lie within this factor of its array's median."""
 
+ZARR_2 = ".zarray"
+"""What describes an array in version 2 of Zarr."""
 COMPLETE_NAME = "complete.json"
 """What the pipeline writes beside a cache when a build has ended."""
 
-Kind = Literal["missing", "damaged", "suspect", "stale", "elsewhere", "unreadable"]
+_CHECKSUMS = frozenset({"adler32", "crc32", "crc32c", "fletcher32", "gzip", "jenkins_lookup3"})
+"""Codecs of Zarr that notice a flipped bit; zstd does so where it was told to."""
+
+Kind = Literal["missing", "damaged", "suspect", "stale", "elsewhere", "unreadable", "blocked"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,9 +65,9 @@ class Finding:
     kind: Kind
     """`missing`: not there yet. `damaged`: not the bytes that were written. `suspect`: no embedding looks like that.
     `stale`: the list of arrays, by which other programs read; never ours. `elsewhere`: a link to what is not on this
-    disk. `unreadable`: the system does not let us look."""
+    disk. `unreadable`: the system does not let us look. `blocked`: something else has the place of a folder."""
     file: str
-    """Relative to the cache's folder."""
+    """Relative to the cache's folder; the folder of an array where the files in it have other names than ours."""
     message: str
     array: str | None = None
     shard: int | None = None
@@ -76,6 +88,25 @@ class VerifyReport:
     seconds: float
     notes: tuple[str, ...]
     """What is sound and yet worth saying."""
+    is_foreign: bool
+    """Whether another program laid an array out anew, so that nothing is mended in this folder."""
+    is_rounded: bool
+    """Whether it came from a lossy archive, so that no teacher says its values again."""
+
+    @property
+    def in_the_way(self) -> tuple[str, ...]:
+        """The folders whose place something else has, or a link to nothing: no file gets there."""
+        folders = (*ARRAYS, QUARANTINE_FOLDER)
+        return tuple(
+            finding.file
+            for finding in self.findings
+            if finding.kind in ("blocked", "elsewhere") and finding.file in folders
+        )
+
+    @property
+    def can_be_laid_out_anew(self) -> bool:
+        """Whether a copy of it, as far as it goes, gets the layout of mocha-pipe."""
+        return self.is_foreign and is_copied(self.findings)
 
 
 def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
@@ -83,28 +114,31 @@ def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
 
     Raises:
         CacheNotFoundError, CacheFormatError: there is no cache that could be checked.
-        CacheCorruptError: the cache's own description is damaged, or the one of an array is missing.
+        CacheCorruptError: the cache's own description is damaged.
+        CacheIncompleteError: it is a link to what is not on this disk.
     """
     started = time.perf_counter()
     cache = RegionCache.open(folder)
-    in_lists, is_aside = _lists(cache)
+    in_lists, is_aside, is_known = _lists(cache)
     findings = [*_table(cache), *_descriptions(cache), *_markers(cache), *in_lists]
     # Without a sound description every shard would seem damaged.
     undescribed = {finding.array for finding in findings}
     arrays = [name for name in (*cache.spec.arrays, "targets") if cache.has(name) and name not in undescribed]
     layouts = {name: cache.rows(name).layout for name in arrays}
-    notes = [
-        f"{name} is {layout.finding}; it can be read, and nothing is written to it; {relayout_advice(str(folder))}"
-        for name, layout in layouts.items()
-        if not layout.is_ours
-    ]
+    foreign = {name: layout for name, layout in layouts.items() if not layout.is_ours}
     findings += _projection(cache, has_targets="targets" in arrays)
     checked = {}
     with tqdm(total=len(arrays) * len(cache.plan), desc="verify", unit="shard", delay=2, disable=not progress) as bar:
         for name in arrays:
-            in_array = list(_array(cache, name, is_aside, bar))
+            in_array = list(_array(cache, name, is_aside, is_known, bar))
             checked[name] = len(cache.plan) - sum(finding.kind in ("missing", "elsewhere") for finding in in_array)
             findings += in_array
+    advice = f"; {relayout_advice(str(folder))}" if is_copied(findings) else ""
+    notes = [
+        f"{name} is {layout.finding}; it can be read, and nothing is written to it"
+        f"{'' if _is_guarded(layout.description) else '; no checksum guards its values'}{advice}"
+        for name, layout in foreign.items()
+    ]
     return VerifyReport(
         findings=tuple(findings),
         arrays=checked,
@@ -113,12 +147,39 @@ def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
         bytes=folder_bytes(folder),
         seconds=round(time.perf_counter() - started, 3),
         notes=tuple(notes),
+        is_foreign=bool(foreign),
+        is_rounded=bool(cache.spec.rounding),
     )
+
+
+def is_copied(findings: Iterable[Finding]) -> bool:
+    """Whether a pull takes what is there of a cache with these faults; it refuses what is damaged."""
+    return all(finding.kind in ("missing", "stale") for finding in findings)
 
 
 def faulty_tables(folder: Path) -> list[str]:
     """The files of the region table that are not those which the cache was made with."""
     return [name for name, digest in RegionCache.open(folder).table_files.items() if _digest(folder / name) != digest]
+
+
+def folder_finding(cache: RegionCache, name: str, array: str | None = None) -> Finding | None:
+    """What hides the files of a folder of the cache, if something does; a folder that is not there hides nothing."""
+    path = cache.path / name
+    kind: Kind = "blocked"
+    try:
+        with reading(path, cache.path):
+            content = {found.name for found in path.iterdir()}
+    except MochaError as error:
+        kind, message = _kind(error), _finding(error)
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        message = "it is a file, and must be a folder"
+    else:
+        if ZARR_2 not in content or DESCRIPTION in content:
+            return None
+        message = "it holds an array in version 2 of Zarr, which mocha-pipe does not read"
+    return Finding(kind=kind, file=name, message=message, array=array)
 
 
 def read_list(path: Path, plan: ShardPlan, shard: int) -> tuple[SetAside, ...]:
@@ -134,13 +195,23 @@ def read_list(path: Path, plan: ShardPlan, shard: int) -> tuple[SetAside, ...]:
     return regions
 
 
-def _array(cache: RegionCache, name: str, is_aside_N: NDArray[np.bool_], bar: "tqdm[NoReturn]") -> Iterator[Finding]:
+def _array(
+    cache: RegionCache,
+    name: str,
+    is_aside_N: NDArray[np.bool_],
+    is_known_N: NDArray[np.bool_],
+    bar: "tqdm[NoReturn]",
+) -> Iterator[Finding]:
     """The shards of one array: bytes, gaps and values of each, then the sizes of all rows."""
     reader = cache.rows(name)
     sizes_N = np.full(cache.plan.rows, np.nan, np.float32)
 
     def found(kind: Kind, shard: int, message: str) -> Finding:
-        return Finding(kind=kind, file=shard_name(name, shard), message=message, array=name, shard=shard)
+        file = shard_name(name, shard)
+        if not reader.layout.is_ours:
+            start, stop = cache.plan.span(shard)
+            file, message = name, f"rows {start} to {stop - 1}: {message}"
+        return Finding(kind=kind, file=file, message=message, array=name, shard=shard)
 
     def look(shard: int) -> RowFacts | MochaError:
         try:
@@ -161,7 +232,7 @@ def _array(cache: RegionCache, name: str, is_aside_N: NDArray[np.bool_], bar: "t
             start, stop = cache.plan.span(shard)
             is_aside = is_aside_N[start:stop]
             for is_wrong, what in (
-                (~facts.is_finite & ~is_aside, "not finite and not set aside"),
+                (~facts.is_finite & ~is_aside & is_known_N[start:stop], "not finite and not set aside"),
                 (is_aside & ~facts.is_empty, "set aside but not empty"),
                 (facts.is_flat, "the same number throughout"),
             ):
@@ -184,10 +255,17 @@ def _table(cache: RegionCache) -> Iterator[Finding]:
     """The region table against the cache's digest, and its keys against boxes, class names and image digests."""
     is_sound = True
     for file, digest in cache.table_files.items():
-        if _digest(cache.path / file) != digest:
-            is_there = os.path.lexists(cache.path / file)
-            message = "is not the file that was written" if is_there else "is missing"
-            yield Finding(kind="damaged", file=file, message=message)
+        message = "is not the file that was written"
+        kind: Kind = "damaged"
+        try:
+            with reading(cache.path / file, cache.path):
+                is_same = file_digest(cache.path / file) == digest
+        except MochaError as error:
+            is_same, kind, message = False, _kind(error), _finding(error)
+        except OSError as error:
+            is_same, message = False, "is missing" if isinstance(error, FileNotFoundError) else first_line(error)
+        if not is_same:
+            yield Finding(kind=kind, file=file, message=message)
             is_sound = False
     if not is_sound:
         return
@@ -205,6 +283,9 @@ def _descriptions(cache: RegionCache) -> Iterator[Finding]:
     """The `zarr.json` of each array, and the list of them in the cache's own."""
     ours = []
     for name in (*cache.spec.arrays, "targets"):
+        if finding := folder_finding(cache, name, array=name):
+            yield finding
+            continue
         if name == "targets" and not cache.has(name) and not done_shards(cache.path / name):
             continue
         file = f"{name}/{DESCRIPTION}"
@@ -228,9 +309,12 @@ def _markers(cache: RegionCache) -> Iterator[Finding]:
     for name in (COMPLETE_NAME, TEACHER_NOTE, LOCK_NAME):
         path = cache.path / name
         try:
-            content = path.read_bytes()
+            with reading(path, cache.path):
+                content = path.read_bytes()
             if name != LOCK_NAME and not isinstance(parse_json(content), dict):
                 raise ValueError
+        except MochaError as error:
+            yield Finding(kind=_kind(error), file=name, message=_finding(error))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -238,9 +322,14 @@ def _markers(cache: RegionCache) -> Iterator[Finding]:
             yield Finding(kind="damaged", file=name, message=message)
 
 
-def _lists(cache: RegionCache) -> tuple[list[Finding], NDArray[np.bool_]]:  # ..., (N,)
-    """The lists of what was set aside, and which rows they name as far as the lists can be read."""
-    findings, is_aside = [], np.zeros(cache.plan.rows, bool)
+def _lists(
+    cache: RegionCache,
+) -> tuple[list[Finding], NDArray[np.bool_], NDArray[np.bool_]]:  # ..., (N,), (N,)
+    """The lists of what was set aside, which rows they name, and of which rows we can know whether they are named."""
+    is_aside, is_known = np.zeros(cache.plan.rows, bool), np.ones(cache.plan.rows, bool)
+    if finding := folder_finding(cache, QUARANTINE_FOLDER):
+        return [finding], is_aside, ~is_known
+    findings = []
     for shard in range(len(cache.plan)):
         path = quarantine_path(cache.path, shard)
         if not os.path.lexists(path):
@@ -250,7 +339,9 @@ def _lists(cache: RegionCache) -> tuple[list[Finding], NDArray[np.bool_]]:  # ..
         except (CacheCorruptError, CacheIncompleteError) as error:
             file = path.relative_to(cache.path).as_posix()
             findings.append(Finding(kind=_kind(error), file=file, message=_finding(error), shard=shard))
-    return findings, is_aside
+            # Rows are not blamed for a list that may be sound.
+            is_known[slice(*cache.plan.span(shard))] = findings[-1].kind == "damaged"
+    return findings, is_aside, is_known
 
 
 def _projection(cache: RegionCache, *, has_targets: bool) -> Iterator[Finding]:
@@ -268,6 +359,18 @@ def _projection(cache: RegionCache, *, has_targets: bool) -> Iterator[Finding]:
         return
     if not is_sound:
         yield Finding(kind="damaged", file=path.name, message=message)
+
+
+def _is_guarded(description: bytes) -> bool:
+    """Whether reading an array, whose description is sound, would tell a flipped bit in a value."""
+    codecs = parse_json(description)["codecs"]
+    if codecs[0]["name"] == "sharding_indexed":
+        codecs = [*codecs, *codecs[0]["configuration"]["codecs"]]
+    for codec in codecs:
+        name = codec["name"].removeprefix("numcodecs.")
+        if name in _CHECKSUMS or (name == "zstd" and codec["configuration"].get("checksum")):
+            return True
+    return False
 
 
 def _kind(error: MochaError) -> Kind:

@@ -29,12 +29,13 @@ def read_attributes(path: Path) -> dict[str, Any]:
 
     Raises:
         CacheNotFoundError: there is no such folder.
+        CacheIncompleteError: the description is a link to what is not on this disk.
         CacheFormatError, CacheCorruptError: as `parse_attributes`.
     """
     if not path.exists():
         raise CacheNotFoundError(f"there is no teacher cache at {path}; make it with `{build_command(path)}`")
     content = b""
-    if (path / DESCRIPTION).is_file():
+    if (path / DESCRIPTION).is_file() or ((path / DESCRIPTION).is_symlink() and not (path / DESCRIPTION).exists()):
         with reading(path / DESCRIPTION, path):
             content = (path / DESCRIPTION).read_bytes()
     return parse_attributes(content, str(path), has_table=os.path.lexists(path / REGIONS_FILE))

@@ -23,6 +23,7 @@ from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.array_layout import require_own_layout
 from mocha_pipe.teacher_cache.store.attributes import read_attributes
 from mocha_pipe.teacher_cache.store.differences import table_differences
+from mocha_pipe.teacher_cache.store.disk import reading
 from mocha_pipe.teacher_cache.store.layout import (
     TEACHER_ARRAYS,
     ShardPlan,
@@ -85,7 +86,12 @@ class RegionCache:
 
         Raises:
             CacheCorruptError: its files are not the ones that the cache was made with.
+            CacheIncompleteError: one of them is a link to what is not on this disk.
         """
+        for path in (self.path / file for file in self.table_files):
+            if os.path.lexists(path):
+                with reading(path, self.path):
+                    path.open("rb").close()
         try:
             table = RegionTable.read(self.path)
         except (DatasetError, OSError) as error:
@@ -235,17 +241,30 @@ class RegionCache:
         )
         return CacheIncompleteError(f"cache {self.path} has no {what} yet; complete it with `{command}`")
 
+    def require_lists(self) -> None:
+        """Refuse a cache whose lists of what was set aside are damaged or lost; the rows are seldom looked at for it.
+
+        Raises:
+            CacheCorruptError: a list is damaged or lost, or the projection is damaged.
+        """
+        self._require_lists(self._projection_if_there(), len(self.quarantine()))
+
+    def _require_lists(self, projection: Projection | None, set_aside: int) -> None:
+        # The projection knows how many rows had numbers. Only where that is another one the rows have to be looked at.
+        if self.has("targets") and (projection is None or projection.rows + set_aside != self.plan.rows):
+            self.require_listed("targets")
+
+    def _projection_if_there(self) -> Projection | None:
+        return self.projection() if (self.path / PROJECTION_NAME).is_file() else None
+
     def info(self) -> dict[str, Any]:
         """What the cache is and how far it has come, as json values.
 
         Raises:
             CacheCorruptError: a description or a list is damaged, or a list is lost.
         """
-        projection = self.projection() if (self.path / PROJECTION_NAME).is_file() else None
-        set_aside = self.quarantine()
-        # The projection knows how many rows had numbers. Only where that is another one the rows have to be looked at.
-        if self.has("targets") and (projection is None or projection.rows + len(set_aside) != self.plan.rows):
-            self.require_listed("targets")
+        projection, set_aside = self._projection_if_there(), self.quarantine()
+        self._require_lists(projection, len(set_aside))
         return {
             "path": str(self.path),
             "complete": self.is_complete,

@@ -11,6 +11,7 @@ from mocha_pipe.teacher_cache.errors import (
     CacheIncompleteError,
     CacheUnreadableError,
     CacheWriteError,
+    away_advice,
     mend_advice,
 )
 
@@ -88,8 +89,7 @@ def make_way(path: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         raise CacheWriteError(
-            f"{path} must be a file of the cache; it is a folder that holds something; move it away with "
-            f"`mv {quoted(path)} {quoted(f'{path}.aside')}` and run the same command again"
+            f"{path} must be a file of the cache; it is a folder that holds something; {away_advice(path)}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mocha_pipe.data.files import json_digest, write_json
 from mocha_pipe.data.parsing import parse_json
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, mend_advice
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheIncompleteError, away_advice, mend_advice
 from mocha_pipe.teacher_cache.store.disk import reading
 
 QUARANTINE_FOLDER = "quarantine"
@@ -56,10 +56,20 @@ def read_set_aside(folder: Path) -> tuple[SetAside, ...]:
     """The regions of all shards that were set aside, by ascending row.
 
     Raises:
-        CacheCorruptError: a file is damaged.
+        CacheCorruptError: a file is damaged, or the system does not let us read it.
+        CacheIncompleteError: the folder of the lists, or one of them, is a link to what is not on this disk.
     """
-    paths = (folder / QUARANTINE_FOLDER).glob("shard-*.json")
-    regions = [region for path in paths if _NAME.fullmatch(path.name) for region in read_quarantine_file(path)]
+    lists = folder / QUARANTINE_FOLDER
+    try:
+        with reading(lists, folder):
+            paths = [path for path in lists.iterdir() if _NAME.fullmatch(path.name)]
+    except CacheIncompleteError:
+        raise
+    except FileNotFoundError:
+        return ()
+    except NotADirectoryError as error:
+        raise CacheCorruptError.of(lists, "it is a file, and must be a folder", away_advice(lists)) from error
+    regions = [region for path in paths for region in read_quarantine_file(path)]
     return tuple(sorted(regions, key=lambda region: region.row))
 
 

@@ -315,7 +315,7 @@ def test_damaged_shard_stops_the_projection(copied: Path, source: DetectionSourc
     content = path.read_bytes()
     path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     with pytest.raises(
-        CacheCorruptError, match=r"visual/c\.1\.0 is damaged: .*; run `mocha-pipe cache verify .* --repair`"
+        CacheCorruptError, match=r"visual/c\.1\.0 is damaged: .*; run `mocha-pipe cache verify .* --repair --data DATA`"
     ):
         helpers.build(source, copied, None, dim=3)
     path.write_bytes(content[:-1])

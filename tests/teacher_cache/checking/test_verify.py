@@ -19,7 +19,13 @@ from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.checking.mending import remove_faults, restore
 from mocha_pipe.teacher_cache.checking.verify import Finding, VerifyReport, verify_cache
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheFormatError, CacheMismatchError
+from mocha_pipe.teacher_cache.errors import (
+    CacheCorruptError,
+    CacheFormatError,
+    CacheIncompleteError,
+    CacheMismatchError,
+    CacheWriteError,
+)
 from mocha_pipe.teacher_cache.store.array_layout import read_layout
 from mocha_pipe.teacher_cache.store.attributes import parse_attributes
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache
@@ -35,6 +41,8 @@ from mocha_pipe.teacher_cache.store.layout import (
 from mocha_pipe.teacher_cache.store.quarantine import quarantine_path, read_quarantine_file, write_set_aside
 from mocha_pipe.teacher_cache.store.reader import ShardRows
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
+from tests.shared import as_nobody
+from tests.teacher_cache.foreign import lay_out_anew
 
 ROWS, SHARD_ROWS, DIMS = 85, 64, {"hidden": 4, "visual": 3, "targets": 2}
 PLAN = ShardPlan(ROWS, SHARD_ROWS)  # two chunks and one
@@ -450,6 +458,106 @@ def test_a_description_that_was_edited_is_refused(copied: Path) -> None:
     )
 
 
+# --- what hides files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["build.lock", "complete.json", "images.parquet", "regions.parquet", "hidden/c.0.0"])
+def test_a_link_to_nothing_is_elsewhere(copied: Path, file: str) -> None:
+    (copied / file).unlink(missing_ok=True)
+    (copied / file).symlink_to("../gone")
+    assert findings_of(copied) == [("elsewhere", file, "it is a link to ../gone, which is not there")]
+
+
+@pytest.mark.parametrize("name", [*ARRAYS, "quarantine"])
+def test_a_folder_that_is_a_link_to_nothing_is_elsewhere(copied: Path, name: str) -> None:
+    shutil.rmtree(copied / name)
+    (copied / name).symlink_to("../gone")
+    report = verify_cache(copied)
+    assert findings_of(copied) == [("elsewhere", name, "it is a link to ../gone, which is not there")]
+    assert report.in_the_way == (name,)
+
+
+@pytest.mark.parametrize("name", [*ARRAYS, "quarantine"])
+def test_a_file_in_place_of_a_folder_is_named_and_moved_by_hand(copied: Path, name: str) -> None:
+    shutil.rmtree(copied / name)
+    (copied / name).write_text("mine")
+    report = verify_cache(copied)
+    assert findings_of(copied) == [("blocked", name, "it is a file, and must be a folder")]
+    with pytest.raises(CacheWriteError) as refused:
+        remove_faults(copied, report)
+    assert str(refused.value) == (
+        f"{copied}/{name} is not the folder of a cache: it is a file, and must be a folder; move it away with "
+        f"`mv {copied}/{name} {copied}/{name}.aside` and run the same command again"
+    )
+    assert (copied / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_in_version_2_of_zarr_is_named(copied: Path, name: str) -> None:
+    shutil.rmtree(copied / name)
+    (copied / name).mkdir()
+    (copied / name / ".zarray").write_text("{}")
+    message = "it holds an array in version 2 of Zarr, which mocha-pipe does not read"
+    assert findings_of(copied) == [("blocked", name, message)]
+
+
+@pytest.mark.parametrize("name", ["quarantine", "quarantine/shard-0.json"])
+def test_rows_are_not_blamed_for_lists_that_cannot_be_read(copied: Path, name: str) -> None:
+    (copied / name).chmod(0)
+    with as_nobody(copied):
+        assert findings_of(copied) == [("unreadable", name, "cannot be read (Permission denied)")]
+    (copied / name).chmod(0o755)
+
+
+def test_the_description_may_be_elsewhere(copied: Path) -> None:
+    (copied / "zarr.json").unlink()
+    (copied / "zarr.json").symlink_to("../gone")
+    with pytest.raises(CacheIncompleteError) as caught:
+        verify_cache(copied)
+    assert str(caught.value) == (
+        f"{copied}/zarr.json is a link to ../gone, which is not there; fetch the content with the program that keeps "
+        f"it, such as `git annex get {copied}` or `dvc pull`, or from a sound copy with `mocha-pipe cache pull SOURCE "
+        f"{copied}`"
+    )
+
+
+# --- other layouts ----------------------------------------------------------------------------------------------------
+
+
+def test_of_an_array_in_another_layout_the_folder_and_the_rows_are_named(copied: Path) -> None:
+    lay_out_anew(copied, "zarr's own", "targets")
+    (copied / "targets/c/4/0").unlink()
+    report = verify_cache(copied)
+    assert [(found.kind, found.file, found.message) for found in report.findings] == [
+        ("missing", "targets", "rows 64 to 84: not computed yet")
+    ]
+    assert report.can_be_laid_out_anew
+    assert f"`mocha-pipe cache pull {copied} {copied}-2`" in report.notes[0]
+    content = (copied / "targets/c/0/0").read_bytes()
+    (copied / "targets/c/0/0").write_bytes(content[: len(content) // 2])
+    report = verify_cache(copied)
+    assert [(found.kind, found.file) for found in report.findings] == [("damaged", "targets"), ("missing", "targets")]
+    assert not report.can_be_laid_out_anew
+    assert "cache pull" not in report.notes[0], "a pull refuses what is damaged"
+
+
+@pytest.mark.parametrize(
+    ("layout", "is_guarded"), [("zarr's own", False), ("narrow chunks", False), ("big-endian", True)]
+)
+def test_a_layout_without_checksums_is_told(copied: Path, layout: str, is_guarded: bool) -> None:
+    lay_out_anew(copied, layout, "visual")
+    (note,) = verify_cache(copied).notes
+    assert ("nothing is written to it; no checksum guards its values; copy it into" in note) is not is_guarded
+
+
+def test_a_layout_that_lost_its_attributes_is_not_repaired(copied: Path) -> None:
+    lay_out_anew(copied, "zarr's own", "targets")
+    path = copied / "targets/zarr.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "attributes": {}}))
+    with pytest.raises(CacheFormatError, match="nothing is written to an array in another layout"):
+        remove_faults(copied, report_of(copied))
+
+
 # --- repair -----------------------------------------------------------------------------------------------------------
 
 FAULTS: dict[str, tuple[Callable[[Path], object], set[str], int]] = {
@@ -564,7 +672,7 @@ def test_a_table_that_another_parquet_writer_wrote_is_a_table_too(small: Small, 
     table = RegionTable.build(small.source)
     report = VerifyReport(
         findings=(Finding(kind="damaged", file="regions.parquet", message=""),),
-        arrays={}, rows=0, set_aside=0, bytes=0, seconds=0, notes=(),
+        arrays={}, rows=0, set_aside=0, bytes=0, seconds=0, notes=(), is_foreign=False, is_rounded=False,
     )  # fmt: skip
     write_table_files(copied, {"images.parquet": "0" * 32, "regions.parquet": "0" * 32})
     assert [finding.message for finding in verify_cache(copied).findings] == 2 * ["is not the file that was written"]

@@ -182,7 +182,9 @@ def test_what_is_damaged_here_is_not_pushed(
     tools.flip(full / name, position)
     with pytest.raises(CacheCorruptError) as refused:
         push(full, f"{place}/coco")
-    assert str(refused.value) == (f"{full}/{name} is damaged: {finding}; run `mocha-pipe cache verify {full} --repair`")
+    assert str(refused.value) == (
+        f"{full}/{name} is damaged: {finding}; run `mocha-pipe cache verify {full} --repair --data DATA`"
+    )
     assert name not in tools.remote(place)
 
 

@@ -41,7 +41,7 @@ def copied(aside: Path, tmp_path: Path) -> Path:
 
 
 def lost(cache: Path, name: str, rows: str = "7 rows (the first is 49) are") -> str:
-    remedy = f"run `mocha-pipe cache verify {cache} --repair`"
+    remedy = f"run `mocha-pipe cache verify {cache} --repair --data DATA`"
     return f"{cache}/{name} is damaged: {rows} not finite and not set aside; {remedy}"
 
 
@@ -104,7 +104,7 @@ def test_a_list_that_got_lost_at_one_end_is_named_or_comes_back(aside: Path, cop
         push(copied, f"{place}/coco")
     assert str(refused.value) == (
         f"{copied}/quarantine/shard-1.json is damaged: it is missing, and 7 rows (the first is 49) are not finite and "
-        f"not set aside; run `mocha-pipe cache verify {copied} --repair`"
+        f"not set aside; run `mocha-pipe cache verify {copied} --repair --data DATA`"
     )
     assert pull(f"{place}/coco", copied).files == 1
     assert path.read_bytes() == content

@@ -82,7 +82,7 @@ def test_repair_deletes_nothing_that_the_source_lacks(finished: Path, copied: Pa
         pull(f"{place}/coco", copied, repair=True)
     assert str(refused.value) == (
         f"{copied}/hidden/c.1.0 is damaged: it is at fault, and {place}/coco has no other; run "
-        f"`mocha-pipe cache verify {copied} --repair`"
+        f"`mocha-pipe cache verify {copied} --repair --data DATA`"
     )
     assert tools.content(copied) == content
 
@@ -133,7 +133,7 @@ def test_rows_that_are_not_those_of_the_sender_are_noticed(
         pull(str(finished), copied)
     assert str(refused.value) == (
         f"{copied}/hidden/c.1.0 is damaged: its rows are not those of {finished}; run "
-        f"`mocha-pipe cache verify {copied} --repair`"
+        f"`mocha-pipe cache verify {copied} --repair --data DATA`"
     )
 
 

@@ -119,7 +119,8 @@ def test_array_without_description(copied: Path) -> None:
     with pytest.raises(CacheCorruptError) as caught:
         RegionCache.open(copied).missing_teacher_shards()
     assert str(caught.value) == (
-        f"{copied}/visual/zarr.json is damaged: it is missing; run `mocha-pipe cache verify {copied} --repair`"
+        f"{copied}/visual/zarr.json is damaged: it is missing; "
+        f"run `mocha-pipe cache verify {copied} --repair --data DATA`"
     )
 
 
@@ -168,7 +169,7 @@ def test_table_of_another_cache(copied: Path, helpers: SimpleNamespace, tmp_path
         _ = RegionCache.open(copied).table
     assert str(caught.value) == (
         f"the region table in {copied} is damaged: it is of other regions (digest {other.digest}, expected {digest}); "
-        f"run `mocha-pipe cache verify {copied} --repair`"
+        f"run `mocha-pipe cache verify {copied} --repair --data DATA`"
     )
 
 

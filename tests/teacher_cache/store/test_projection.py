@@ -208,7 +208,7 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CacheCorruptError) as caught:
         Projection.load(path)
     assert str(caught.value).startswith(f"{path} is damaged: ")
-    assert str(caught.value).endswith(f"; run `mocha-pipe cache verify {tmp_path} --repair`")
+    assert str(caught.value).endswith(f"; run `mocha-pipe cache verify {tmp_path} --repair --data DATA`")
 
 
 def test_other_safetensors_file_is_refused(tmp_path: Path) -> None:

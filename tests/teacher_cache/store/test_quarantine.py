@@ -60,7 +60,8 @@ def test_a_damaged_list_is_refused(tmp_path: Path, damage: str) -> None:
     with pytest.raises(CacheCorruptError) as caught:
         read_set_aside(tmp_path)
     assert str(caught.value) == (
-        f"{path} is damaged: it is not the list that was written; run `mocha-pipe cache verify {tmp_path} --repair`"
+        f"{path} is damaged: it is not the list that was written; "
+        f"run `mocha-pipe cache verify {tmp_path} --repair --data DATA`"
     )
 
 

@@ -127,7 +127,7 @@ def test_truncated_shard_is_named(array: Path, size: int) -> None:
         with pytest.raises(CacheCorruptError) as caught:
             read()
         assert str(caught.value) == (
-            f"{path} is damaged: {finding}; run `mocha-pipe cache verify {array.parent} --repair`"
+            f"{path} is damaged: {finding}; run `mocha-pipe cache verify {array.parent} --repair --data DATA`"
         )
 
 
@@ -388,7 +388,8 @@ def test_something_else_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CacheCorruptError) as caught:
             ShardRows(tmp_path / name, PLAN)
         assert str(caught.value) == (
-            f"{tmp_path / name}/zarr.json is damaged: {finding}; run `mocha-pipe cache verify {tmp_path} --repair`"
+            f"{tmp_path / name}/zarr.json is damaged: {finding}; "
+            f"run `mocha-pipe cache verify {tmp_path} --repair --data DATA`"
         )
 
 

@@ -184,7 +184,10 @@ def test_a_damaged_file_is_refused_at_once(copied: Path, shard: int, place: int)
     finding = "its index fails the checksum" if place < 0 else "chunk 0 fails its checksum"
     with pytest.raises(CacheCorruptError) as caught:
         RegionCache.open(copied).targets()
-    assert str(caught.value) == f"{path} is damaged: {finding}; run `mocha-pipe cache verify {copied} --repair`"
+    assert (
+        str(caught.value)
+        == f"{path} is damaged: {finding}; run `mocha-pipe cache verify {copied} --repair --data DATA`"
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 1, 300, -1])
