@@ -30,6 +30,7 @@ from mocha_pipe.pipeline.settings.sections import RunConfig
 
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.distillation import DistillInputs
+    from mocha_pipe.teacher_cache.store.cache import RegionCache
     from mocha_pipe.teacher_cache.teachers.base import Teacher
 
 
@@ -95,10 +96,18 @@ def build_teacher_cache(
     # build_cache itself refuses, resumes or adapts what lies in the folder, and it sees a shard that is gone.
     done = run_shared_stage(
         folder, identity, work, again=settings.retry_failed,
-        is_whole=lambda: inputs.is_first_rank() and RegionCache.open(folder).is_complete,
+        is_whole=lambda: inputs.is_first_rank() and _is_whole(RegionCache.open(folder)),
     )  # fmt: skip
     nothing = dict.fromkeys(("embedded", "reused", "duplicates", "computed_shards"), 0) | {"forecast": None}
     return replace(done, outputs={**done.outputs, **nothing}) if done.skipped else done
+
+
+def _is_whole(cache: "RegionCache") -> bool:
+    """Whether nothing is left to build; a cache whose lists of what was set aside are lost is refused."""
+    if not cache.is_complete:
+        return False
+    cache.require_lists()
+    return True
 
 
 def _itself(teacher: "Teacher") -> "Teacher":

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zarr
 from typer.testing import CliRunner, Result
 
 from mocha_pipe.pipeline.cli.main import app
+from tests.teacher_cache.foreign import lay_out_anew
 
 Command = Callable[..., Result]
 pytestmark = pytest.mark.usefixtures("one_teacher")
@@ -43,7 +45,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 }
 HARMLESS = {
     ("build.lock", "truncated"), ("build.lock", "emptied"), ("build.lock", "deleted"), ("complete.json", "deleted"),
-    ("build.lock", "flipped"), ("build.lock", "a dangling link"), ("complete.json", "a dangling link"),
+    ("build.lock", "flipped"),
 }  # fmt: skip
 
 
@@ -82,6 +84,90 @@ CASES = [
     if which == "from a sound copy" or damage != "a dangling link"  # its content may be sound, elsewhere
     if which == "with the pictures" or damage not in ("truncated", "emptied")  # one of a kind is enough
 ]
+
+
+def advised(command: Command, cache: Path) -> list[str]:
+    """What verify says to type, after its findings."""
+    found = command("cache", "verify", cache)
+    assert found.exit_code == 1
+    return [line.partition(": ")[2] for line in found.stderr.splitlines()]
+
+
+def type_all(command: Command, lines: list[str], source: Path) -> None:
+    for line in lines:
+        typed = command(*(str(source) if word == "SOURCE" else word for word in shlex.split(line)[1:]))
+        assert typed.exit_code == 0, typed.stderr
+
+
+def test_a_foreign_layout_with_something_missing_is_copied(
+    command: Command, places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(places[1], tmp_path / "cache"))
+    lay_out_anew(cache, "zarr's own", "targets")
+    (cache / "targets/c/0/0").unlink()
+    pull, copy, complete = advised(command, cache)
+    assert pull == complete == f"mocha-pipe cache pull SOURCE {cache}-2"
+    assert copy == f"mocha-pipe cache pull {cache} {cache}-2"
+    for lines in ([pull], [copy, complete]):
+        type_all(command, lines, places[1])
+        assert content_of(Path(f"{cache}-2")) == content_of(places[1])
+        shutil.rmtree(f"{cache}-2")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a row without numbers", "a row of zeros"])
+def test_a_foreign_layout_with_damage_is_replaced_by_a_sound_copy(
+    command: Command, places: tuple[Path, Path], tmp_path: Path, damage: str
+) -> None:
+    cache = Path(shutil.copytree(places[1], tmp_path / "cache"))
+    lay_out_anew(cache, "zarr's own", "targets")
+    if damage == "truncated":
+        DAMAGES[damage](cache / "targets/c/0/0")
+    else:
+        zarr.open_array(cache / "targets")[0] = 0 if "zeros" in damage else float("nan")
+    lines = advised(command, cache)
+    assert lines == [f"mocha-pipe cache pull SOURCE {cache}-2"]
+    type_all(command, lines, places[1])
+    assert content_of(Path(f"{cache}-2")) == content_of(places[1])
+
+
+def test_what_was_rounded_is_pulled_again(command: Command, places: tuple[Path, Path], tmp_path: Path) -> None:
+    archive, cache = tmp_path / "archive", tmp_path / "cache"
+    assert command("cache", "compact", places[1], archive, "--lossy").exit_code == 0
+    assert command("cache", "pull", archive, cache).exit_code == 0
+    flip(cache / "hidden/c.0.0")
+    lines = advised(command, cache)
+    assert lines == [f"mocha-pipe cache pull SOURCE {cache} --repair"]
+    type_all(command, lines, archive)
+    assert command("cache", "verify", cache).exit_code == 0
+
+
+def test_what_has_the_place_of_a_folder_is_moved(command: Command, places: tuple[Path, Path], tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(places[1], tmp_path / "cache"))
+    shutil.rmtree(cache / "hidden")
+    (cache / "hidden").write_text("mine")
+    found = command("cache", "verify", cache)
+    assert found.stderr == (
+        f"move away what has the place of a folder, and verify again: mv {cache}/hidden {cache}/hidden.aside\n"
+    )
+    (cache / "hidden").rename(cache / "hidden.aside")
+    type_all(command, advised(command, cache)[1:], places[1])
+    (cache / "hidden.aside").unlink()
+    assert content_of(cache) == content_of(places[1])
+
+
+@pytest.mark.parametrize("damage", ["deleted", "truncated"])
+def test_a_build_does_not_pass_over_lists_that_are_lost(
+    command: Command, places: tuple[Path, Path], tmp_path: Path, damage: str
+) -> None:
+    pictures, sound = places
+    cache = Path(shutil.copytree(sound, tmp_path / "cache"))
+    DAMAGES[damage](cache / "quarantine/shard-0.json")
+    info = command("cache", "info", cache)
+    assert info.exit_code == 2
+    assert info.stderr.endswith(f"; run `mocha-pipe cache verify {cache} --repair --data DATA`\n")
+    data = ["--data", pictures / "data.yaml", "--teacher", "miniature", "--dim", 8]
+    build = command("cache", "build", "--cache", cache, *data)
+    assert (build.exit_code, build.stderr.splitlines()[-1]) == (2, info.stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize(("file", "damage", "which"), CASES)
