@@ -18,10 +18,12 @@ from mocha_pipe.teacher_cache.errors import (
     CacheIncompleteError,
     CacheMismatchError,
     CacheNotFoundError,
+    CacheUnreadableError,
 )
 from mocha_pipe.teacher_cache.projecting.whitening import whiten
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import shard_path
+from tests.shared import as_nobody
 
 
 @pytest.fixture
@@ -159,6 +161,17 @@ def test_teacher_and_regions_are_listed_together(finished: Path, helpers: Simple
         finished,
         "dtype differs: cache has 'float32', expected 'bfloat16'; 1 box removed (cache has 85 regions, expected 84)",
     )
+
+
+@pytest.mark.parametrize("file", ["images.parquet", "regions.parquet"])
+def test_a_table_that_is_elsewhere_or_of_others_is_not_called_damaged(copied: Path, file: str) -> None:
+    (copied / file).chmod(0)
+    with as_nobody(copied), pytest.raises(CacheUnreadableError, match=f"{file} cannot be read .*`chmod -R a"):
+        _ = RegionCache.open(copied).table
+    (copied / file).unlink()
+    (copied / file).symlink_to("../gone")
+    with pytest.raises(CacheIncompleteError, match=f"{file} is a link to ../gone, which is not there; fetch"):
+        _ = RegionCache.open(copied).table
 
 
 def test_table_of_another_cache(copied: Path, helpers: SimpleNamespace, tmp_path: Path) -> None:

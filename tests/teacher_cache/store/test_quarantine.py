@@ -15,11 +15,12 @@ from mocha_pipe.data.files import json_digest
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building import build, embed
-from mocha_pipe.teacher_cache.errors import CacheCorruptError
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheIncompleteError, CacheUnreadableError
 from mocha_pipe.teacher_cache.projecting.whitening import whiten
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.quarantine import SetAside, quarantine_path, read_set_aside, write_set_aside
 from mocha_pipe.teacher_cache.teachers.base import RegionEmbeddings
+from tests.shared import as_nobody
 
 BROKEN = "image012.png"
 ROWS = tuple(range(34, 38))  # its boxes, in the second of three shards
@@ -62,6 +63,29 @@ def test_a_damaged_list_is_refused(tmp_path: Path, damage: str) -> None:
     assert str(caught.value) == (
         f"{path} is damaged: it is not the list that was written; "
         f"run `mocha-pipe cache verify {tmp_path} --repair --data DATA`"
+    )
+
+
+def test_lists_that_cannot_be_seen_are_not_taken_for_none(tmp_path: Path) -> None:
+    lists = tmp_path / "quarantine"
+    assert read_set_aside(tmp_path) == ()
+    lists.write_text("mine")
+    with pytest.raises(CacheCorruptError) as caught:
+        read_set_aside(tmp_path)
+    assert str(caught.value) == (
+        f"{lists} is damaged: it is a file, and must be a folder; move it away with `mv {lists} {lists}.aside` and run "
+        "the same command again"
+    )
+    lists.unlink()
+    lists.symlink_to("gone")
+    with pytest.raises(CacheIncompleteError, match="quarantine is a link to gone, which is not there; fetch"):
+        read_set_aside(tmp_path)
+    lists.unlink()
+    lists.mkdir(mode=0)
+    with as_nobody(tmp_path), pytest.raises(CacheUnreadableError) as refused:
+        read_set_aside(tmp_path)
+    assert str(refused.value) == (
+        f"{lists} cannot be read (Permission denied); let its owner run `chmod -R a+rX {tmp_path}`"
     )
 
 
