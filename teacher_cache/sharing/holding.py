@@ -231,7 +231,7 @@ class Holding(CacheFiles):
         if mine == theirs:
             return
         for side, listed in ((source, theirs), (self, mine)):
-            unlisted = side._empty_rows(shard) - listed.keys()
+            unlisted = side.empty_rows(shard) - listed.keys()
             if side is self and unlisted == theirs.keys() - mine.keys() and list_name(shard) not in self.files:
                 return  # our list got lost, and comes back
             if unlisted:
@@ -243,7 +243,7 @@ class Holding(CacheFiles):
             f"again what had failed; {remedy}"
         )
 
-    def _empty_rows(self, shard: int) -> set[int]:
+    def empty_rows(self, shard: int) -> set[int]:
         """Rows of a shard that is there without numbers."""
         array = next(array for array in reversed(self.arrays) if array in self.dims and self.has_shard(array, shard))
         name = shard_name(array, shard)
