@@ -15,7 +15,12 @@ from pathlib import Path
 from mocha_pipe.data.errors import quoted
 from mocha_pipe.teacher_cache.checking.mending import faulty_names
 from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, faulty_tables, verify_cache
-from mocha_pipe.teacher_cache.errors import CacheIncompleteError, CacheNotFoundError, CacheWriteError
+from mocha_pipe.teacher_cache.errors import (
+    CacheCorruptError,
+    CacheIncompleteError,
+    CacheNotFoundError,
+    CacheWriteError,
+)
 from mocha_pipe.teacher_cache.sharing.confirm import confirm_received, confirm_sent
 from mocha_pipe.teacher_cache.sharing.founding import adopt, claim, present, restore
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
@@ -108,8 +113,9 @@ def merge(into: Path, sources: Sequence[str], *, progress: bool = False) -> Tran
     assert sources
     found = [_source(open_place(source)) for source in sources]
     with closing(Transfer("merge", progress=progress)) as transfer:
-        for source in found:
-            report = _receive(transfer, source, into, "teacher", "merge only parts of one cache")
+        for source in found:  # what one of them lacks, the next one may have
+            is_last = source is found[-1]
+            report = _receive(transfer, source, into, "teacher", "merge only parts of one cache", is_last=is_last)
     return report
 
 
@@ -146,6 +152,8 @@ def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> Tra
     restore(transfer, source, place, partial(send_units, source, place, (DESCRIPTION,)))
     there = Holding.at(place) or claim(transfer, source, place)
     there.require_own_layout()
+    for name in there.in_the_way:
+        raise there.damaged(name, "it is a folder")
     place = there.place  # an archive takes no file of a cache
     send = partial(send_units, source, place, there.replaceable)
     has_targets = source.has_current_targets
@@ -173,9 +181,16 @@ def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> Tra
 
 
 def _receive(
-    transfer: Transfer, source: Holding, folder: Path, part: Part, remedy: str, *, repair: bool = False
+    transfer: Transfer,
+    source: Holding,
+    folder: Path,
+    part: Part,
+    remedy: str,
+    *,
+    repair: bool = False,
+    is_last: bool = True,
 ) -> TransferReport:
-    """Copy a part of a cache into a local folder."""
+    """Copy a part of a cache into a local folder, from the only source or from the last one unless told otherwise."""
     with disk_errors(folder):
         transfer.arrived += adopt(source, folder)
         restore(transfer, source, Place(str(folder)), partial(fetch_units, source, folder, (DESCRIPTION,), {}))
@@ -203,6 +218,10 @@ def _receive(
             make_way(folder / name)
         if left := sorted(name for name in {*faults} - {*transfer.arrived} if os.path.lexists(folder / name)):
             raise there.damaged(left[0], f"it is at fault, and {source.place.url} has no other")
+        whole = present(there.place)
+        if is_last and whole.in_the_way:
+            advice = f"run `mocha-pipe cache pull {quoted(source.place.url)} {quoted(str(folder))} --repair`"
+            raise CacheCorruptError.of(f"{there.place.url}/{whole.in_the_way[0]}", "it is a folder", advice)
         with suppress(OSError):  # a complete copy may be one that nobody can write; readers then look for the arrays
             consolidate(folder)
         return _report(transfer, present(there.place), part)

@@ -50,14 +50,14 @@ class Holding(CacheFiles):
 
     def __init__(self, place: Place, *, description: bytes | None = None, distrusted: Collection[str] = ()) -> None:
         """Use `at`."""
-        listed = place.entries()[0]
+        listed, folders_listed = place.entries()
         if description is None:
             description = place.read(DESCRIPTION) if DESCRIPTION in listed or REGIONS_FILE not in listed else b""
         self.place = as_cache(place, description)
         if self.place is not place:
             place = self.place
             description = place.read(DESCRIPTION)
-            listed = place.entries()[0]
+            listed, folders_listed = place.entries()
         self.description = description
         attributes = parse_attributes(description, place.url, has_table=REGIONS_FILE in listed)
         self.spec = TeacherSpec.from_json(attributes["teacher"])
@@ -69,10 +69,14 @@ class Holding(CacheFiles):
         self.table_files: dict[str, str] = attributes["table_files"]
         self.plan = ShardPlan(attributes["rows"], attributes["rows_per_shard"])
         beside = {folder: place.entries(folder) for folder in (*self.arrays, QUARANTINE_FOLDER)}
-        for folder, (files, _) in beside.items():
+        for folder, (files, folders) in beside.items():
             listed |= {f"{folder}/{name}": size for name, size in files.items()}
-        known = {name: listed[name] for name in self._known_names() if name in listed}
-        self.replaceable = frozenset(known) | frozenset(distrusted)
+            folders_listed += [f"{folder}/{name}" for name in folders]
+        names = [*self._known_names()]
+        known = {name: listed[name] for name in names if name in listed}
+        self.in_the_way = tuple(name for name in names if name in {*folders_listed} - listed.keys())
+        """Names of files that a folder has."""
+        self.replaceable = frozenset(known) | frozenset(distrusted) | frozenset(self.in_the_way)
         """Names that something has, sound or not."""
         self.files = {name: size for name, size in known.items() if name not in distrusted}
         """Size in bytes of each file of the cache that is there, by name."""
