@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.errors import MochaError, quoted
 from mocha_pipe.data.files import bytes_digest
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, read_list
@@ -23,7 +23,10 @@ from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.array_layout import (
     DESCRIPTION,
+    LAID_OUT_ANEW,
+    V2_DESCRIPTIONS,
     ArrayLayout,
+    foreign_array,
     judge_array,
     require_own_layout,
 )
@@ -82,9 +85,14 @@ class Holding(CacheFiles):
         """Size in bytes of each file of the cache that is there, by name."""
         self.layouts: dict[str, ArrayLayout] = {}
         """Of each array that has a description."""
-        for array, (files, folders) in beside.items():
-            if array in self.arrays and f"{array}/{DESCRIPTION}" in self.files:
+        self.beyond_us: dict[str, str] = {}
+        """How another program laid out an array that cannot be read as one of this cache, in words."""
+        for array in self.arrays:
+            files, folders = beside[array]
+            if f"{array}/{DESCRIPTION}" in self.files:
                 self.layouts[array] = self._judge(array, {**files, **dict.fromkeys(folders, 0)})
+            elif found := [name for name in V2_DESCRIPTIONS if name in files]:
+                self.beyond_us[array] = f"{LAID_OUT_ANEW}: Zarr v2 ({found[0]}), which mocha-pipe does not read"
         self.dims = {**self.spec.arrays}
         """Width of each array; `targets` is among them from its first file on."""
         if (layout := self.layouts.get("targets")) and layout.kind != "unreadable":
@@ -149,6 +157,12 @@ class Holding(CacheFiles):
         """
         for array, layout in self.layouts.items():
             require_own_layout(self.place.url, array, layout)
+        for array, finding in self.beyond_us.items():
+            where = f"{self.place.url}/{array}"
+            # Out of the cache: arrays in there, of any name, are listed for other readers.
+            move = f"mv {quoted(where)} {quoted(f'{self.place.url}-{array}')}"
+            away = f"move it away with `{move}`" if self.place.path is not None else "remove it there"
+            raise foreign_array(where, finding, f"{away} and run the same command again")
 
     def has_shard(self, array: str, shard: int) -> bool:
         """Whether a shard's file is there in its full size."""
@@ -273,7 +287,10 @@ class Holding(CacheFiles):
         description = self.place.read(f"{array}/{DESCRIPTION}")
         layout = judge_array(description, lambda: beside, self.plan, self.spec.arrays.get(array))
         if array == "targets" and layout.dim and "projection_digest" not in layout.attributes:
-            return replace(layout, kind="unreadable", finding="it does not name the projection of the targets")
+            finding = "it does not name the projection of the targets"
+            if layout.kind == "foreign":
+                self.beyond_us[array] = f"{layout.finding}; {finding}"
+            return replace(layout, kind="unreadable", finding=finding)
         return layout
 
     def _show_as_ours(self, array: str, layout: ArrayLayout) -> None:
