@@ -22,7 +22,7 @@ from mocha_pipe.teacher_cache.errors import (
     CacheWriteError,
 )
 from mocha_pipe.teacher_cache.sharing.confirm import confirm_received, confirm_sent
-from mocha_pipe.teacher_cache.sharing.founding import adopt, claim, present, restore
+from mocha_pipe.teacher_cache.sharing.founding import adopt, claim, present, require_folders, restore
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.places.hub import HubPlace
 from mocha_pipe.teacher_cache.sharing.places.place import Place
@@ -48,6 +48,7 @@ from mocha_pipe.teacher_cache.store.claims import LOCK_NAME, ShardClaims
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
 from mocha_pipe.teacher_cache.store.disk import disk_errors, make_way
 from mocha_pipe.teacher_cache.store.layout import sweep_stale
+from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
 from mocha_pipe.teacher_cache.teachers.config import TEACHER_NOTE
 
 
@@ -149,6 +150,7 @@ def mirror(url: str, root: Path, *, progress: bool = False) -> Path:
 
 def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> TransferReport:
     """Copy a local cache to a URL."""
+    has_targets = source.has_current_targets
     restore(transfer, source, place, partial(send_units, source, place, (DESCRIPTION,)))
     there = Holding.at(place) or claim(transfer, source, place)
     there.require_own_layout()
@@ -156,7 +158,6 @@ def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> Tra
         raise there.damaged(name, "it is a folder")
     place = there.place  # an archive takes no file of a cache
     send = partial(send_units, source, place, there.replaceable)
-    has_targets = source.has_current_targets
     there.require_fit(source, remedy, with_targets=has_targets)
     if any(name not in there.files for name in TABLE) and there.table_files != source.table_files:
         raise CacheIncompleteError(
@@ -191,18 +192,24 @@ def _receive(
     is_last: bool = True,
 ) -> TransferReport:
     """Copy a part of a cache into a local folder, from the only source or from the last one unless told otherwise."""
+    # A source that is refused must not leave a half cache in a new folder.
+    source.require_readable(source.spec.arrays if part == "teacher" else source.arrays)
+    has_targets = part != "teacher" and source.has_current_targets
+    subfolders = [folder / name for name in (*source.arrays, QUARANTINE_FOLDER)]
     with disk_errors(folder):
+        require_folders(subfolders)
         transfer.arrived += adopt(source, folder)
         restore(transfer, source, Place(str(folder)), partial(fetch_units, source, folder, (DESCRIPTION,), {}))
         sweep_stale(folder)
         faults = faulty_names(verify_cache(folder)) if repair else faulty_tables(folder)
         there = present(Place(str(folder)), faults)
         there.require_own_layout()
-        source.require_readable(source.spec.arrays if part == "teacher" else source.arrays)
         sums: dict[str, bytes] = {}
         fetch = partial(fetch_units, source, folder, there.replaceable, sums)
-        has_targets = part != "teacher" and source.has_current_targets
         there.require_fit(source, remedy, with_targets=has_targets)
+        for path in subfolders:
+            if path.is_symlink() and not path.exists():  # it holds nothing
+                make_way(path)
         transfer.run([identity_units(source, there)], source, fetch)
         if has_targets:
             transfer.run(projection_units(source, there, part), source, fetch)

@@ -16,7 +16,7 @@ from mocha_pipe.data.errors import MochaError, quoted
 from mocha_pipe.data.files import bytes_digest
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, read_list
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheIncompleteError, CacheMismatchError
 from mocha_pipe.teacher_cache.sharing.archived import as_cache
 from mocha_pipe.teacher_cache.sharing.cache_files import CacheFiles
 from mocha_pipe.teacher_cache.sharing.places.place import Place
@@ -33,6 +33,7 @@ from mocha_pipe.teacher_cache.store.array_layout import (
 from mocha_pipe.teacher_cache.store.attributes import parse_attributes
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
 from mocha_pipe.teacher_cache.store.differences import table_differences
+from mocha_pipe.teacher_cache.store.disk import reading
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_name, shard_size
 from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER, SetAside, rows_in_words
 
@@ -192,6 +193,28 @@ class Holding(CacheFiles):
         names = {*self.identity, TARGETS_DESCRIPTION, PROJECTION_NAME}
         return names <= self.files.keys() and all(self.num_done(array) == len(self.plan) for array in self.arrays)
 
+    def damage(self) -> list[str]:
+        """What is at fault and what mends it, as far as listings, descriptions and the lists of regions show."""
+        found = dict.fromkeys(self.in_the_way, "it is a folder")
+        for array, layout in self.layouts.items():
+            if layout.kind == "unreadable":
+                found[f"{array}/{DESCRIPTION}"] = layout.finding
+        for name in self.identity:
+            if name not in self.files:
+                found.setdefault(name, "it is missing")
+        for shard in range(len(self.plan)):
+            try:
+                self.set_aside(shard)
+            except CacheCorruptError as error:
+                found[list_name(shard)] = error.finding
+        if not found and not self.beyond_us and self.is_complete and self.place.path is not None:
+            try:  # rows without numbers show that a list got lost
+                RegionCache.open(self.place.path).info()
+            except (CacheCorruptError, CacheIncompleteError) as error:
+                return [str(error)]
+        foreign = [f"{array}: {finding}" for array, finding in self.beyond_us.items()]
+        return [*(str(self.damaged(name, finding)) for name, finding in found.items()), *foreign]
+
     @cached_property
     def projection_digest(self) -> str | None:
         """Digest of the projection that its targets belong to, or would; None where there is none yet."""
@@ -206,7 +229,8 @@ class Holding(CacheFiles):
         """Whether there are targets, and of the projection beside them. That of other places is checked on arrival."""
         if TARGETS_DESCRIPTION not in self.files or self.place.path is None:
             return TARGETS_DESCRIPTION in self.files
-        return RegionCache.open(self.place.path).has_current_targets()
+        with reading(self.place.path / PROJECTION_NAME, self.place.path):
+            return RegionCache.open(self.place.path).has_current_targets()
 
     def require_fit(self, source: "Holding", remedy: str, *, with_targets: bool) -> None:
         """Refuse another teacher's embeddings, other regions and shards of another size.

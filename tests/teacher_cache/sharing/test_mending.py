@@ -10,8 +10,14 @@ import pytest
 
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.checking.verify import verify_cache
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheWriteError, DescriptionCorruptError
+from mocha_pipe.teacher_cache.errors import (
+    CacheCorruptError,
+    CacheUnreadableError,
+    CacheWriteError,
+    DescriptionCorruptError,
+)
 from mocha_pipe.teacher_cache.sharing import exchange, merge, pull, push
+from tests.shared import as_nobody
 
 
 @pytest.fixture
@@ -161,6 +167,61 @@ def test_a_folder_in_the_place_of_a_file_behind_a_url_is_named(finished: Path, p
         f"{place}/coco/quarantine/shard-1.json is damaged: it is a folder; remove it and the other files of its shard "
         f"there and push again from a sound copy: `mocha-pipe cache push FOLDER {place}/coco`"
     )
+
+
+@pytest.mark.parametrize("name", ["hidden", "targets"])
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_dangling_link_in_the_place_of_a_folder_holds_nothing(
+    finished: Path, copied: Path, tools: Any, name: str, repair: bool
+) -> None:
+    shutil.rmtree(copied / name)
+    (copied / name).symlink_to(copied.parent / "gone")
+    pull(str(finished), copied, repair=repair)
+    assert tools.content(copied) == tools.content(finished)
+    assert not (copied / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", ["hidden", "quarantine"])
+def test_a_file_in_the_place_of_a_folder_is_named(finished: Path, copied: Path, name: str) -> None:
+    shutil.rmtree(copied / name, ignore_errors=True)
+    path = copied / name
+    path.write_text("mine")
+    for travel in (
+        lambda: pull(str(finished), copied),
+        lambda: pull(str(finished), copied, repair=True),
+        lambda: push(finished, str(copied)),
+        lambda: merge(copied, [str(finished)]),
+    ):
+        with pytest.raises(CacheWriteError) as refused:
+            travel()
+        assert str(refused.value) == (
+            f"{path} must be a folder of the cache; it is a file; move it away with `mv {path} {path}.aside` and run "
+            "the same command again"
+        )
+
+
+def test_a_source_that_is_refused_leaves_no_half_cache(finished: Path, copied: Path, place: str, tools: Any) -> None:
+    (copied / "targets/zarr.json").write_text("{")
+    there = copied.parent / "there"
+    for travel in (lambda: pull(str(copied), there), lambda: push(copied, str(there))):
+        with pytest.raises(CacheCorruptError, match=r"targets/zarr\.json is damaged: "):
+            travel()
+        assert not there.exists()
+
+
+def test_a_projection_that_we_may_not_read_is_named_where_it_lies(finished: Path, copied: Path, place: str) -> None:
+    path, there = copied / "projection.safetensors", copied.parent / "open/there"
+    there.parent.mkdir()
+    there.parent.chmod(0o777)
+    path.chmod(0)
+    with as_nobody(copied):
+        for to in (str(there), f"{place}/coco"):
+            with pytest.raises(CacheUnreadableError) as refused:
+                push(copied, to)
+            assert str(refused.value) == (
+                f"{path} cannot be read (Permission denied); let its owner run `chmod -R a+rX {copied}`"
+            )
+    assert not there.exists()
 
 
 def test_links_to_what_is_elsewhere_are_fetched(finished: Path, copied: Path, tools: Any) -> None:
