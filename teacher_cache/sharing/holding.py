@@ -78,7 +78,8 @@ class Holding(CacheFiles):
             folders_listed += [f"{folder}/{name}" for name in folders]
         names = [*self._known_names()]
         known = {name: listed[name] for name in names if name in listed}
-        self.in_the_way = tuple(name for name in names if name in {*folders_listed} - listed.keys())
+        is_folder = {*folders_listed} - listed.keys()
+        self.in_the_way = tuple(name for name in names if name in is_folder)
         """Names of files that a folder has."""
         self.replaceable = frozenset(known) | frozenset(distrusted) | frozenset(self.in_the_way)
         """Names that something has, sound or not."""
