@@ -95,6 +95,19 @@ class ArchiveForm:
             )
         return form
 
+    def is_as(self, other: "ArchiveForm") -> bool:
+        """Whether another form is that of the same cache, rounded or not as this one.
+
+        The list of arrays for other readers does not count: a cache of before gets one when files travel.
+        """
+        return self.is_lossy == other.is_lossy and self._documents == other._documents
+
+    @cached_property
+    def _documents(self) -> dict[str, Any]:
+        documents = {name: parse_json(text.encode()) for name, text in self.descriptions.items()}
+        documents[_DESCRIPTION].pop("consolidated_metadata", None)
+        return documents
+
     @cached_property
     def plan(self) -> ShardPlan:
         """Rows and shards of the cache."""

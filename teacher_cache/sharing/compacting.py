@@ -28,7 +28,7 @@ from mocha_pipe.teacher_cache.errors import (
 )
 from mocha_pipe.teacher_cache.sharing.checks import check_file
 from mocha_pipe.teacher_cache.sharing.exchange import open_place
-from mocha_pipe.teacher_cache.sharing.founding import is_founded
+from mocha_pipe.teacher_cache.sharing.founding import is_founded, present
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding, list_name
 from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.sharing.transfer import Transfer
@@ -169,13 +169,31 @@ class _Compacting:
         there = ArchiveForm.parse(self._place.read(DESCRIPTION), self._place.url)
         if there is None:
             raise CacheFormatError(f"{self._place.url} holds something else than an archive; name a new folder")
-        if there != self._form:
+        if not self._form.is_as(there):
             kind = "lossy" if there.is_lossy else "exact"
             raise CacheMismatchError(
                 f"{self._place.url} is the {kind} archive of a cache, of another one or of this one in another form; "
                 f"name a new folder, such as {self._place.url}-2"
             )
-        self._there = set(self._listing())
+        self._form, self._there = there, set(self._listing())
+        self._require_same_lists()
+
+    def _require_same_lists(self) -> None:
+        """Refuse an archive whose shards are those of before regions that had failed were tried again."""
+        archived = present(self._place)
+        for shard in range(len(self._cache.plan)):
+            is_begun = any(shard_name(array, shard) in self._there for array in self._source.arrays)
+            if not is_begun or not any(list_name(shard) in side.files for side in (archived, self._source)):
+                continue
+            mine, theirs = (
+                {found.row: found.key for found in side.set_aside(shard)} for side in (self._source, archived)
+            )
+            is_lost = list_name(shard) not in archived.files and mine.keys() == archived.empty_rows(shard)
+            if mine != theirs and not is_lost:
+                raise CacheMismatchError(
+                    f"{self._place.url} sets aside other regions in shard {shard} than {self._cache.path}: what had "
+                    f"failed was tried again since; name a new folder, such as {self._place.url}-2"
+                )
 
     def _listing(self) -> dict[str, int]:
         """Size of every file that is there, by name."""

@@ -15,9 +15,14 @@ from pathlib import Path
 from mocha_pipe.data.errors import quoted
 from mocha_pipe.teacher_cache.checking.mending import faulty_names
 from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, faulty_tables, verify_cache
-from mocha_pipe.teacher_cache.errors import CacheIncompleteError, CacheNotFoundError, CacheWriteError
+from mocha_pipe.teacher_cache.errors import (
+    CacheCorruptError,
+    CacheIncompleteError,
+    CacheNotFoundError,
+    CacheWriteError,
+)
 from mocha_pipe.teacher_cache.sharing.confirm import confirm_received, confirm_sent
-from mocha_pipe.teacher_cache.sharing.founding import adopt, claim, present, restore
+from mocha_pipe.teacher_cache.sharing.founding import adopt, claim, present, require_folders, restore
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.places.hub import HubPlace
 from mocha_pipe.teacher_cache.sharing.places.place import Place
@@ -43,6 +48,7 @@ from mocha_pipe.teacher_cache.store.claims import LOCK_NAME, ShardClaims
 from mocha_pipe.teacher_cache.store.consolidated import consolidate
 from mocha_pipe.teacher_cache.store.disk import disk_errors, make_way
 from mocha_pipe.teacher_cache.store.layout import sweep_stale
+from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER
 from mocha_pipe.teacher_cache.teachers.config import TEACHER_NOTE
 
 
@@ -108,8 +114,9 @@ def merge(into: Path, sources: Sequence[str], *, progress: bool = False) -> Tran
     assert sources
     found = [_source(open_place(source)) for source in sources]
     with closing(Transfer("merge", progress=progress)) as transfer:
-        for source in found:
-            report = _receive(transfer, source, into, "teacher", "merge only parts of one cache")
+        for source in found:  # what one of them lacks, the next one may have
+            is_last = source is found[-1]
+            report = _receive(transfer, source, into, "teacher", "merge only parts of one cache", is_last=is_last)
     return report
 
 
@@ -143,12 +150,14 @@ def mirror(url: str, root: Path, *, progress: bool = False) -> Path:
 
 def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> TransferReport:
     """Copy a local cache to a URL."""
+    has_targets = source.has_current_targets
     restore(transfer, source, place, partial(send_units, source, place, (DESCRIPTION,)))
     there = Holding.at(place) or claim(transfer, source, place)
     there.require_own_layout()
+    for name in there.in_the_way:
+        raise there.damaged(name, "it is a folder")
     place = there.place  # an archive takes no file of a cache
     send = partial(send_units, source, place, there.replaceable)
-    has_targets = source.has_current_targets
     there.require_fit(source, remedy, with_targets=has_targets)
     if any(name not in there.files for name in TABLE) and there.table_files != source.table_files:
         raise CacheIncompleteError(
@@ -173,21 +182,34 @@ def _send(transfer: Transfer, source: Holding, place: Place, remedy: str) -> Tra
 
 
 def _receive(
-    transfer: Transfer, source: Holding, folder: Path, part: Part, remedy: str, *, repair: bool = False
+    transfer: Transfer,
+    source: Holding,
+    folder: Path,
+    part: Part,
+    remedy: str,
+    *,
+    repair: bool = False,
+    is_last: bool = True,
 ) -> TransferReport:
-    """Copy a part of a cache into a local folder."""
+    """Copy a part of a cache into a local folder, from the only source or from the last one unless told otherwise."""
+    # A source that is refused must not leave a half cache in a new folder.
+    source.require_readable(source.spec.arrays if part == "teacher" else source.arrays)
+    has_targets = part != "teacher" and source.has_current_targets
+    subfolders = [folder / name for name in (*source.arrays, QUARANTINE_FOLDER)]
     with disk_errors(folder):
+        require_folders(subfolders)
         transfer.arrived += adopt(source, folder)
         restore(transfer, source, Place(str(folder)), partial(fetch_units, source, folder, (DESCRIPTION,), {}))
         sweep_stale(folder)
         faults = faulty_names(verify_cache(folder)) if repair else faulty_tables(folder)
         there = present(Place(str(folder)), faults)
         there.require_own_layout()
-        source.require_readable(source.spec.arrays if part == "teacher" else source.arrays)
         sums: dict[str, bytes] = {}
         fetch = partial(fetch_units, source, folder, there.replaceable, sums)
-        has_targets = part != "teacher" and source.has_current_targets
         there.require_fit(source, remedy, with_targets=has_targets)
+        for path in subfolders:
+            if path.is_symlink() and not path.exists():  # it holds nothing
+                make_way(path)
         transfer.run([identity_units(source, there)], source, fetch)
         if has_targets:
             transfer.run(projection_units(source, there, part), source, fetch)
@@ -203,6 +225,10 @@ def _receive(
             make_way(folder / name)
         if left := sorted(name for name in {*faults} - {*transfer.arrived} if os.path.lexists(folder / name)):
             raise there.damaged(left[0], f"it is at fault, and {source.place.url} has no other")
+        whole = present(there.place)
+        if is_last and whole.in_the_way:
+            advice = f"run `mocha-pipe cache pull {quoted(source.place.url)} {quoted(str(folder))} --repair`"
+            raise CacheCorruptError.of(f"{there.place.url}/{whole.in_the_way[0]}", "it is a folder", advice)
         with suppress(OSError):  # a complete copy may be one that nobody can write; readers then look for the arrays
             consolidate(folder)
         return _report(transfer, present(there.place), part)

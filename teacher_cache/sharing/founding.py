@@ -1,12 +1,17 @@
 """An empty place becomes a cache, and a cache that lost its description gets it back."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 
 from mocha_pipe.data.errors import quoted
 from mocha_pipe.data.files import bytes_digest, finish_filling, is_dropping, is_vacant, publish, temporary_folder
-from mocha_pipe.teacher_cache.errors import CacheFormatError, CacheNotFoundError, DescriptionCorruptError
+from mocha_pipe.teacher_cache.errors import (
+    CacheFormatError,
+    CacheNotFoundError,
+    CacheWriteError,
+    DescriptionCorruptError,
+)
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.sharing.transfer import Carry, Transfer, fetch_checked, send_units
@@ -62,6 +67,20 @@ def adopt(source: Holding, folder: Path) -> list[str]:
         for name in source.identity:
             fetch_checked(source, [name], temporary)
         return list(source.identity) if publish(temporary, folder, last=DESCRIPTION) else []
+
+
+def require_folders(paths: Iterable[Path]) -> None:
+    """Refuse to write where a file has the place of a folder of the cache.
+
+    Raises:
+        CacheWriteError: there is one.
+    """
+    for path in paths:
+        if path.exists() and not path.is_dir():
+            raise CacheWriteError(
+                f"{path} must be a folder of the cache; it is a file; move it away with "
+                f"`mv {quoted(path)} {quoted(f'{path}.aside')}` and run the same command again"
+            )
 
 
 def restore(transfer: Transfer, source: Holding, place: Place, carry: Carry) -> None:

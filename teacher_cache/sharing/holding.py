@@ -12,24 +12,28 @@ from pathlib import Path
 
 import numpy as np
 
-from mocha_pipe.data.errors import MochaError
+from mocha_pipe.data.errors import MochaError, quoted
 from mocha_pipe.data.files import bytes_digest
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
 from mocha_pipe.teacher_cache.checking.verify import COMPLETE_NAME, read_list
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
+from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheIncompleteError, CacheMismatchError
 from mocha_pipe.teacher_cache.sharing.archived import as_cache
 from mocha_pipe.teacher_cache.sharing.cache_files import CacheFiles
 from mocha_pipe.teacher_cache.sharing.places.place import Place
 from mocha_pipe.teacher_cache.spec import TeacherSpec
 from mocha_pipe.teacher_cache.store.array_layout import (
     DESCRIPTION,
+    LAID_OUT_ANEW,
+    V2_DESCRIPTIONS,
     ArrayLayout,
+    foreign_array,
     judge_array,
     require_own_layout,
 )
 from mocha_pipe.teacher_cache.store.attributes import parse_attributes
 from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache
 from mocha_pipe.teacher_cache.store.differences import table_differences
+from mocha_pipe.teacher_cache.store.disk import reading
 from mocha_pipe.teacher_cache.store.layout import ShardPlan, shard_name, shard_size
 from mocha_pipe.teacher_cache.store.quarantine import QUARANTINE_FOLDER, SetAside, rows_in_words
 
@@ -50,14 +54,14 @@ class Holding(CacheFiles):
 
     def __init__(self, place: Place, *, description: bytes | None = None, distrusted: Collection[str] = ()) -> None:
         """Use `at`."""
-        listed = place.entries()[0]
+        listed, folders_listed = place.entries()
         if description is None:
             description = place.read(DESCRIPTION) if DESCRIPTION in listed or REGIONS_FILE not in listed else b""
         self.place = as_cache(place, description)
         if self.place is not place:
             place = self.place
             description = place.read(DESCRIPTION)
-            listed = place.entries()[0]
+            listed, folders_listed = place.entries()
         self.description = description
         attributes = parse_attributes(description, place.url, has_table=REGIONS_FILE in listed)
         self.spec = TeacherSpec.from_json(attributes["teacher"])
@@ -69,18 +73,28 @@ class Holding(CacheFiles):
         self.table_files: dict[str, str] = attributes["table_files"]
         self.plan = ShardPlan(attributes["rows"], attributes["rows_per_shard"])
         beside = {folder: place.entries(folder) for folder in (*self.arrays, QUARANTINE_FOLDER)}
-        for folder, (files, _) in beside.items():
+        for folder, (files, folders) in beside.items():
             listed |= {f"{folder}/{name}": size for name, size in files.items()}
-        known = {name: listed[name] for name in self._known_names() if name in listed}
-        self.replaceable = frozenset(known) | frozenset(distrusted)
+            folders_listed += [f"{folder}/{name}" for name in folders]
+        names = [*self._known_names()]
+        known = {name: listed[name] for name in names if name in listed}
+        is_folder = {*folders_listed} - listed.keys()
+        self.in_the_way = tuple(name for name in names if name in is_folder)
+        """Names of files that a folder has."""
+        self.replaceable = frozenset(known) | frozenset(distrusted) | frozenset(self.in_the_way)
         """Names that something has, sound or not."""
         self.files = {name: size for name, size in known.items() if name not in distrusted}
         """Size in bytes of each file of the cache that is there, by name."""
         self.layouts: dict[str, ArrayLayout] = {}
         """Of each array that has a description."""
-        for array, (files, folders) in beside.items():
-            if array in self.arrays and f"{array}/{DESCRIPTION}" in self.files:
+        self.beyond_us: dict[str, str] = {}
+        """How another program laid out an array that cannot be read as one of this cache, in words."""
+        for array in self.arrays:
+            files, folders = beside[array]
+            if f"{array}/{DESCRIPTION}" in self.files:
                 self.layouts[array] = self._judge(array, {**files, **dict.fromkeys(folders, 0)})
+            elif found := [name for name in V2_DESCRIPTIONS if name in files]:
+                self.beyond_us[array] = f"{LAID_OUT_ANEW}: Zarr v2 ({found[0]}), which mocha-pipe does not read"
         self.dims = {**self.spec.arrays}
         """Width of each array; `targets` is among them from its first file on."""
         if (layout := self.layouts.get("targets")) and layout.kind != "unreadable":
@@ -145,6 +159,12 @@ class Holding(CacheFiles):
         """
         for array, layout in self.layouts.items():
             require_own_layout(self.place.url, array, layout)
+        for array, finding in self.beyond_us.items():
+            where = f"{self.place.url}/{array}"
+            # Out of the cache: arrays in there, of any name, are listed for other readers.
+            move = f"mv {quoted(where)} {quoted(f'{self.place.url}-{array}')}"
+            away = f"move it away with `{move}`" if self.place.path is not None else "remove it there"
+            raise foreign_array(where, finding, f"{away} and run the same command again")
 
     def has_shard(self, array: str, shard: int) -> bool:
         """Whether a shard's file is there in its full size."""
@@ -174,6 +194,28 @@ class Holding(CacheFiles):
         names = {*self.identity, TARGETS_DESCRIPTION, PROJECTION_NAME}
         return names <= self.files.keys() and all(self.num_done(array) == len(self.plan) for array in self.arrays)
 
+    def damage(self) -> list[str]:
+        """What is at fault and what mends it, as far as listings, descriptions and the lists of regions show."""
+        found = dict.fromkeys(self.in_the_way, "it is a folder")
+        for array, layout in self.layouts.items():
+            if layout.kind == "unreadable":
+                found[f"{array}/{DESCRIPTION}"] = layout.finding
+        for name in self.identity:
+            if name not in self.files:
+                found.setdefault(name, "it is missing")
+        for shard in range(len(self.plan)):
+            try:
+                self.set_aside(shard)
+            except CacheCorruptError as error:
+                found[list_name(shard)] = error.finding
+        if not found and not self.beyond_us and self.is_complete and self.place.path is not None:
+            try:  # rows without numbers show that a list got lost
+                RegionCache.open(self.place.path).info()
+            except (CacheCorruptError, CacheIncompleteError) as error:
+                return [str(error)]
+        foreign = [f"{array}: {finding}" for array, finding in self.beyond_us.items()]
+        return [*(str(self.damaged(name, finding)) for name, finding in found.items()), *foreign]
+
     @cached_property
     def projection_digest(self) -> str | None:
         """Digest of the projection that its targets belong to, or would; None where there is none yet."""
@@ -188,7 +230,8 @@ class Holding(CacheFiles):
         """Whether there are targets, and of the projection beside them. That of other places is checked on arrival."""
         if TARGETS_DESCRIPTION not in self.files or self.place.path is None:
             return TARGETS_DESCRIPTION in self.files
-        return RegionCache.open(self.place.path).has_current_targets()
+        with reading(self.place.path / PROJECTION_NAME, self.place.path):
+            return RegionCache.open(self.place.path).has_current_targets()
 
     def require_fit(self, source: "Holding", remedy: str, *, with_targets: bool) -> None:
         """Refuse another teacher's embeddings, other regions and shards of another size.
@@ -231,7 +274,7 @@ class Holding(CacheFiles):
         if mine == theirs:
             return
         for side, listed in ((source, theirs), (self, mine)):
-            unlisted = side._empty_rows(shard) - listed.keys()
+            unlisted = side.empty_rows(shard) - listed.keys()
             if side is self and unlisted == theirs.keys() - mine.keys() and list_name(shard) not in self.files:
                 return  # our list got lost, and comes back
             if unlisted:
@@ -243,7 +286,7 @@ class Holding(CacheFiles):
             f"again what had failed; {remedy}"
         )
 
-    def _empty_rows(self, shard: int) -> set[int]:
+    def empty_rows(self, shard: int) -> set[int]:
         """Rows of a shard that is there without numbers."""
         array = next(array for array in reversed(self.arrays) if array in self.dims and self.has_shard(array, shard))
         name = shard_name(array, shard)
@@ -269,7 +312,10 @@ class Holding(CacheFiles):
         description = self.place.read(f"{array}/{DESCRIPTION}")
         layout = judge_array(description, lambda: beside, self.plan, self.spec.arrays.get(array))
         if array == "targets" and layout.dim and "projection_digest" not in layout.attributes:
-            return replace(layout, kind="unreadable", finding="it does not name the projection of the targets")
+            finding = "it does not name the projection of the targets"
+            if layout.kind == "foreign":
+                self.beyond_us[array] = f"{layout.finding}; {finding}"
+            return replace(layout, kind="unreadable", finding=finding)
         return layout
 
     def _show_as_ours(self, array: str, layout: ArrayLayout) -> None:

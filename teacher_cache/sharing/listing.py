@@ -32,17 +32,23 @@ class CacheListing:
     complete: bool
     """Whether everything is there that a build makes."""
     note: str
-    """What a user should know of it: an array in another layout, or why it cannot be read; empty where all is well."""
+    """What a user should know of it: what is damaged or in another layout, or why it cannot be read; empty where all is
+    well."""
 
 
 def list_caches(url: str) -> list[CacheListing]:
     """Every cache at or below a folder or URL, sorted by place, damaged ones and those of other versions with a note.
 
     Raises:
-        CacheNotFoundError: there is nothing at all.
+        CacheNotFoundError: there is nothing at all, or a file.
         TransferError: the place cannot be reached.
     """
     place = open_place(url)
+    if place.path is not None and place.path.is_file():
+        raise CacheNotFoundError(
+            f"a cache is a folder, and {place.url} is a file; see what is in its folder with: mocha-pipe cache ls "
+            f"{quoted(place.above)}"
+        )
     if not any(place.entries()) and not (place.path and place.path.is_dir()):
         raise CacheNotFoundError(
             f"there is nothing at {place.url}; name a folder or URL that holds caches, such as: "
@@ -56,16 +62,17 @@ def _listings(place: Place) -> Iterator[CacheListing]:
         files, folders = place.entries()
         # The table shows a cache that lost its description.
         holding = Holding.at(place) if DESCRIPTION in files or set(TABLE) & {*files} else None
+        listing = _listing(holding) if holding else None
     except CacheFormatError as error:  # another Zarr group, or another version
-        holding = None
+        listing = None
         if "format version" in str(error):
             yield _unread(place, error)
             return
     except (CacheCorruptError, TransferError) as error:
         yield _unread(place, error)
         return
-    if holding:
-        yield _listing(holding)
+    if listing:
+        yield listing
         return
     for folder in folders:
         if not folder.startswith("."):
@@ -73,7 +80,8 @@ def _listings(place: Place) -> Iterator[CacheListing]:
 
 
 def _listing(holding: Holding) -> CacheListing:
-    notes = [f"{array}: {layout.finding}" for array, layout in holding.layouts.items() if not layout.is_ours]
+    damage = holding.damage()
+    foreign = [f"{array}: {layout.finding}" for array, layout in holding.layouts.items() if layout.kind == "foreign"]
     return CacheListing(
         place=holding.place.url,
         teacher=holding.spec.model,
@@ -83,9 +91,9 @@ def _listing(holding: Holding) -> CacheListing:
         done={array: holding.num_done(array) for array in holding.arrays},
         dim=holding.dims.get("targets"),
         bytes=holding.bytes,
-        usable=holding.has_all_targets,
-        complete=holding.is_complete,
-        note="; ".join(notes),
+        usable=holding.has_all_targets and not damage,
+        complete=holding.is_complete and not damage,
+        note="; ".join(damage + foreign),
     )
 
 

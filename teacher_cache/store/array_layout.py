@@ -31,6 +31,9 @@ from mocha_pipe.teacher_cache.store.layout import CHUNK_ROWS, MOST, SHARD_NAME, 
 
 Kind = Literal["ours", "foreign", "unreadable"]
 DESCRIPTION = "zarr.json"
+V2_DESCRIPTIONS = (".zarray", ".zgroup")
+"""What describes an array, or a group, in Zarr v2. We read v3 alone, and write nothing beside them."""
+LAID_OUT_ANEW = "laid out anew by another program"
 _CHECKED = "bytes little, crc32c"
 
 
@@ -132,7 +135,7 @@ def judge_array(
         return unreadable(f"it is not the description of an array ({why})")
     layout = ArrayLayout(
         kind="foreign" if differences else "ours",
-        finding=f"laid out anew by another program: {'; '.join(differences.values())}" if differences else "",
+        finding=f"{LAID_OUT_ANEW}: {'; '.join(differences.values())}" if differences else "",
         dim=document["shape"][1],
         attributes=document.get("attributes") or {},
         description=description,
@@ -160,10 +163,14 @@ def require_own_layout(place: str, array: str, layout: ArrayLayout) -> None:
         CacheFormatError: it is foreign.
     """
     if layout.kind == "foreign":
-        raise CacheFormatError(
-            f"nothing is written to an array in another layout than that of mocha-pipe, and {place}/{array} is "
-            f"{layout.finding}; {relayout_advice(place)}, then use that"
-        )
+        raise foreign_array(f"{place}/{array}", layout.finding, f"{relayout_advice(place)}, then use that")
+
+
+def foreign_array(array: str, finding: str, remedy: str) -> CacheFormatError:
+    """The error that says why nothing is written to an array."""
+    return CacheFormatError(
+        f"nothing is written to an array in another layout than that of mocha-pipe, and {array} is {finding}; {remedy}"
+    )
 
 
 def rows_through_zarr(

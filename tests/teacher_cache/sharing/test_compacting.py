@@ -1,3 +1,4 @@
+import json
 import os
 import shlex
 import shutil
@@ -147,18 +148,20 @@ def test_an_audit_rounds_what_the_teacher_says(
     assert report.arrays["hidden"].max_difference < 1e-3
 
 
+def without_row_1(embeddings: Any, first: int) -> Any:
+    """What a teacher returns that cannot make row 1."""
+    if first:
+        return embeddings
+    hidden = embeddings.hidden.copy()
+    hidden[1] = np.nan
+    return replace(embeddings, hidden=hidden)
+
+
 def test_rows_that_were_set_aside_stay_so(
     source: DetectionSource, tmp_path: Path, helpers: SimpleNamespace, tools: Any
 ) -> None:
-    def damage(embeddings: Any, first: int) -> Any:
-        if first:
-            return embeddings
-        hidden = embeddings.hidden.copy()
-        hidden[1] = np.nan
-        return replace(embeddings, hidden=hidden)
-
     cache = tmp_path / "cache"
-    helpers.build(source, cache, helpers.Teacher(damage=damage))
+    helpers.build(source, cache, helpers.Teacher(damage=without_row_1))
     for lossy in (False, True):
         archive, back = tmp_path / f"archive-{lossy}", tmp_path / f"back-{lossy}"
         compact(cache, str(archive), lossy=lossy)
@@ -166,6 +169,39 @@ def test_rows_that_were_set_aside_stay_so(
         report = verify_cache(back)
         assert (report.findings, report.set_aside) == ((), 1)
     assert tools.content(tmp_path / "back-False") == tools.content(cache)
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+def test_an_archive_of_before_what_failed_was_tried_again_is_refused(
+    source: DetectionSource, tmp_path: Path, helpers: SimpleNamespace, tools: Any, lossy: bool
+) -> None:
+    cache, archive = tmp_path / "cache", tmp_path / "archive"
+    helpers.build(source, cache, helpers.Teacher(damage=without_row_1))
+    compact(cache, str(archive), lossy=lossy)
+    (archive / "quarantine/shard-0.json").unlink()  # what is lost comes back
+    compact(cache, str(archive), lossy=lossy)
+    before = tools.content(archive)
+    assert "quarantine/shard-0.json" in before
+    helpers.build(source, cache, helpers.Teacher(), retry_failed=True)
+    with pytest.raises(CacheMismatchError) as refused:
+        compact(cache, str(archive), lossy=lossy)
+    assert str(refused.value) == (
+        f"{archive} sets aside other regions in shard 0 than {cache}: what had failed was tried again since; name a "
+        f"new folder, such as {archive}-2"
+    )
+    assert tools.content(archive) == before
+
+
+def test_the_list_of_arrays_is_no_part_of_what_an_archive_is_of(finished: Path, exact: Path, tmp_path: Path) -> None:
+    """A cache of before gets the list when files travel."""
+    cache, archive = (Path(shutil.copytree(path, tmp_path / path.name)) for path in (finished, exact))
+    document = json.loads((cache / "zarr.json").read_text())
+    del document["consolidated_metadata"]
+    (cache / "zarr.json").write_text(json.dumps(document))
+    (archive / "targets/c.1.0").unlink()
+    assert compact(cache, str(archive)).files == 1
+    pull(str(archive), cache)
+    assert compact(cache, str(archive)).files == 0
 
 
 def test_what_is_there_is_not_written_again(finished: Path, exact: Path, lossy: Path, tmp_path: Path) -> None:

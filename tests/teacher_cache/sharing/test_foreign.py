@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from numcodecs.checksum32 import CRC32C
 
 from mocha_pipe.data.types import DetectionSource
@@ -139,6 +140,65 @@ def test_nothing_is_written_beside_it(
         assert "\n" not in text
     assert tools.content(foreign) == content
     assert tools.remote(f"{place}/foreign") == content
+
+
+def make_v2(folder: Path) -> None:
+    """Write the targets once more as Zarr v2."""
+    values = np.asarray(zarr.open_array(folder / "targets", mode="r")[:])
+    shutil.rmtree(folder / "targets")
+    zarr.create_array(folder / "targets", data=values, chunks=(16, 8), zarr_format=2)
+
+
+def lose_attributes(folder: Path) -> None:
+    """Lay the targets out anew without what they say of their projection."""
+    lay_out_anew(folder, "zarr's own", "targets")
+    path = folder / "targets/zarr.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "attributes": {}}))
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (make_v2, ": Zarr v2 (.zarray), which mocha-pipe does not read"),
+        (lose_attributes, "; it does not name the projection of the targets"),
+    ],
+)
+def test_nothing_is_written_beside_an_array_that_cannot_be_read(
+    finished: Path, place: str, tmp_path: Path, tools: Any, change: Callable[[Path], None], finding: str
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "foreign"))
+    change(folder)
+    content = everything(folder)
+    for name, bytes_ in content.items():
+        tools.put(f"{place}/foreign/{name}", bytes_)
+    local = f"move it away with `mv {folder}/targets {folder}-targets`"
+    writes: list[tuple[str, str, Callable[[], Any]]] = [
+        (str(folder), local, lambda: pull(str(finished), folder)),
+        (str(folder), local, lambda: pull(str(finished), folder, repair=True)),
+        (str(folder), local, lambda: push(finished, str(folder))),
+        (str(folder), local, lambda: merge(folder, [str(finished)])),
+        (f"{place}/foreign", "remove it there", lambda: push(finished, f"{place}/foreign")),
+    ]
+    for where, remedy, write in writes:
+        with pytest.raises(CacheFormatError) as refused:
+            write()
+        text = str(refused.value)
+        assert text.startswith(
+            "nothing is written to an array in another layout than that of mocha-pipe, and "
+            f"{where}/targets is laid out anew by another program"
+        )
+        assert text.endswith(f"{finding}; {remedy} and run the same command again")
+        assert "\n" not in text
+    assert everything(folder) == content
+    assert tools.remote(f"{place}/foreign") == content
+    (folder / "targets").rename(tmp_path / "foreign-targets")
+    pull(str(finished), folder)
+    assert tools.content(folder) == tools.content(finished)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Every file, with those of Zarr v2, whose names start with a dot."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_a_shard_whose_chunks_lie_in_another_order_travels_in_ours(

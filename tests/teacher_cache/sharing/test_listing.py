@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,3 +91,39 @@ def test_a_place_that_is_not_there(place: str, tmp_path: Path, form: str) -> Non
     )
     (tmp_path / "empty").mkdir()
     assert list_caches(str(tmp_path / "empty")) == []
+
+
+def test_a_file_is_no_cache(finished: Path) -> None:
+    with pytest.raises(CacheNotFoundError) as refused:
+        list_caches(str(finished / "zarr.json"))
+    assert str(refused.value) == (
+        f"a cache is a folder, and {finished}/zarr.json is a file; see what is in its folder with: mocha-pipe cache "
+        f"ls {finished}"
+    )
+
+
+@pytest.mark.parametrize("name", ["regions.parquet", "hidden/zarr.json"])
+def test_a_file_that_every_cache_has_is_missed(finished: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
+    (copy / name).unlink()
+    [found] = list_caches(str(copy))
+    assert (found.usable, found.complete) == (False, False)
+    assert found.note == (f"{copy}/{name} is damaged: it is missing; run `mocha-pipe cache verify {copy} --repair`")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "finding"),
+    [
+        (lambda path: path.mkdir(), "it is a folder"),
+        (lambda path: path.write_text("{"), "it is not the list that was written"),
+    ],
+)
+def test_a_damaged_list_is_named(finished: Path, tmp_path: Path, spoil: Callable[[Path], Any], finding: str) -> None:
+    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
+    (copy / "quarantine").mkdir(exist_ok=True)
+    spoil(copy / "quarantine/shard-1.json")
+    [found] = list_caches(str(copy))
+    assert (found.usable, found.complete) == (False, False)
+    assert found.note == (
+        f"{copy}/quarantine/shard-1.json is damaged: {finding}; run `mocha-pipe cache verify {copy} --repair`"
+    )

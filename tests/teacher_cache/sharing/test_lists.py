@@ -11,7 +11,7 @@ import pytest
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.building.reuse import Donor
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError
-from mocha_pipe.teacher_cache.sharing import pull, push
+from mocha_pipe.teacher_cache.sharing import list_caches, pull, push
 from mocha_pipe.teacher_cache.store.cache import RegionCache
 from mocha_pipe.teacher_cache.store.layout import shard_path, write_shard
 from mocha_pipe.teacher_cache.store.quarantine import quarantine_path, read_quarantine_file, write_set_aside
@@ -84,6 +84,12 @@ def test_a_cache_whose_rows_were_tried_again_needs_no_projection_of_all_rows(
         write_shard(copied / name, cache.plan, SHARD, values)
     write_set_aside(copied, SHARD, [])
     assert cache.info()["set_aside"] == 0
+
+
+def test_ls_names_a_lost_list(copied: Path) -> None:
+    quarantine_path(copied, SHARD).unlink()
+    [found] = list_caches(str(copied))
+    assert (found.usable, found.complete, found.note) == (False, False, lost(copied, "targets/c.1.0"))
 
 
 def test_a_lost_list_does_not_travel(copied: Path, place: str, tmp_path: Path) -> None:

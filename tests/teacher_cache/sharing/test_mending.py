@@ -10,8 +10,14 @@ import pytest
 
 from mocha_pipe.data.types import DetectionSource
 from mocha_pipe.teacher_cache.checking.verify import verify_cache
-from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheWriteError, DescriptionCorruptError
+from mocha_pipe.teacher_cache.errors import (
+    CacheCorruptError,
+    CacheUnreadableError,
+    CacheWriteError,
+    DescriptionCorruptError,
+)
 from mocha_pipe.teacher_cache.sharing import exchange, merge, pull, push
+from tests.shared import as_nobody
 
 
 @pytest.fixture
@@ -101,6 +107,121 @@ def test_a_folder_in_the_place_of_a_file_goes_when_it_is_empty(finished: Path, c
     (path / "notes.txt").unlink()
     pull(str(finished), copied, repair=True)
     assert tools.content(copied) == tools.content(finished)
+
+
+def put_folder(path: Path) -> None:
+    """Let an empty folder have a file's place."""
+    path.unlink(missing_ok=True)
+    path.mkdir(parents=True)
+
+
+IN_THE_WAY = ["hidden/zarr.json", "hidden/c.1.0", "targets/zarr.json", "targets/c.1.0", "projection.safetensors"]
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_an_empty_folder_in_the_place_of_a_file_is_nothing(finished: Path, copied: Path, tools: Any, name: str) -> None:
+    for travel in (lambda: pull(str(finished), copied), lambda: push(finished, str(copied))):
+        put_folder(copied / name)
+        assert travel().shards_missing == 0
+        assert tools.content(copied) == tools.content(finished)
+
+
+def a_folder(copied: Path, name: str, source: Path) -> str:
+    return f"{copied}/{name} is damaged: it is a folder; run `mocha-pipe cache pull {source} {copied} --repair`"
+
+
+def test_a_folder_in_the_place_of_a_list_is_damage(finished: Path, copied: Path, tools: Any) -> None:
+    """Nobody knows what it said: the shard may have had a list that the source, with other rows, lacks."""
+    name = "quarantine/shard-1.json"
+    put_folder(copied / name)
+    for travel in (
+        lambda: pull(str(finished), copied),
+        lambda: push(finished, str(copied)),
+        lambda: merge(copied, [str(finished)]),
+    ):
+        with pytest.raises(CacheCorruptError) as refused:
+            travel()
+        assert str(refused.value) == a_folder(copied, name, finished)
+    pull(str(finished), copied, repair=True)
+    assert tools.content(copied) == tools.content(finished)
+    assert not (copied / name).exists()
+
+
+def test_merge_mends_what_it_carries_and_names_other_folders(finished: Path, copied: Path, tmp_path: Path) -> None:
+    part = Path(shutil.copytree(finished, tmp_path / "part"))
+    (part / "hidden/c.1.0").unlink()
+    put_folder(copied / "hidden/c.1.0")
+    assert merge(copied, [str(part), str(finished)]).shards_missing == 0, "the second source has it"
+    put_folder(copied / "targets/c.1.0")
+    with pytest.raises(CacheCorruptError) as refused:
+        merge(copied, [str(finished)])
+    assert str(refused.value) == a_folder(copied, "targets/c.1.0", finished)
+
+
+def test_a_folder_in_the_place_of_a_file_behind_a_url_is_named(finished: Path, place: str, tools: Any) -> None:
+    push(finished, f"{place}/coco")
+    tools.put(f"{place}/coco/quarantine/shard-1.json/notes.txt", b"mine")
+    with pytest.raises(CacheCorruptError) as refused:
+        push(finished, f"{place}/coco")
+    assert str(refused.value) == (
+        f"{place}/coco/quarantine/shard-1.json is damaged: it is a folder; remove it and the other files of its shard "
+        f"there and push again from a sound copy: `mocha-pipe cache push FOLDER {place}/coco`"
+    )
+
+
+@pytest.mark.parametrize("name", ["hidden", "targets"])
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_dangling_link_in_the_place_of_a_folder_holds_nothing(
+    finished: Path, copied: Path, tools: Any, name: str, repair: bool
+) -> None:
+    shutil.rmtree(copied / name)
+    (copied / name).symlink_to(copied.parent / "gone")
+    pull(str(finished), copied, repair=repair)
+    assert tools.content(copied) == tools.content(finished)
+    assert not (copied / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", ["hidden", "quarantine"])
+def test_a_file_in_the_place_of_a_folder_is_named(finished: Path, copied: Path, name: str) -> None:
+    shutil.rmtree(copied / name, ignore_errors=True)
+    path = copied / name
+    path.write_text("mine")
+    for travel in (
+        lambda: pull(str(finished), copied),
+        lambda: pull(str(finished), copied, repair=True),
+        lambda: push(finished, str(copied)),
+        lambda: merge(copied, [str(finished)]),
+    ):
+        with pytest.raises(CacheWriteError) as refused:
+            travel()
+        assert str(refused.value) == (
+            f"{path} must be a folder of the cache; it is a file; move it away with `mv {path} {path}.aside` and run "
+            "the same command again"
+        )
+
+
+def test_a_source_that_is_refused_leaves_no_half_cache(finished: Path, copied: Path, place: str, tools: Any) -> None:
+    (copied / "targets/zarr.json").write_text("{")
+    there = copied.parent / "there"
+    for travel in (lambda: pull(str(copied), there), lambda: push(copied, str(there))):
+        with pytest.raises(CacheCorruptError, match=r"targets/zarr\.json is damaged: "):
+            travel()
+        assert not there.exists()
+
+
+def test_a_projection_that_we_may_not_read_is_named_where_it_lies(finished: Path, copied: Path, place: str) -> None:
+    path, there = copied / "projection.safetensors", copied.parent / "open/there"
+    there.parent.mkdir()
+    there.parent.chmod(0o777)
+    path.chmod(0)
+    with as_nobody(copied):
+        for to in (str(there), f"{place}/coco"):
+            with pytest.raises(CacheUnreadableError) as refused:
+                push(copied, to)
+            assert str(refused.value) == (
+                f"{path} cannot be read (Permission denied); let its owner run `chmod -R a+rX {copied}`"
+            )
+    assert not there.exists()
 
 
 def test_links_to_what_is_elsewhere_are_fetched(finished: Path, copied: Path, tools: Any) -> None:
