@@ -28,7 +28,7 @@ from mocha_pipe.teacher_cache.errors import (
     mend_advice,
     relayout_advice,
 )
-from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, read_layout
+from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, V2_DESCRIPTIONS, read_layout
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, PROJECTION_NAME, RegionCache, folder_bytes
 from mocha_pipe.teacher_cache.store.claims import LOCK_NAME
 from mocha_pipe.teacher_cache.store.consolidated import is_consolidated
@@ -47,8 +47,6 @@ from mocha_pipe.teacher_cache.teachers.config import TEACHER_NOTE
 SIZE_SPREAD = 100.0
 """The largest number of a row must lie within this factor of its array's median."""
 
-ZARR_2 = ".zarray"
-"""What describes an array in version 2 of Zarr."""
 COMPLETE_NAME = "complete.json"
 """What the pipeline writes beside a cache when a build has ended."""
 
@@ -176,9 +174,9 @@ def folder_finding(cache: RegionCache, name: str, array: str | None = None) -> F
     except NotADirectoryError:
         message = "it is a file, and must be a folder"
     else:
-        if ZARR_2 not in content or DESCRIPTION in content:
+        if DESCRIPTION in content or content.isdisjoint(V2_DESCRIPTIONS):
             return None
-        message = "it holds an array in version 2 of Zarr, which mocha-pipe does not read"
+        message = "it is Zarr v2, which mocha-pipe does not read"
     return Finding(kind=kind, file=name, message=message, array=array)
 
 

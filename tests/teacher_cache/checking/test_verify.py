@@ -497,7 +497,7 @@ def test_an_array_in_version_2_of_zarr_is_named(copied: Path, name: str) -> None
     shutil.rmtree(copied / name)
     (copied / name).mkdir()
     (copied / name / ".zarray").write_text("{}")
-    message = "it holds an array in version 2 of Zarr, which mocha-pipe does not read"
+    message = "it is Zarr v2, which mocha-pipe does not read"
     assert findings_of(copied) == [("blocked", name, message)]
 
 
