@@ -108,7 +108,9 @@ def test_a_file_that_every_cache_has_is_missed(finished: Path, tmp_path: Path, n
     (copy / name).unlink()
     [found] = list_caches(str(copy))
     assert (found.usable, found.complete) == (False, False)
-    assert found.note == (f"{copy}/{name} is damaged: it is missing; run `mocha-pipe cache verify {copy} --repair`")
+    assert found.note == (
+        f"{copy}/{name} is damaged: it is missing; run `mocha-pipe cache verify {copy} --repair --data DATA`"
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,5 +127,5 @@ def test_a_damaged_list_is_named(finished: Path, tmp_path: Path, spoil: Callable
     [found] = list_caches(str(copy))
     assert (found.usable, found.complete) == (False, False)
     assert found.note == (
-        f"{copy}/quarantine/shard-1.json is damaged: {finding}; run `mocha-pipe cache verify {copy} --repair`"
+        f"{copy}/quarantine/shard-1.json is damaged: {finding}; run `mocha-pipe cache verify {copy} --repair --data DATA`"
     )
