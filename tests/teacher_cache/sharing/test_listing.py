@@ -127,5 +127,6 @@ def test_a_damaged_list_is_named(finished: Path, tmp_path: Path, spoil: Callable
     [found] = list_caches(str(copy))
     assert (found.usable, found.complete) == (False, False)
     assert found.note == (
-        f"{copy}/quarantine/shard-1.json is damaged: {finding}; run `mocha-pipe cache verify {copy} --repair --data DATA`"
+        f"{copy}/quarantine/shard-1.json is damaged: {finding}; "
+        f"run `mocha-pipe cache verify {copy} --repair --data DATA`"
     )
