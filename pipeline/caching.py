@@ -21,7 +21,7 @@ from mocha_pipe.teacher_cache.teachers.config import TEACHER_NOTE, TeacherConfig
 if TYPE_CHECKING:
     from mocha_pipe.pipeline.markers import Completion
     from mocha_pipe.teacher_cache.checking.audit import AuditReport
-    from mocha_pipe.teacher_cache.checking.verify import VerifyReport
+    from mocha_pipe.teacher_cache.checking.findings import VerifyReport
     from mocha_pipe.teacher_cache.sharing import TransferReport
 
 

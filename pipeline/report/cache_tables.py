@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mocha_pipe.pipeline.markers import Completion
     from mocha_pipe.teacher_cache.building.plan import BuildPlan
     from mocha_pipe.teacher_cache.checking.audit import AuditReport
-    from mocha_pipe.teacher_cache.checking.verify import VerifyReport
+    from mocha_pipe.teacher_cache.checking.findings import VerifyReport
     from mocha_pipe.teacher_cache.sharing import CacheListing, CompactReport, TransferReport
 
 _NESTED = ("arrays", "teacher", "versions", "bytes")

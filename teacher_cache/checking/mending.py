@@ -7,7 +7,8 @@ from pathlib import Path
 from mocha_pipe.data.errors import quoted
 from mocha_pipe.data.files import atomic_path, bytes_digest
 from mocha_pipe.data.regions import IMAGES_FILE, REGIONS_FILE, RegionTable
-from mocha_pipe.teacher_cache.checking.verify import VerifyReport, folder_finding
+from mocha_pipe.teacher_cache.checking.findings import VerifyReport
+from mocha_pipe.teacher_cache.checking.verify import folder_finding
 from mocha_pipe.teacher_cache.errors import CacheCorruptError, CacheMismatchError, CacheWriteError, away_advice
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, read_layout, require_own_layout
 from mocha_pipe.teacher_cache.store.cache import ARRAYS, RegionCache

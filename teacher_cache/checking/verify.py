@@ -6,11 +6,10 @@ Legend: N rows of an array, n rows of one shard, D width of an array.
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from mocha_pipe.data.errors import MochaError, first_line
 from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.parsing import parse_json
 from mocha_pipe.data.regions import REGIONS_FILE, recompute_keys
+from mocha_pipe.teacher_cache.checking.findings import Finding, Kind, VerifyReport, is_copied
 from mocha_pipe.teacher_cache.checking.rows import RowFacts, row_facts
 from mocha_pipe.teacher_cache.errors import (
     CacheCorruptError,
@@ -29,7 +29,7 @@ from mocha_pipe.teacher_cache.errors import (
     relayout_advice,
 )
 from mocha_pipe.teacher_cache.store.array_layout import DESCRIPTION, V2_DESCRIPTIONS, read_layout
-from mocha_pipe.teacher_cache.store.cache import ARRAYS, PROJECTION_NAME, RegionCache, folder_bytes
+from mocha_pipe.teacher_cache.store.cache import PROJECTION_NAME, RegionCache, folder_bytes
 from mocha_pipe.teacher_cache.store.claims import LOCK_NAME
 from mocha_pipe.teacher_cache.store.consolidated import is_consolidated
 from mocha_pipe.teacher_cache.store.disk import reading
@@ -52,59 +52,6 @@ COMPLETE_NAME = "complete.json"
 
 _CHECKSUMS = frozenset({"adler32", "crc32", "crc32c", "fletcher32", "gzip", "jenkins_lookup3"})
 """Codecs of Zarr that notice a flipped bit; zstd does so where it was told to."""
-
-Kind = Literal["missing", "damaged", "suspect", "stale", "elsewhere", "unreadable", "blocked"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """A fault, and the file that has it."""
-
-    kind: Kind
-    """`missing`: not there yet. `damaged`: not the bytes that were written. `suspect`: no embedding looks like that.
-    `stale`: the list of arrays, by which other programs read; never ours. `elsewhere`: a link to what is not on this
-    disk. `unreadable`: the system does not let us look. `blocked`: something else has the place of a folder."""
-    file: str
-    """Relative to the cache's folder; the folder of an array where the files in it have other names than ours."""
-    message: str
-    array: str | None = None
-    shard: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VerifyReport:
-    """What was checked, and what was found."""
-
-    findings: tuple[Finding, ...]
-    arrays: dict[str, int]
-    """Shards checked, by array."""
-    rows: int
-    """Regions in the table."""
-    set_aside: int
-    """Regions without an embedding."""
-    bytes: int
-    seconds: float
-    notes: tuple[str, ...]
-    """What is sound and yet worth saying."""
-    is_foreign: bool
-    """Whether another program laid an array out anew, so that nothing is mended in this folder."""
-    is_rounded: bool
-    """Whether it came from a lossy archive, so that no teacher says its values again."""
-
-    @property
-    def in_the_way(self) -> tuple[str, ...]:
-        """The folders whose place something else has, or a link to nothing: no file gets there."""
-        folders = (*ARRAYS, QUARANTINE_FOLDER)
-        return tuple(
-            finding.file
-            for finding in self.findings
-            if finding.kind in ("blocked", "elsewhere") and finding.file in folders
-        )
-
-    @property
-    def can_be_laid_out_anew(self) -> bool:
-        """Whether a copy of it, as far as it goes, gets the layout of mocha-pipe."""
-        return self.is_foreign and is_copied(self.findings)
 
 
 def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
@@ -148,11 +95,6 @@ def verify_cache(folder: Path, *, progress: bool = False) -> VerifyReport:
         is_foreign=bool(foreign),
         is_rounded=bool(cache.spec.rounding),
     )
-
-
-def is_copied(findings: Iterable[Finding]) -> bool:
-    """Whether a pull takes what is there of a cache with these faults; it refuses what is damaged."""
-    return all(finding.kind in ("missing", "stale") for finding in findings)
 
 
 def faulty_tables(folder: Path) -> list[str]:

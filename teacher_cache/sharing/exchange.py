@@ -20,6 +20,7 @@ from mocha_pipe.teacher_cache.errors import (
     CacheIncompleteError,
     CacheNotFoundError,
     CacheWriteError,
+    mend_advice,
 )
 from mocha_pipe.teacher_cache.sharing.confirm import confirm_received, confirm_sent
 from mocha_pipe.teacher_cache.sharing.founding import adopt, claim, present, require_folders, restore
@@ -250,9 +251,8 @@ def _source(place: Place) -> Holding:
         )
     found.require_readable(found.spec.arrays)
     if lacking := [name for name in found.identity if name not in found.files]:
-        raise CacheIncompleteError(
-            f"{place.url} lacks {', '.join(lacking)}, which every cache has; push it again from where it was made"
-        )
+        remedy = "push it again from where it was made" if place.path is None else mend_advice(place.path)
+        raise CacheIncompleteError(f"{place.url} lacks {', '.join(lacking)}, which every cache has; {remedy}")
     return found
 
 

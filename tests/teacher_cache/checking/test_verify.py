@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from mocha_pipe.data.files import file_digest
 from mocha_pipe.data.regions import RegionTable
 from mocha_pipe.data.types import DetectionSource
+from mocha_pipe.teacher_cache.checking.findings import Finding, VerifyReport
 from mocha_pipe.teacher_cache.checking.mending import remove_faults, restore
-from mocha_pipe.teacher_cache.checking.verify import Finding, VerifyReport, verify_cache
+from mocha_pipe.teacher_cache.checking.verify import verify_cache
 from mocha_pipe.teacher_cache.errors import (
     CacheCorruptError,
     CacheFormatError,

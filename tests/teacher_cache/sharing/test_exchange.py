@@ -378,6 +378,13 @@ def test_a_cache_that_was_hardly_begun(pushed: str, finished: Path, tmp_path: Pa
         pull(pushed, tmp_path / "copy")
     push(finished, pushed)
     assert pull(pushed, tmp_path / "copy").files == 16
+    (tmp_path / "copy/hidden/zarr.json").unlink()
+    with pytest.raises(CacheIncompleteError) as own:
+        push(tmp_path / "copy", pushed)
+    assert str(own.value) == (
+        f"{tmp_path}/copy lacks hidden/zarr.json, which every cache has; run `mocha-pipe cache verify {tmp_path}/copy "
+        "--repair --data DATA`"
+    )
 
 
 def test_a_full_disk_is_told_in_words(pushed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
