@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,8 +53,10 @@ def made_once(name: str, make: Callable[[Path], object]) -> Path:
 @contextmanager
 def as_nobody(folder: Path) -> Iterator[None]:
     """Root may read and write everything, so root is somebody else for a moment, who gets as far as this folder."""
-    for path in (folder, *folder.parents[:3]):
-        path.chmod(0o755)
+    temporary = Path(tempfile.gettempdir())
+    for path in (folder, *folder.parents):
+        if temporary in path.parents:
+            path.chmod(0o755)
     if os.geteuid() != 0:
         yield
         return
