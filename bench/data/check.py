@@ -32,7 +32,7 @@ def measure(root: Path) -> dict[str, Figure]:
         (split,) = check_dataset(data)
         checked = process_time()
     assert (split.images, split.regions) == (FILES, FILES * _OBJECTS)
-    assert all(problem.where == str(data) for problem in split.problems), "of no file of its own; `val:` is missing"
+    assert [problem.where for problem in split.problems] == [str(data)], "that it has no `val:`, and nothing else"
     took, plain, whole = checked - decoded, read - started, decoded - read
     what = f"one process: data check of {FILES} label files of {_OBJECTS} lines and their pictures of {_SIDE} px"
     decoding = f"{took:.0f} s / {whole:.0f} s of processor time, {what} / each label file to numbers, picture to pixels"

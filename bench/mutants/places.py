@@ -43,7 +43,7 @@ MUTANTS = (
         file="teacher_cache/projecting/whitening.py",
         old="scores_nd / np.sqrt(projection.eigenvalues[: projection.dim])",
         new="scores_nd / projection.eigenvalues[: projection.dim]",
-        tests=("tests/teacher_cache/store/test_projection.py",),
+        tests=("tests/teacher_cache/projecting/test_whitening.py",),
     ),
     Mutant(
         name="shard-checksum",

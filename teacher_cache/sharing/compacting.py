@@ -185,9 +185,7 @@ class _Compacting:
             is_begun = any(shard_name(array, shard) in self._there for array in self._source.arrays)
             if not is_begun or not any(list_name(shard) in side.files for side in (archived, self._source)):
                 continue
-            mine, theirs = (
-                {found.row: found.key for found in side.set_aside(shard)} for side in (self._source, archived)
-            )
+            mine, theirs = (side.keys_set_aside(shard) for side in (self._source, archived))
             is_lost = list_name(shard) not in archived.files and mine.keys() == archived.empty_rows(shard)
             if mine != theirs and not is_lost:
                 raise CacheMismatchError(

@@ -11,6 +11,7 @@ from mocha_pipe.teacher_cache.errors import (
     CacheNotFoundError,
     CacheWriteError,
     DescriptionCorruptError,
+    away_advice,
 )
 from mocha_pipe.teacher_cache.sharing.holding import TABLE, Holding
 from mocha_pipe.teacher_cache.sharing.places.place import Place
@@ -77,10 +78,7 @@ def require_folders(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         if path.exists() and not path.is_dir():
-            raise CacheWriteError(
-                f"{path} must be a folder of the cache; it is a file; move it away with "
-                f"`mv {quoted(path)} {quoted(f'{path}.aside')}` and run the same command again"
-            )
+            raise CacheWriteError(f"{path} must be a folder of the cache; it is a file; {away_advice(path)}")
 
 
 def restore(transfer: Transfer, source: Holding, place: Place, carry: Carry) -> None:

@@ -151,6 +151,14 @@ class Holding(CacheFiles):
             if array in self.layouts and self.layouts[array].kind == "unreadable":
                 raise self.damaged(f"{array}/{DESCRIPTION}", self.layouts[array].finding)
 
+    def keys_set_aside(self, shard: int) -> dict[int, str]:
+        """Keys of the regions of a shard that were set aside, by their rows; what two lists are compared by.
+
+        Raises:
+            CacheCorruptError: the list is damaged.
+        """
+        return {found.row: found.key for found in self.set_aside(shard)}
+
     def require_own_layout(self) -> None:
         """Refuse to write where another program laid an array out anew.
 
@@ -210,7 +218,7 @@ class Holding(CacheFiles):
                 found[list_name(shard)] = error.finding
         if not found and not self.beyond_us and self.is_complete and self.place.path is not None:
             try:  # rows without numbers show that a list got lost
-                RegionCache.open(self.place.path).info()
+                RegionCache.open(self.place.path).require_lists()
             except (CacheCorruptError, CacheIncompleteError) as error:
                 return [str(error)]
         foreign = [f"{array}: {finding}" for array, finding in self.beyond_us.items()]
@@ -270,7 +278,7 @@ class Holding(CacheFiles):
                 self._require_same_list(source, shard, remedy)
 
     def _require_same_list(self, source: "Holding", shard: int, remedy: str) -> None:
-        mine, theirs = ({found.row: found.key for found in side.set_aside(shard)} for side in (self, source))
+        mine, theirs = (side.keys_set_aside(shard) for side in (self, source))
         if mine == theirs:
             return
         for side, listed in ((source, theirs), (self, mine)):

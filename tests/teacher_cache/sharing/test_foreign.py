@@ -90,6 +90,15 @@ def test_all_commands_say_that_a_shard_is_missing(aside: tuple[DetectionSource, 
     assert {finding.kind for finding in verify_cache(foreign).findings} == {"missing"}
 
 
+def refusal(write: Callable[[], Any], finding: str) -> str:
+    """The text in which a command refuses to write to an array, which begins with the rule and the finding."""
+    with pytest.raises(CacheFormatError) as refused:
+        write()
+    text = str(refused.value)
+    assert text.startswith(f"nothing is written to an array in another layout than that of mocha-pipe, and {finding}")
+    return text
+
+
 def test_a_copy_of_it_is_in_our_layout(
     aside: tuple[DetectionSource, Path], foreign: Path, place: str, tmp_path: Path, tools: Any
 ) -> None:
@@ -128,13 +137,7 @@ def test_nothing_is_written_beside_it(
         (str(foreign), lambda: remove_faults(foreign, verify_cache(foreign))),
     ]
     for where, write in writes:
-        with pytest.raises(CacheFormatError) as refused:
-            write()
-        text = str(refused.value)
-        assert text.startswith(
-            "nothing is written to an array in another layout than that of mocha-pipe, and "
-            f"{where}/hidden is laid out anew by another program: "
-        )
+        text = refusal(write, f"{where}/hidden is laid out anew by another program: ")
         assert text.endswith(", then use that")
         assert f"`mocha-pipe cache pull {where} " in text
         assert "\n" not in text
@@ -180,13 +183,7 @@ def test_nothing_is_written_beside_an_array_that_cannot_be_read(
         (f"{place}/foreign", "remove it there", lambda: push(finished, f"{place}/foreign")),
     ]
     for where, remedy, write in writes:
-        with pytest.raises(CacheFormatError) as refused:
-            write()
-        text = str(refused.value)
-        assert text.startswith(
-            "nothing is written to an array in another layout than that of mocha-pipe, and "
-            f"{where}/targets is laid out anew by another program"
-        )
+        text = refusal(write, f"{where}/targets is laid out anew by another program")
         assert text.endswith(f"{finding}; {remedy} and run the same command again")
         assert "\n" not in text
     assert everything(folder) == content
